@@ -1,0 +1,1 @@
+"""In what order: thin Prefect wiring over the library. No logic lives here."""

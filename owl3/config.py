@@ -1,0 +1,146 @@
+"""How a recipe is read: YAML in, frozen pydantic models out, unknown keys refused by name.
+
+Each module owns the config of the thing it does; `owl3/recipe.py` composes them into one file's worth.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from owl3.errors import ConfigError
+
+
+class Config(BaseModel):
+    """A frozen section of a recipe. An unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
+
+
+def load_yaml(path: Path, schema: type[ConfigT], overrides: Sequence[str] = ()) -> ConfigT:
+    """Read `path` as YAML, apply `key.sub=value` overrides, and validate it as `schema`.
+
+    Args:
+        path: A YAML file holding one mapping.
+        schema: The pydantic model it must satisfy.
+        overrides: Dotted assignments; values are YAML (`stages.0.steps=20`, `name=demo`).
+
+    Raises:
+        ConfigError: naming the file, the key, and the nearest valid key for a misspelt one.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such recipe; give the path of a YAML file")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: a recipe is one mapping of keys to values, this is a {type(data).__name__}")
+    for override in overrides:
+        _apply_override(data, override)
+    return validate(data, schema, where=str(path))
+
+
+def validate(data: Any, schema: type[ConfigT], where: str) -> ConfigT:
+    """Validate plain data as `schema`; `where` is the file (or command) an error should name."""
+    try:
+        return schema.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_describe(error, schema)}") from error
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    key, separator, raw = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"override {override!r}: write it as key.sub=value")
+    node: Any = data
+    *parents, last = key.split(".")
+    for part in parents:
+        node = _child(node, part, override)
+    value = yaml.safe_load(raw)
+    if isinstance(node, list):
+        node[_list_index(node, last, override)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise ConfigError(f"override {override!r}: {'.'.join(parents)} holds a plain value, it has no key {last!r}")
+
+
+def _child(node: Any, part: str, override: str) -> Any:
+    if isinstance(node, list):
+        return node[_list_index(node, part, override)]
+    if isinstance(node, dict):
+        return node.setdefault(part, {})
+    raise ConfigError(f"override {override!r}: nothing lies under {part!r}")
+
+
+def _list_index(node: list[Any], part: str, override: str) -> int:
+    """Take a list entry by number, or by its `name`."""
+    for index, entry in enumerate(node):
+        if isinstance(entry, dict) and entry.get("name") == part:
+            return index
+    if part.isdecimal() and int(part) < len(node):
+        return int(part)
+    names = [entry["name"] for entry in node if isinstance(entry, dict) and "name" in entry]
+    raise ConfigError(f"override {override!r}: no entry {part!r} (entries: {', '.join(map(str, names)) or len(node)})")
+
+
+def _describe(error: ValidationError, schema: type[BaseModel]) -> str:
+    """Turn the first pydantic complaint into one line with the key and what to write instead."""
+    first, *rest = error.errors()
+    location = [part for part in first["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
+    key = ".".join(str(part) for part in location)
+    more = f" (and {len(rest)} more)" if rest else ""
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(location[-1]), sorted(_known_keys(schema)), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return f"unknown key {key!r}{hint}{more}"
+    return f"{key or 'recipe'}: {first['msg']}{more}"
+
+
+def _known_keys(schema: type[BaseModel], seen: frozenset[type[BaseModel]] = frozenset()) -> set[str]:
+    """All keys of a model and of the models inside it: candidates for 'did you mean'."""
+    keys: set[str] = set()
+    for name, field in schema.model_fields.items():
+        keys.add(name)
+        for nested in _nested_models(field.annotation):
+            if nested not in seen:
+                keys |= _known_keys(nested, seen | {schema})
+    return keys
+
+
+def _nested_models(annotation: Any) -> Iterable[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from _nested_models(argument)
+
+
+def plain(value: Any) -> Any:
+    """Turn models and paths inside `value` into JSON's own types."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, dict):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def canonical_json(value: Any) -> bytes:
+    """One byte string per value: sorted keys, no spaces, UTF-8. What digests are taken over."""
+    text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8")
+
+
+def digest_of(value: Any) -> str:
+    """Return the sha256 of the canonical JSON of `value`, as 64 hex digits."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()

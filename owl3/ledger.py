@@ -1,0 +1,154 @@
+"""The ledger: who was kept, who was dropped and why, as Parquet beside the shards, read in place by DuckDB.
+
+`REASONS` is the closed list of drop reasons: a reason that is not here is a bug, so that two teams' counts compare.
+"""
+
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from owl3.errors import InputError
+
+REASONS: dict[str, str] = {
+    # source: rows of a metadata dump
+    "bad_url": "not an http(s) URL",
+    "missing_caption": "no caption, or one without text",
+    "wrong_type": "a value of another type than its column's",
+    "duplicate_row": "the same (URL, caption) stood in the table before",
+    "control_characters": "caption holds control characters",
+    # fetch
+    "not_found": "404 or 410",
+    "forbidden": "401, 403 or 451",
+    "server_error": "5xx after all retries",
+    "http_error": "another status that is not success",
+    "timeout": "the deadline of the URL passed",
+    "too_slow": "came in under the minimum rate",
+    "too_large": "more bytes than the cap",
+    "wrong_length": "body shorter than its Content-Length",
+    "dns_error": "the host name does not resolve",
+    "connection_error": "refused, reset or broken off",
+    "tls_error": "certificate not valid",
+    "too_many_redirects": "more redirects than allowed",
+    "private_address": "an address that is not public, at any hop",
+    "dead_host": "the circuit breaker of its host was open",
+    "empty_body": "success without content",
+    # rights
+    "robots_disallowed": "robots.txt forbids it",
+    "robots_unavailable": "robots.txt could not be read, and policy says refuse",
+    "opt_out_header": "X-Robots-Tag forbids it",
+    "tdm_reserved": "text and data mining is reserved",
+    "aipref_disallowed": "Content-Usage forbids training",
+    # media
+    "not_an_image": "bytes are no picture of a known format",
+    "not_a_video": "no decodable video stream",
+    "truncated_image": "the picture ends too early",
+    "undecodable": "the decoder gave up",
+    "decompression_bomb": "more pixels than the cap, seen before decoding",
+    "animated_image": "more than one picture in the file",
+    "wrong_extension": "the file is of another type than its name says",
+    "clip_too_long": "longer than the cap",
+    "clip_too_short": "shorter than the minimum, or fewer frames than asked",
+    "decode_timeout": "decoding did not end in time",
+    "resize_failed": "the fetch engine could not resize it",
+    "hash_mismatch": "bytes are not the ones the corpus recorded",
+    # decide
+    "image_too_small": "a side under the minimum",
+    "image_too_large": "a side or the area over the maximum",
+    "aspect_ratio": "too long and thin",
+    "format_not_allowed": "a picture format that the recipe leaves out",
+    "blank_image": "one colour, or nearly",
+    "blurred_image": "sharpness under the minimum",
+    "caption_too_short": "under the minimum length",
+    "caption_too_long": "over the maximum length",
+    "caption_language": "a language that the recipe leaves out",
+    "caption_repetitive": "the same characters or words again and again",
+    "caption_boilerplate": "file name, 'image not found' and their like",
+    "caption_repeated": "the same caption more often than the cap",
+    "personal_data": "e-mail address or phone number",
+    "low_clip_similarity": "picture and caption do not match",
+    "low_aesthetic": "aesthetic score under the minimum",
+    "unsafe": "safety score over the maximum",
+    "watermark": "watermark score over the maximum",
+    "licence_not_allowed": "a licence that the recipe leaves out",
+    # dedup, takedown
+    "duplicate_exact": "the same bytes are kept under another id",
+    "duplicate_near": "nearly the same picture is kept under another id",
+    "duplicate_embedding": "nearly the same embedding is kept under another id",
+    "placeholder_image": "the same bytes under many URLs",
+    "blocklisted": "on a blocklist or removal list",
+    "contaminated": "stands in an evaluation set",
+    "tombstoned": "retracted",
+    # build
+    "missing_media": "refers to a medium that is not there",
+    "media_mismatch": "placeholders and media differ in number",
+    "bad_conversation": "turns are empty or in the wrong order",
+    "empty_text": "no text left after cleaning",
+    "unsafe_path": "absolute path or '..'",
+    "too_many_images": "more images than the budget",
+    "too_many_tokens": "more text tokens than the budget",
+    "too_few_frames": "fewer frames than asked",
+    "too_few_images": "fewer usable images than the builder's minimum",
+    "no_parents_left": "every parent reached its cap",
+    "unknown_language": "no template in this language",
+    "not_selected": "not drawn: the builder's count was reached",
+    # plan and load
+    "over_row_length": "longer than a row",
+    "over_row_images": "more images than a row may hold",
+    "over_quota": "beyond the mixture's share",
+    "over_cap": "beyond the dataset's cap",
+    "damaged_shard": "its shard does not match its index",
+}
+"""Every reason for leaving a sample out, and what it means."""
+
+
+def check_reason(reason: str) -> str:
+    """Return `reason` when it is on the closed list; a reason that is not is a bug of ours."""
+    assert reason in REASONS, f"drop reason {reason!r} is not on the closed list in owl3/ledger.py"
+    return reason
+
+
+TOMBSTONES = pa.schema(
+    [
+        ("sample_id", pa.string()),
+        ("matched_by", pa.string()),  # url | domain | licence | sha256 | image | sample_id
+        ("matched_value", pa.string()),
+        ("reason", pa.string()),
+        ("time", pa.string()),
+    ]
+)
+
+
+def tombstones_path(workspace: Path) -> Path:
+    """Where the ids of retracted samples stand."""
+    return workspace / "tombstones.parquet"
+
+
+def connect(workspace: Path) -> duckdb.DuckDBPyConnection:
+    """Open an in-memory DuckDB with one view per kind of table of the workspace, read in place.
+
+    Views, where such tables exist: `shard_rows`, `sample_rows`, `source_rows`, `evidence`, `tombstones`; each with the
+    artifact's name in `artifact` and the file in `filename`.
+
+    Raises:
+        InputError: when the workspace does not exist.
+    """
+    if not workspace.is_dir():
+        raise InputError(f"{workspace}: no such workspace; give one with --workspace or OWL3_WORKSPACE")
+    connection = duckdb.connect(":memory:")
+    patterns = {
+        "source_rows": "sources/*/urls-*.parquet",
+        "shard_rows": "shards/*/[0-9][0-9][0-9][0-9][0-9].parquet",
+        "evidence": "shards/*/[0-9][0-9][0-9][0-9][0-9]_evidence.parquet",
+        "sample_rows": "samples/*/[0-9][0-9][0-9][0-9][0-9].parquet",
+        "tombstones": "tombstones.parquet",
+    }
+    for view, pattern in patterns.items():
+        if not next(workspace.glob(pattern), None):
+            continue
+        files = (workspace / pattern).as_posix().replace("'", "''")
+        connection.execute(
+            f"CREATE VIEW {view} AS SELECT *, regexp_extract(filename, '([^/]+)/[^/]+$', 1) AS artifact "
+            f"FROM read_parquet('{files}', filename = true, union_by_name = true)"
+        )
+    return connection

@@ -1,0 +1,85 @@
+"""Files that appear whole or not at all.
+
+Every artifact is written aside and renamed, so a kill at any moment leaves either the old file or the new one.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from owl3.errors import InputError
+
+_CHUNK_BYTES = 1 << 20
+
+
+def partial_path(path: Path) -> Path:
+    """Where `path` is written before it is complete. The name is fixed, so a re-run overwrites a killed one's rest."""
+    return path.with_name(f".{path.name}.partial")
+
+
+@contextmanager
+def atomic_writer(path: Path) -> Iterator[BinaryIO]:
+    """Open a file beside `path`; on success it is flushed to disk and takes `path`'s place, on error it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = partial_path(path)
+    try:
+        with aside.open("wb") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, all or nothing."""
+    with atomic_writer(path) as handle:
+        handle.write(data)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`; on success it takes `path`'s place, on error it is removed.
+
+    Raises:
+        InputError: `path` exists already; the caller decides beforehand what that means.
+    """
+    if path.exists():
+        raise InputError(f"{path}: exists already; remove it or choose another name")
+    aside = partial_path(path)
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        aside.replace(path)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file without loading it, as 64 hex digits."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def copy_exact(source: Path, target: Path) -> str:
+    """Copy a file all-or-nothing and return its sha256."""
+    digest = hashlib.sha256()
+    with source.open("rb") as reader, atomic_writer(target) as writer:
+        while chunk := reader.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            writer.write(chunk)
+    return digest.hexdigest()
+
+
+def files_under(folder: Path) -> list[Path]:
+    """All complete files below `folder`, sorted by relative path; partial ones and lock files are left out."""
+    found = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
