@@ -47,6 +47,8 @@ SAMPLE_INDEX = pa.schema(
         ("parents", pa.list_(pa.string())),
         ("text_tokens", pa.int32()),  # chat style, template and uncut placeholders included
         ("trained_tokens", pa.int32()),
+        ("plain_tokens", pa.int32()),  # the same text in plain style, for stages with prompt_style: plain
+        ("plain_trained_tokens", pa.int32()),
         ("images", pa.int32()),
         ("tiles", pa.list_(pa.int32())),  # per medium when cut, global view included
         ("json_offset", pa.int64()),
