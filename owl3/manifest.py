@@ -5,7 +5,6 @@ and files marked volatile. Parents' digests chain it back to the source, so one 
 """
 
 import json
-import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -208,9 +207,3 @@ def verify_files(folder: Path, manifest: Manifest) -> list[str]:
         elif sha256_of(path) != entry.sha256:
             findings.append(f"{path}: content differs from its manifest")
     return findings
-
-
-def lock_path(folder: Path) -> Path:
-    """The lock that keeps two commands from making one artifact at once."""
-    os.makedirs(folder, exist_ok=True)
-    return folder / ".lock"

@@ -1,0 +1,77 @@
+"""`owl3 VERB …`: each verb parses its arguments, calls one library function and prints.
+
+A verb group is a module with `register(app)`. Only this package prints; progress and logs go to stderr, results to
+stdout, and with `--json` the last line of stdout is one JSON object.
+"""
+
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+import click
+import typer
+
+from owl3 import __version__
+from owl3.errors import Owl3Error
+
+GROUPS = ("doctor",)
+"""Modules of this package, in the order in which `owl3 --help` lists their verbs."""
+
+
+_SUMMARY = "Train an mPLUG-Owl3-style model from web corpora, and answer for every sample it saw."
+
+
+def build_app() -> typer.Typer:
+    """Assemble the command line from its groups."""
+    app = typer.Typer(
+        name="owl3",
+        help=_SUMMARY,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for group in GROUPS:
+        importlib.import_module(f"owl3.cli.{group}").register(app)
+    return app
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"owl3 {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what is being done, to stderr."),
+    version: bool = typer.Option(False, "--version", help="Print the version.", callback=_show_version, is_eager=True),
+) -> None:
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 done, 1 a check failed, 2 wrong usage or input, 3 stopped."""
+    command = typer.main.get_command(build_app())
+    try:
+        code = command.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+    except Owl3Error as error:
+        typer.echo(f"owl3: {error}", err=True)
+        return error.exit_code
+    except click.exceptions.Abort:
+        typer.echo("owl3: stopped; run the same command again to resume", err=True)
+        return 3
+    except KeyboardInterrupt:
+        typer.echo("owl3: stopped; run the same command again to resume", err=True)
+        return 3
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        return 2
+    return code if isinstance(code, int) else 0
+
+
+def run() -> None:
+    """Console entry point."""
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""What verbs share: options, the one way to print a result, and progress on a terminal."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as RichBars
+from rich.table import Table
+
+from owl3.config import plain
+
+Workspace = Annotated[
+    Path,
+    typer.Option("--workspace", "-w", envvar="OWL3_WORKSPACE", help="Folder that holds all artifacts."),
+]
+DEFAULT_WORKSPACE = Path("workspace")
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on the last line of stdout.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")]
+Recipe = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Overrides: key.sub=value …", show_default=False, metavar="[KEY=VALUE]…")
+]
+
+
+def emit(as_json: bool, data: Any, *human: Any) -> None:
+    """Print a result: one JSON line with `--json`, else `human` (strings or rich tables)."""
+    if as_json:
+        sys.stdout.write(json.dumps(plain(data), ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+        return
+    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120, highlight=False)
+    for part in human:
+        console.print(part)
+
+
+def table(title: str, *columns: str) -> Table:
+    """A plain table; columns whose name begins with '>' are aligned to the right."""
+    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold", expand=False)
+    for column in columns:
+        made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
+    return made
+
+
+class TerminalProgress:
+    """A bar on a terminal, plain lines elsewhere; always on stderr."""
+
+    def __init__(self) -> None:
+        self._bars: RichBars | None = None
+        self._task: Any = None
+        self._label = ""
+        self._since = 0.0
+        self._done = 0
+        self._total: int | None = None
+        self._told = 0.0
+
+    def start(self, label: str, total: int | None = None) -> None:
+        """Begin a piece of work."""
+        self._label, self._total, self._done = label, total, 0
+        self._since = self._told = time.monotonic()
+        if sys.stderr.isatty():
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            self._bars = RichBars(*columns, console=Console(stderr=True), transient=True)
+            self._bars.start()
+            self._task = self._bars.add_task(label, total=total)
+
+    def advance(self, units: int = 1) -> None:
+        """Count units; without a terminal, tell every ten seconds."""
+        self._done += units
+        if self._bars:
+            self._bars.advance(self._task, units)
+        elif time.monotonic() - self._told > 10:
+            self._told = time.monotonic()
+            of = f"/{self._total}" if self._total else ""
+            typer.echo(f"{self._label}: {self._done}{of} after {self._told - self._since:.0f} s", err=True)
+
+    def finish(self, note: str = "") -> None:
+        """End the piece with one line."""
+        if self._bars:
+            self._bars.stop()
+            self._bars = None
+        seconds = time.monotonic() - self._since
+        typer.echo(f"{self._label}: {note or 'done'} ({seconds:.1f} s)", err=True)

@@ -1,0 +1,71 @@
+"""Training and evaluation run as processes of their own.
+
+So a worker that orchestrates never imports torch, a crash of theirs cannot take it along, and cancelling it ends them.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from owl3 import lifeline
+from owl3.errors import CheckFailed, InputError, Interrupted
+
+logger = logging.getLogger(__name__)
+
+
+def run_module(module: str, arguments: Sequence[str], *, log: Path | None = None, env: Mapping[str, str] = {}) -> None:
+    """Run `python -m module arguments…` to its end, under a lifeline; see `wait_for` for what it raises.
+
+    Args:
+        module: The entry point, as `owl3.train`.
+        arguments: Its command line.
+        log: Where stdout and stderr go; None passes them through.
+        env: Variables to set beside the present ones.
+    """
+    wait_for(start_module(module, arguments, log=log, env=env), module, log)
+
+
+def start_module(
+    module: str,
+    arguments: Sequence[str],
+    *,
+    log: Path | None = None,
+    env: Mapping[str, str] = {},
+) -> "subprocess.Popen[bytes]":
+    """Start `python -m module arguments…` under a lifeline and return at once."""
+    command = lifeline.wrap([sys.executable, "-m", module, *arguments])
+    logger.info("starting %s", " ".join(command[4:]))
+    full_env = {**os.environ, "PYTHONUNBUFFERED": "1", **env}
+    if log is None:
+        return subprocess.Popen(command, env=full_env)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(command, env=full_env, stdout=output, stderr=subprocess.STDOUT)
+
+
+def wait_for(process: "subprocess.Popen[bytes]", name: str, log: Path | None = None) -> None:
+    """Wait for a started process.
+
+    Raises:
+        CheckFailed: it ended with 1. InputError: with 2. Interrupted: with anything else but 0; running again resumes.
+    """
+    try:
+        code = process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    if code == 0:
+        return
+    message = f"{name} ended with exit code {code}{_last_lines(log)}"
+    raise {1: CheckFailed, 2: InputError}.get(code, Interrupted)(message)
+
+
+def _last_lines(log: Path | None) -> str:
+    if log is None or not log.is_file():
+        return ""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return f": {lines[-1].strip()} (whole log: {log})" if lines else f" (log: {log})"

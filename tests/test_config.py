@@ -1,0 +1,57 @@
+"""A recipe's mistakes are told in one line: which file, which key, what instead."""
+
+from pathlib import Path
+
+import pytest
+
+from owl3.config import Config, canonical_json, load_yaml
+from owl3.errors import ConfigError
+
+
+class _Stage(Config):
+    name: str
+    learning_rate: float = 1e-3
+
+
+class _Recipe(Config):
+    name: str
+    stages: tuple[_Stage, ...] = ()
+
+
+def _write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_an_unknown_key_names_the_file_and_the_nearest_key(tmp_path: Path) -> None:
+    path = _write(tmp_path, "name: x\nstages: [{name: a, learning_rte: 1}]")
+    with pytest.raises(ConfigError, match=r"r\.yaml: unknown key 'stages\.0\.learning_rte'; did you mean 'learning_r"):
+        load_yaml(path, _Recipe)
+
+
+@pytest.mark.parametrize("text", ["- a", "name: [", "name: 3\n"])
+def test_what_is_no_recipe_is_a_config_error(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"r\.yaml"):
+        load_yaml(_write(tmp_path, text), _Recipe)
+
+
+def test_overrides_reach_list_entries_by_name_and_number(tmp_path: Path) -> None:
+    path = _write(tmp_path, "name: x\nstages: [{name: a}, {name: b}]")
+    recipe = load_yaml(path, _Recipe, ["stages.b.learning_rate=0.5", "stages.0.learning_rate=0.25", "name=y"])
+    assert ([s.learning_rate for s in recipe.stages], recipe.name) == ([0.25, 0.5], "y")
+
+
+@pytest.mark.parametrize("override", ["name", "=1", "stages.c.name=x", "stages.9.name=x", "name.deep.er=1"])
+def test_an_override_that_reaches_nothing_says_so(tmp_path: Path, override: str) -> None:
+    with pytest.raises(ConfigError, match="override"):
+        load_yaml(_write(tmp_path, "name: x\nstages: [{name: a}]"), _Recipe, [override])
+
+
+def test_a_missing_recipe_is_a_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such recipe"):
+        load_yaml(tmp_path / "none.yaml", _Recipe)
+
+
+def test_canonical_json_does_not_depend_on_order() -> None:
+    assert canonical_json({"b": 1, "a": Path("x")}) == canonical_json({"a": "x", "b": 1}) == b'{"a":"x","b":1}'

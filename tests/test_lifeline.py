@@ -1,0 +1,53 @@
+"""A child under a lifeline ends with its parent, and passes its exit code on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from owl3 import lifeline
+from owl3.errors import CheckFailed, InputError, Interrupted
+from owl3.launch import run_module
+
+
+def _gone(pid: int, within_s: float = 10) -> bool:
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_the_exit_code_is_passed_on() -> None:
+    done = subprocess.run(lifeline.wrap([sys.executable, "-c", "import sys; sys.exit(5)"]), check=False)
+    assert done.returncode == 5
+
+
+@pytest.mark.processes
+def test_sigkill_of_the_parent_ends_child_and_grandchild() -> None:
+    grandchild = "import subprocess; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); p.wait()"
+    parent = (
+        "import subprocess, sys; from owl3 import lifeline; "
+        f"subprocess.Popen(lifeline.wrap([sys.executable, '-c', {grandchild!r}])).wait()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process.stdout:
+        pid = int(process.stdout.readline())
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert _gone(pid)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("code", "error"), [(1, CheckFailed), (2, InputError), (3, Interrupted), (9, Interrupted)])
+def test_exit_codes_become_errors(code: int, error: type[Exception], tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "ends_with.py").write_text("import sys; print('the reason'); sys.exit(int(sys.argv[1]))")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(error, match="the reason"):
+        run_module("ends_with", [str(code)], log=tmp_path / "log")

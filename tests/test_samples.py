@@ -1,0 +1,69 @@
+"""What a sample promises: reading order, no placeholders in text, ids that depend on content alone."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from owl3.samples import Sample, Segment, Turn, built_sample_id, canonical_url, url_sample_id
+
+_ID = "0" * 32
+
+
+def _sample(segments: list[Segment], turns: list[Turn] | None = None) -> Sample:
+    made = tuple(segments)
+    return Sample(id=_ID, kind="instruct", segments=made, turns=tuple(turns or ()), source="s", licence="CC0-1.0")
+
+
+def test_media_out_of_reading_order_are_refused() -> None:
+    with pytest.raises(ValidationError, match="reading order"):
+        _sample([Segment(image=1), Segment(image=0)])
+
+
+def test_text_holding_a_placeholder_is_refused() -> None:
+    with pytest.raises(ValidationError, match="placeholder"):
+        _sample([Segment(text="look: <|image|>")])
+
+
+def test_turns_must_cover_all_segments() -> None:
+    with pytest.raises(ValidationError, match="cover all segments"):
+        _sample([Segment(image=0), Segment(text="a")], [Turn(role="user", start=0, end=1)])
+
+
+def test_a_frame_needs_its_time() -> None:
+    with pytest.raises(ValidationError, match="time_s"):
+        Segment(frame=0)
+
+
+def test_json_round_trips_and_is_canonical() -> None:
+    sample = _sample([Segment(image=0), Segment(text="ein Käfer")])
+    again = Sample.model_validate_json(sample.to_json())
+    assert again == sample
+    assert again.to_json() == sample.to_json()
+
+
+@pytest.mark.parametrize(
+    ("spelt", "canonical"),
+    [
+        ("HTTP://Example.COM:80/a", "http://example.com/a"),
+        ("https://example.com:443", "https://example.com/"),
+        ("https://example.com:8443/x", "https://example.com:8443/x"),
+        ("http://example.com/a b?q=ü#part", "http://example.com/a%20b?q=%C3%BC"),
+        ("http://example.com/A?b=2&a=1", "http://example.com/A?b=2&a=1"),
+    ],
+)
+def test_a_url_is_spelt_one_way(spelt: str, canonical: str) -> None:
+    assert canonical_url(spelt) == canonical
+    assert canonical_url(canonical) == canonical
+
+
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_ids_tell_url_and_caption_apart(left: str, right: str) -> None:
+    """Moving a character from one part to the other is another sample."""
+    first = url_sample_id("http://example.com/x", left + right)
+    assert first == url_sample_id("http://EXAMPLE.com/x#y", left + right)
+    assert built_sample_id("b", "1", 0, (left, right)) != built_sample_id("b", "1", 0, (left + right, ""), "x")
+
+
+def test_the_order_of_parents_is_part_of_an_id() -> None:
+    assert built_sample_id("b", "1", 0, ("p", "q")) != built_sample_id("b", "1", 0, ("q", "p"))

@@ -1,0 +1,67 @@
+"""Tars are deterministic, readable by offset and by webdataset, and appear whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+import webdataset as wds
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from owl3.errors import InputError
+from owl3.shards import SAMPLE_INDEX, ShardWriter, iter_samples, read_member, write_index
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@given(st.lists(st.dictionaries(st.sampled_from(["json", "0.jpg", "1.jpg"]), st.binary(max_size=2000), min_size=1)))
+def test_what_goes_in_comes_out_by_offset_and_in_order(tmp_path: Path, samples: list[dict[str, bytes]]) -> None:
+    path = tmp_path / "00000.tar"
+    with ShardWriter(path) as tar:
+        places = [tar.add(f"k{i}", members) for i, members in enumerate(samples)]
+    assert list(iter_samples(path)) == [(f"k{i}", members) for i, members in enumerate(samples)]
+    for members, found in zip(samples, places, strict=True):
+        assert [read_member(path, m.offset, m.num_bytes) for m in found] == list(members.values())
+
+
+def test_the_same_samples_are_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a.tar", "b.tar"):
+        with ShardWriter(tmp_path / name) as tar:
+            tar.add("k", {"json": b"{}", "jpg": b"\xff"})
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+
+
+def test_webdataset_reads_them_as_they_are(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "00000.tar") as tar:
+        tar.add("k", {"json": b"{}", "0.jpg": b"\xff"})
+    (sample,) = wds.WebDataset(str(tmp_path / "00000.tar"), shardshuffle=False)
+    assert (sample["__key__"], sample["0.jpg"]) == ("k", b"\xff")
+
+
+@pytest.mark.parametrize("key", ["a.b", "a/b", "..", "", "a\\b"])
+def test_a_key_that_readers_would_split_is_refused(tmp_path: Path, key: str) -> None:
+    with pytest.raises(ValueError, match="dots and separators"), ShardWriter(tmp_path / "x.tar") as tar:
+        tar.add(key, {"json": b""})
+
+
+def test_a_failure_leaves_no_shard(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), ShardWriter(tmp_path / "x.tar") as tar:
+        tar.add("k", {"json": b"{}"})
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_truncated_shard_is_an_error_by_offset_and_by_scan(tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+    with ShardWriter(path) as tar:
+        (member,) = tar.add("k", {"jpg": bytes(5000)})
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(InputError, match="truncated"):
+        read_member(path, member.offset, member.num_bytes)
+    with pytest.raises(InputError):
+        list(iter_samples(path))
+
+
+def test_an_index_has_the_same_bytes_each_time(tmp_path: Path) -> None:
+    row = {"sample_id": "0" * 32, "decision": "kept", "tiles": [1, 7], "media": [{"path": "a.tar", "offset": 512}]}
+    write_index(tmp_path / "a.parquet", [row], SAMPLE_INDEX)
+    write_index(tmp_path / "b.parquet", [row], SAMPLE_INDEX)
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
