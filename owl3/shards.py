@@ -49,6 +49,7 @@ SAMPLE_INDEX = pa.schema(
         ("trained_tokens", pa.int32()),
         ("plain_tokens", pa.int32()),  # the same text in plain style, for stages with prompt_style: plain
         ("plain_trained_tokens", pa.int32()),
+        ("cut_tokens", pa.int32()),  # chat style with every picture cut; null where nothing can be cut
         ("images", pa.int32()),
         ("tiles", pa.list_(pa.int32())),  # per medium when cut, global view included
         ("json_offset", pa.int64()),
