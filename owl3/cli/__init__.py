@@ -9,11 +9,10 @@ import logging
 import sys
 from collections.abc import Sequence
 
-import click
 import typer
 
 from owl3 import __version__
-from owl3.errors import Owl3Error
+from owl3.errors import Interrupted, Owl3Error
 
 GROUPS = ("doctor",)
 """Modules of this package, in the order in which `owl3 --help` lists their verbs."""
@@ -56,20 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 a check failed, 2 wrong usage or input, 3 stopped."""
     command = typer.main.get_command(build_app())
     try:
-        code = command.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
+        command.main(args=list(arguments) if arguments is not None else None, prog_name="owl3")
     except Owl3Error as error:
         typer.echo(f"owl3: {error}", err=True)
         return error.exit_code
-    except click.exceptions.Abort:
-        typer.echo("owl3: stopped; run the same command again to resume", err=True)
-        return 3
-    except KeyboardInterrupt:
-        typer.echo("owl3: stopped; run the same command again to resume", err=True)
-        return 3
-    except click.ClickException as error:
-        error.show(sys.stderr)
-        return 2
-    return code if isinstance(code, int) else 0
+    except SystemExit as ended:
+        if isinstance(ended.__context__, typer.Abort):  # Ctrl-C: state is resumable
+            return Interrupted.exit_code
+        return ended.code if isinstance(ended.code, int) else 0
+    return 0
 
 
 def run() -> None:

@@ -1,0 +1,54 @@
+"""The frame of the command line: help for every verb, errors as one line, exit codes."""
+
+import json
+
+import pytest
+import typer
+
+from owl3.cli import build_app, main
+
+
+def _verbs() -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = []
+
+    def walk(command: object, path: tuple[str, ...]) -> None:
+        children = getattr(command, "commands", None)
+        if not children:
+            found.append(path)
+        for name, child in (children or {}).items():
+            walk(child, (*path, name))
+
+    walk(typer.main.get_command(build_app()), ())
+    return found
+
+
+@pytest.mark.parametrize("verb", _verbs(), ids=" ".join)
+def test_every_verb_has_help_with_an_example(verb: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*verb, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert f"owl3 {verb[0]}" in shown
+    assert "Example" in shown, f"`owl3 {' '.join(verb)} --help` shows no example"
+
+
+def test_an_unknown_verb_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["curat"]) == 2
+    assert "No such command" in capsys.readouterr().err
+
+
+def test_a_wrong_input_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tools", "install", "nonesuch"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err == "owl3: no tool environment 'nonesuch'; there are: img2dataset, clip\n"
+    assert captured.out == ""
+
+
+def test_json_is_one_object_on_the_last_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tools", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["img2dataset"] is True
+
+
+def test_doctor_finds_this_machine_ready(capsys: pytest.CaptureFixture[str]) -> None:
+    """After `make setup` nothing is missing: compiler, versions, tool environment."""
+    code = main(["doctor", "--json"])
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert code == 0, [finding for finding in report["findings"] if not finding["ok"]]
