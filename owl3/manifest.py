@@ -207,3 +207,9 @@ def verify_files(folder: Path, manifest: Manifest) -> list[str]:
         elif sha256_of(path) != entry.sha256:
             findings.append(f"{path}: content differs from its manifest")
     return findings
+
+
+def lock_path(folder: Path) -> Path:
+    """The lock file that keeps two commands from making one artifact at once (hidden, so no part of the artifact)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / ".lock"
