@@ -1,0 +1,1 @@
+"""From sample indexes to batches: mixture → plan → encode → pack → collate → loader."""

@@ -1,0 +1,393 @@
+"""Fix, before any accelerator is asked for, which sample is seen at which step.
+
+A plan is a pure function of (sample indexes, this config, tombstones): not of machines, ranks or workers. One step is
+exactly `global_batch_size` draws of the mixture; the draws of a step are packed into rows within it. `planfile.py`
+says what lies on disk and reads it.
+
+A retracted sample is passed over when its turn comes, so a new plan equals the old one before the first tainted step.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock
+from pydantic import Field, model_validator
+
+from owl3.config import Config
+from owl3.data.costs import CostTable, PromptStyle, read_costs
+from owl3.data.figures import plan_figures
+from owl3.data.mixture import MixtureConfig, draw_datasets, shares, shuffled
+from owl3.data.pack import one_per_row, pack_steps
+from owl3.errors import ConfigError, InputError
+from owl3.ledger import tombstones_path
+from owl3.manifest import MANIFEST_NAME, Counts, Manifest, find_current, read_manifest, write_manifest
+from owl3.planfile import (
+    DIGEST_STEPS,
+    FORMAT,
+    STEP_DTYPE,
+    U64,
+    PlanHeader,
+    PlannedDataset,
+    chain_digest,
+    fingerprints,
+    id_words,
+)
+from owl3.progress import SILENT, Progress
+from owl3.storage import atomic_writer, write_atomic
+
+
+class PlanConfig(Config):
+    """Everything that the order and the reading of samples depend on."""
+
+    mixture: MixtureConfig
+    global_batch_size: int = Field(gt=0)
+    """Samples per optimizer step, over all ranks."""
+    steps: int | None = Field(default=None, gt=0)
+    """Optimizer steps; give this or `epochs`."""
+    epochs: float | None = Field(default=None, gt=0)
+    """Draws as a multiple of the usable samples; a last step that would not be full is left out."""
+    max_tokens: int = Field(gt=0)
+    """Text tokens per row."""
+    max_tiles: int = Field(default=64, gt=0)
+    """Picture tiles per row: whole pictures and frames count 1, a cut picture counts its tiles and its global view."""
+    pack: bool = True
+    """Put several samples into a row; off, every sample has a row of its own."""
+    prompt_style: PromptStyle = "chat"
+    """`chat` with roles, or `plain`: picture, caption, end of text."""
+    seed: int = Field(default=0, ge=0)
+    shuffle: Literal["full", "groups"] = "full"
+    """`groups` keeps `shard_group` shards together while they are read: for data that lie far away."""
+    shard_group: int = Field(default=16, gt=0)
+
+    @model_validator(mode="after")
+    def _has_one_length(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either steps or epochs")
+        return self
+
+
+def make_plan(
+    config: PlanConfig, workspace: Path, *, run_name: str, stage: str, progress: Progress = SILENT
+) -> Manifest:
+    """Plan one stage of a run: samples/* → plans/RUN/STAGE. Does nothing when that plan is there.
+
+    Raises:
+        ConfigError: the data can't give what is asked: missing datasets, more draws than `max_epochs` allows, …
+        InputError: a samples artifact is damaged or disagrees with the others.
+        StaleError: another plan lies there.
+    """
+    folder = workspace / "plans" / run_name / stage
+    parents = read_parents(config, workspace)
+    if done := find_current(folder, config, parents):
+        return done
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        if done := find_current(folder, config, parents):
+            return done
+        return _make(config, workspace, folder, parents, name=f"{run_name}/{stage}", progress=progress)
+
+
+def read_parents(config: PlanConfig, workspace: Path) -> list[Manifest]:
+    """Read the manifests of the mixture's datasets.
+
+    Raises:
+        ConfigError: naming every dataset that is not there, and what it needs.
+    """
+    folders = [workspace / "samples" / dataset.name for dataset in config.mixture.datasets]
+    missing = [
+        f"{dataset.name} ({dataset.needs})" if dataset.needs else dataset.name
+        for dataset, folder in zip(config.mixture.datasets, folders, strict=True)
+        if not (folder / MANIFEST_NAME).is_file()
+    ]
+    if missing:
+        raise ConfigError(
+            f"{workspace / 'samples'}: {len(missing)} of {len(folders)} datasets of the mixture are not built yet: "
+            f"{'; '.join(missing)}; build them, or take them out of the mixture"
+        )
+    parents = [read_manifest(folder) for folder in folders]
+    for key in ("tokenizer_digest", "release"):
+        said = {str(parent.stats.get(key, "")): parent.name for parent in parents}
+        if "" in said:
+            raise InputError(f"samples/{said['']}: its manifest does not say {key}; build it again with this version")
+        if len(said) > 1:
+            (one, name), (other, other_name) = sorted(said.items())[:2]
+            raise InputError(
+                f"samples/{name} and samples/{other_name} were costed with different settings: {key} {one[:12]} and "
+                f"{other[:12]}; build both with the same tokenizer and release"
+            )
+    return parents
+
+
+def _make(
+    config: PlanConfig, workspace: Path, folder: Path, parents: list[Manifest], *, name: str, progress: Progress
+) -> Manifest:
+    stage = folder.name
+    progress.start(f"plan {stage}")
+    datasets = config.mixture.datasets
+    tables = [
+        read_costs(workspace, dataset, parent, config.prompt_style, config.seed)
+        for dataset, parent in zip(datasets, parents, strict=True)
+    ]
+    retracted = _retracted(workspace)
+    reasons = [_reasons(table, config, i, retracted) for i, table in enumerate(tables)]
+    usable = [int(np.count_nonzero(reason == _USABLE)) for reason in reasons]
+    # Shares follow what would be usable without retractions: taking one sample out must not shift all others.
+    sizes = [int(np.count_nonzero((r == _USABLE) | (r == _TOMBSTONED))) for r in reasons]
+    share = shares(config.mixture, sizes if all(usable) else usable)
+    num_steps = _num_steps(config, sum(sizes))
+    drawn_N = draw_datasets(share, num_steps * config.global_batch_size, config.seed)
+    draws = np.bincount(drawn_N, minlength=len(tables)).tolist()
+    _check_epochs(config, draws, usable)
+    offsets = np.cumsum([0, *(len(table) for table in tables)]).tolist()
+    order_N = _order(config, tables, reasons, drawn_N, offsets)
+    costs = _Costs(tables)
+    packs_N = _packs(config, costs, order_N)
+    rows, steps = _rows_and_steps(config, costs, order_N, packs_N)
+    header = PlanHeader(
+        format=FORMAT,
+        stage=stage,
+        num_steps=num_steps,
+        global_batch_size=config.global_batch_size,
+        max_tokens=config.max_tokens,
+        max_tiles=config.max_tiles,
+        prompt_style=config.prompt_style,
+        release=str(parents[0].stats["release"]),
+        tokenizer_digest=str(parents[0].stats["tokenizer_digest"]),
+        seed=config.seed,
+        datasets=tuple(
+            PlannedDataset(
+                name=dataset.name,
+                digest=parent.digest,
+                offset=offsets[i],
+                num_samples=len(tables[i]),
+                draws=draws[i],
+                cut=dataset.cut,
+                shards=tables[i].shards,
+            )
+            for i, (dataset, parent) in enumerate(zip(datasets, parents, strict=True))
+        ),
+        prefix_digests=_prefix_digests(steps),
+        figures=plan_figures(
+            tables, order_N, rows, steps, share=share, draws=draws, usable=usable, max_tokens=config.max_tokens
+        ),
+    )
+    _save(folder / "order.npy", order_N)
+    _save(folder / "packs.npy", packs_N)
+    _save(folder / "rows.npy", rows)
+    _save(folder / "steps.npy", steps)
+    _save(folder / "locate.npy", np.concatenate([table.block for table in tables]))
+    write_atomic(folder / "plan.json", header.model_dump_json(indent=1).encode() + b"\n")
+    manifest = write_manifest(
+        folder,
+        kind="plan",
+        name=name,
+        counts=_counts(reasons, order_N, offsets),
+        recipe=config,
+        parents=parents,
+        stats={
+            "num_steps": num_steps,
+            "global_batch_size": config.global_batch_size,
+            "rows": len(rows),
+            "tokens": int(steps["tokens"].sum()),
+            "trained_tokens": int(steps["trained_tokens"].sum()),
+            "images": int(steps["images"].sum()),
+            "tiles": int(steps["tiles"].sum()),
+            "packing_efficiency": header.figures["packing_efficiency"],
+            "retracted_at_planning": len(retracted),
+        },
+    )
+    progress.finish(f"{num_steps} steps, {len(rows)} rows, {header.figures['packing_efficiency']:.1%} full")
+    return manifest
+
+
+_USABLE, _TOMBSTONED, _OVER_ROW_LENGTH, _OVER_ROW_IMAGES, _OVER_CAP = range(5)
+_REASON_NAMES = {
+    _TOMBSTONED: "tombstoned",
+    _OVER_ROW_LENGTH: "over_row_length",
+    _OVER_ROW_IMAGES: "over_row_images",
+    _OVER_CAP: "over_cap",
+}
+
+
+def _reasons(table: CostTable, config: PlanConfig, number: int, retracted: U64) -> npt.NDArray[np.uint8]:
+    """Say of each sample of a dataset whether it can be drawn, and why not."""
+    reason = np.zeros(len(table), dtype=np.uint8)
+    reason[table.tiles > config.max_tiles] = _OVER_ROW_IMAGES
+    reason[table.tokens > config.max_tokens] = _OVER_ROW_LENGTH
+    cap = config.mixture.datasets[number].max_samples
+    fitting = np.flatnonzero(reason == _USABLE)
+    if cap is not None and len(fitting) > cap:
+        # An epoch number that no training reaches: which samples stay is independent of the order they come in.
+        reason[fitting[shuffled(table.keys[fitting], config.seed, epoch=1 << 40)[cap:]]] = _OVER_CAP
+    if len(retracted):
+        candidates = np.flatnonzero(np.isin(table.keys, retracted[:, 0]) & (reason == _USABLE))
+        pairs = {(int(high), int(low)) for high, low in retracted}
+        hits = [i for i in candidates if (int(table.ids[i, 0]), int(table.ids[i, 1])) in pairs]
+        reason[hits] = _TOMBSTONED
+    return reason
+
+
+def _retracted(workspace: Path) -> U64:
+    path = tombstones_path(workspace)
+    if not path.is_file():
+        return np.zeros((0, 2), dtype=np.uint64)
+    return id_words(pq.read_table(path, columns=["sample_id"])["sample_id"].cast(pa.string()))
+
+
+def _num_steps(config: PlanConfig, usable: int) -> int:
+    if config.steps is not None:
+        return config.steps
+    assert config.epochs is not None
+    num_steps = int(config.epochs * usable) // config.global_batch_size
+    if num_steps == 0:
+        raise ConfigError(
+            f"epochs: {config.epochs:g} x {usable} usable samples do not fill one step of {config.global_batch_size}; "
+            "lower global_batch_size or give steps"
+        )
+    return num_steps
+
+
+def _check_epochs(config: PlanConfig, draws: Sequence[int], usable: Sequence[int]) -> None:
+    for dataset, drawn, size in zip(config.mixture.datasets, draws, usable, strict=True):
+        allowed = dataset.max_epochs or max(config.mixture.max_epochs, config.epochs or 0)
+        # Quotas are met to within one draw, so a whole number of epochs may overshoot by one.
+        if drawn > allowed * size + 1:
+            raise ConfigError(
+                f"dataset {dataset.name!r}: the mixture draws {drawn} samples from {size} usable ones, "
+                f"{drawn / size:.2f} epochs, and max_epochs is {allowed:g}; lower steps or its weight, "
+                "raise max_epochs, or build more samples"
+            )
+
+
+def _order(
+    config: PlanConfig,
+    tables: Sequence[CostTable],
+    reasons: Sequence[npt.NDArray[np.uint8]],
+    drawn_N: npt.NDArray[np.uint8],
+    offsets: Sequence[int],
+) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """Put sample positions into the draws: each dataset's epochs, one permutation after another."""
+    dtype: type[np.uint32] | type[np.uint64] = np.uint32 if offsets[-1] < 1 << 32 else np.uint64
+    order_N = np.empty(len(drawn_N), dtype=dtype)
+    draws = np.bincount(drawn_N, minlength=len(tables))
+    for number, (table, reason) in enumerate(zip(tables, reasons, strict=True)):
+        # Retracted samples take part in the shuffle and are passed over after it.
+        candidates = np.flatnonzero((reason == _USABLE) | (reason == _TOMBSTONED))
+        group = None
+        if config.shuffle == "groups":
+            group = _shard_groups(table, config)[candidates]
+        sequence: list[npt.NDArray[np.int64]] = []
+        wanted, epoch = int(draws[number]), 0
+        while wanted > 0:
+            permuted = candidates[shuffled(table.keys[candidates], config.seed, epoch, group)]
+            permuted = permuted[reason[permuted] == _USABLE][:wanted]
+            sequence.append(permuted + offsets[number])
+            wanted -= len(permuted)
+            epoch += 1
+        if sequence:
+            order_N[drawn_N == number] = np.concatenate(sequence)
+    return order_N
+
+
+def _shard_groups(table: CostTable, config: PlanConfig) -> npt.NDArray[np.int64]:
+    """Group neighbouring shards: a group is read and shuffled as one."""
+    return table.shard_numbers() // config.shard_group
+
+
+class _Costs:
+    """Costs of the whole mixture by position."""
+
+    def __init__(self, tables: Sequence[CostTable]) -> None:
+        self.tokens = np.concatenate([table.tokens for table in tables])
+        self.trained = np.concatenate([table.trained for table in tables])
+        self.images = np.concatenate([table.images for table in tables])
+        self.tiles = np.concatenate([table.tiles for table in tables])
+        self.ids = np.concatenate([table.ids for table in tables])
+
+
+_DRAWS_AT_ONCE = 1 << 21
+
+
+def _step_chunks(num_draws: int, batch: int) -> list[slice]:
+    """Cut the draws into slices of whole steps: bounds memory, changes nothing."""
+    size = max(1, _DRAWS_AT_ONCE // batch) * batch
+    return [slice(start, min(start + size, num_draws)) for start in range(0, num_draws, size)]
+
+
+def _packs(config: PlanConfig, costs: _Costs, order_N: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
+    batch = config.global_batch_size
+    packs_N = np.empty(len(order_N), dtype=np.uint16)
+    for chunk in _step_chunks(len(order_N), batch):
+        positions = order_N[chunk]
+        tokens_SB = costs.tokens[positions].reshape(-1, batch)
+        if config.pack:
+            tiles_SB = costs.tiles[positions].reshape(-1, batch)
+            packs_N[chunk] = pack_steps(tokens_SB, tiles_SB, config.max_tokens, config.max_tiles).ravel()
+        else:
+            packs_N[chunk] = one_per_row(len(tokens_SB), batch).ravel()
+    return packs_N
+
+
+def _rows_and_steps(
+    config: PlanConfig, costs: _Costs, order_N: npt.NDArray[Any], packs_N: npt.NDArray[np.uint16]
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Add up what rows and steps cost."""
+    batch = config.global_batch_size
+    steps = np.zeros(len(order_N) // batch, dtype=STEP_DTYPE)
+    row_dtype = np.dtype(
+        [
+            ("tokens", "<u2" if config.max_tokens < 1 << 16 else "<u4"),
+            ("tiles", "<u2" if config.max_tiles < 1 << 16 else "<u4"),
+        ]
+    )
+    rows: list[npt.NDArray[Any]] = []
+    first_row = 0
+    for chunk in _step_chunks(len(order_N), batch):
+        positions = order_N[chunk]
+        part = steps[chunk.start // batch : chunk.stop // batch]
+        for field in ("tokens", "images", "tiles"):
+            part[field] = getattr(costs, field)[positions].reshape(-1, batch).sum(axis=1)
+        part["trained_tokens"] = costs.trained[positions].reshape(-1, batch).sum(axis=1)
+        slots = np.arange(len(positions)) % batch
+        part["fingerprint"] = fingerprints(costs.ids[positions], slots).reshape(-1, batch, 2).sum(axis=1)
+        rows_per_step = packs_N[chunk].reshape(-1, batch).max(axis=1).astype(np.int64) + 1
+        starts = np.cumsum(rows_per_step) - rows_per_step
+        part["first_row"] = first_row + starts
+        row_N = np.repeat(starts, batch) + packs_N[chunk]
+        made = np.zeros(int(rows_per_step.sum()), dtype=row_dtype)
+        made["tokens"] = np.bincount(row_N, weights=costs.tokens[positions], minlength=len(made))
+        made["tiles"] = np.bincount(row_N, weights=costs.tiles[positions], minlength=len(made))
+        rows.append(made)
+        first_row += len(made)
+    return np.concatenate(rows), steps
+
+
+def _prefix_digests(steps: npt.NDArray[Any]) -> tuple[str, ...]:
+    digests: list[str] = []
+    for end in range(DIGEST_STEPS, len(steps) + 1, DIGEST_STEPS):
+        digests.append(chain_digest(digests[-1] if digests else "", steps["fingerprint"][end - DIGEST_STEPS : end]))
+    return tuple(digests)
+
+
+def _counts(reasons: Sequence[npt.NDArray[np.uint8]], order_N: npt.NDArray[Any], offsets: Sequence[int]) -> Counts:
+    """Account for every kept sample of the mixture: planned at least once, or not, and why."""
+    planned = np.zeros(offsets[-1], dtype=np.bool_)
+    planned[order_N] = True
+    reason_M = np.concatenate(list(reasons))
+    dropped = {name: int(np.count_nonzero(reason_M == code)) for code, name in _REASON_NAMES.items()}
+    dropped["over_quota"] = int(np.count_nonzero((reason_M == _USABLE) & ~planned))
+    return Counts(
+        seen=offsets[-1],
+        kept=int(np.count_nonzero(planned)),
+        dropped={name: count for name, count in sorted(dropped.items()) if count},
+    )
+
+
+def _save(path: Path, array: npt.NDArray[Any]) -> None:
+    with atomic_writer(path) as handle:
+        np.save(handle, array, allow_pickle=False)

@@ -1,0 +1,342 @@
+"""The plan on disk: which sample is seen at which step. Read by the loader, the ledger's questions and the reports.
+
+    plans/NAME/STAGE/
+      order.npy    uint32[N]    the i-th drawn sample; step = i // global_batch_size, exactly that many per step
+      packs.npy    uint16[N]    the row, counted within the step, that the i-th draw shares with others
+      rows.npy     [rows]       text tokens and picture tiles of every row of the plan
+      steps.npy    [steps]      first row, tokens, trained tokens, pictures, tiles and fingerprint of every step
+      locate.npy   uint32[M]    tar block where each sample of the mixture begins
+      plan.json                 datasets with their digests, shards and shares; prefix digests; figures
+
+A *position* names one of the M samples of a mixture: the dataset's `offset` plus the sample's number among the kept
+rows of that dataset, shards in name order. Positions are only meaningful inside one plan; ids last.
+
+Everything is memory-mapped: opening a plan at step ten million costs what opening it at step ten costs.
+"""
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from owl3.config import Config
+from owl3.errors import InputError, StaleError
+from owl3.manifest import Manifest, read_manifest
+
+U64 = npt.NDArray[np.uint64]
+I64 = npt.NDArray[np.int64]
+
+FORMAT = 1
+DIGEST_STEPS = 100
+"""A prefix digest is kept for every so many steps."""
+
+TAR_BLOCK = 512
+
+STEP_DTYPE = np.dtype(
+    [
+        ("first_row", "<i8"),
+        ("tokens", "<i8"),
+        ("trained_tokens", "<i8"),
+        ("images", "<i4"),
+        ("tiles", "<i4"),
+        ("fingerprint", "<u8", (2,)),
+    ]
+)
+
+
+class PlannedShard(Config):
+    """One tar of a dataset, as it was when the plan was made."""
+
+    name: str
+    first: int
+    """Number of its first sample within the dataset."""
+    bytes: int
+    """Size of the tar; another size means that it was rewritten or truncated."""
+
+
+class PlannedDataset(Config):
+    """One samples artifact of the mixture, as it was when the plan was made."""
+
+    name: str
+    digest: str
+    offset: int
+    num_samples: int
+    draws: int
+    cut: float
+    shards: tuple[PlannedShard, ...]
+
+
+class PlanHeader(Config):
+    """What `plan.json` holds."""
+
+    format: int
+    stage: str
+    num_steps: int
+    global_batch_size: int
+    max_tokens: int
+    max_tiles: int
+    prompt_style: str
+    release: str
+    tokenizer_digest: str
+    seed: int
+    datasets: tuple[PlannedDataset, ...]
+    prefix_digests: tuple[str, ...]
+    """Entry k covers the sample ids of the first (k + 1) * 100 steps."""
+    figures: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a sample lies: shard `shard` of dataset number `dataset`, and the bytes of its tar from start to end."""
+
+    dataset: int
+    shard: int
+    start: int
+    end: int
+    shard_bytes: int
+
+
+class Plan:
+    """A finished plan, opened for reading."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        try:
+            self.header = PlanHeader.model_validate_json((folder / "plan.json").read_bytes())
+            self.order = np.load(folder / "order.npy", mmap_mode="r")
+            self.packs = np.load(folder / "packs.npy", mmap_mode="r")
+            self.row_costs = np.load(folder / "rows.npy", mmap_mode="r")
+            self.steps = np.load(folder / "steps.npy", mmap_mode="r")
+            self._locate = np.load(folder / "locate.npy", mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder}: not a whole plan ({error}); remove it and plan again") from error
+        if self.header.format != FORMAT or len(self.order) != self.num_steps * self.global_batch_size:
+            raise InputError(f"{folder}: a plan of another format; remove it and plan again")
+
+    @classmethod
+    def open(cls, folder: Path) -> "Plan":
+        """Open a finished plan.
+
+        Raises:
+            InputError: when the folder holds no finished plan.
+        """
+        manifest = read_manifest(folder)
+        if manifest.kind != "plan":
+            raise InputError(f"{folder}: holds a {manifest.kind}, not a plan; give plans/NAME/STAGE")
+        return cls(folder, manifest)
+
+    @property
+    def digest(self) -> str:
+        """The artifact's digest."""
+        return self.manifest.digest
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps."""
+        return self.header.num_steps
+
+    @property
+    def global_batch_size(self) -> int:
+        """Samples per step."""
+        return self.header.global_batch_size
+
+    def positions(self, step: int) -> I64:
+        """Positions of the samples of a step, in draw order (slots 0 … global_batch_size - 1)."""
+        start = self._checked(step) * self.global_batch_size
+        return np.asarray(self.order[start : start + self.global_batch_size], dtype=np.int64)
+
+    def rows(self, step: int) -> list[npt.NDArray[np.intp]]:
+        """Slots of each row of a step."""
+        start = self._checked(step) * self.global_batch_size
+        row_of_slot = np.asarray(self.packs[start : start + self.global_batch_size])
+        by_row = np.argsort(row_of_slot, kind="stable")
+        edges = np.searchsorted(row_of_slot[by_row], np.arange(1, int(row_of_slot.max()) + 1))
+        return np.split(by_row, edges)
+
+    def row_tiles(self, step: int) -> npt.NDArray[np.int64]:
+        """Picture tiles of each row of a step."""
+        return np.asarray(self._rows_of(step)["tiles"], dtype=np.int64)
+
+    def row_tokens(self, step: int) -> npt.NDArray[np.int64]:
+        """Text tokens of each row of a step."""
+        return np.asarray(self._rows_of(step)["tokens"], dtype=np.int64)
+
+    def trained_tokens(self, step: int) -> int:
+        """Tokens with a label in a step: what its loss is divided by, at any world size."""
+        return int(self.steps[self._checked(step)]["trained_tokens"])
+
+    def steps_of(self, positions: Sequence[int]) -> list[int]:
+        """Steps that hold any of these samples, rising."""
+        draws = np.flatnonzero(np.isin(self.order, np.asarray(positions, dtype=self.order.dtype)))
+        return sorted({int(step) for step in draws // self.global_batch_size})
+
+    def seen_before(self, step: int) -> I64:
+        """Positions of all samples that the first `step` steps hold, each once, rising."""
+        return np.unique(self.order[: step * self.global_batch_size]).astype(np.int64)
+
+    def dataset_of(self, position: int) -> int:
+        """Number of the dataset that a position belongs to."""
+        return bisect_right(self._offsets, position) - 1
+
+    def place(self, position: int) -> Place:
+        """Where the bytes of a sample lie."""
+        number = self.dataset_of(position)
+        dataset = self.header.datasets[number]
+        local = position - dataset.offset
+        shard = bisect_right(self._firsts[number], local) - 1
+        last = self._firsts[number][shard + 1] if shard + 1 < len(dataset.shards) else dataset.num_samples
+        size = dataset.shards[shard].bytes
+        # A tar ends with two empty blocks at least: the last sample's bytes are read up to them and stop at zeros.
+        end = int(self._locate[position + 1]) * TAR_BLOCK if local + 1 < last else size
+        return Place(number, shard, int(self._locate[position]) * TAR_BLOCK, end, size)
+
+    def sample_rows(self, workspace: Path, positions: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
+        """Read index rows of some samples, in the order asked for. Meant for people's questions, not for loading."""
+        places = [self.place(position) for position in positions]
+        tables: dict[tuple[int, int], pa.Table] = {}
+        found = []
+        for position, place in zip(positions, places, strict=True):
+            dataset = self.header.datasets[place.dataset]
+            where = (place.dataset, place.shard)
+            if where not in tables:
+                path = workspace / "samples" / dataset.name / f"{dataset.shards[place.shard].name}.parquet"
+                tables[where] = kept_rows(path, columns)
+            number = position - dataset.offset - dataset.shards[place.shard].first
+            found.append(tables[where].slice(number, 1).to_pylist()[0])
+        return found
+
+    def find(self, workspace: Path, sample_id: str) -> list[int]:
+        """Positions of a sample, by its id; none when no dataset of the mixture keeps it."""
+        found = []
+        for dataset in self.header.datasets:
+            for shard in dataset.shards:
+                ids = kept_rows(workspace / "samples" / dataset.name / f"{shard.name}.parquet", ["sample_id"])
+                number = pc.index(ids["sample_id"], sample_id).as_py()
+                if number >= 0:
+                    found.append(dataset.offset + shard.first + number)
+        return found
+
+    def check_parents(self, workspace: Path) -> None:
+        """Make sure that the samples are still the ones the plan was made from.
+
+        Raises:
+            StaleError: naming the artifact that was made anew since.
+        """
+        for dataset in self.header.datasets:
+            folder = workspace / "samples" / dataset.name
+            if read_manifest(folder).digest != dataset.digest:
+                raise StaleError(
+                    f"{folder}: was made anew after {self.folder} was planned; plan again under another name, "
+                    "or bring the old samples back"
+                )
+
+    def prefix_digest(self, step: int) -> str:
+        """Digest over the sample ids of the first `step` steps, in order."""
+        if not 0 <= step <= self.num_steps:
+            raise InputError(f"{self.folder}: has {self.num_steps} steps, asked for the first {step}")
+        whole = step // DIGEST_STEPS
+        digest = self.header.prefix_digests[whole - 1] if whole else ""
+        rest = self.steps["fingerprint"][whole * DIGEST_STEPS : step]
+        return chain_digest(digest, np.asarray(rest)) if len(rest) or not whole else digest
+
+    @cached_property
+    def _offsets(self) -> list[int]:
+        return [dataset.offset for dataset in self.header.datasets]
+
+    @cached_property
+    def _firsts(self) -> list[list[int]]:
+        return [[shard.first for shard in dataset.shards] for dataset in self.header.datasets]
+
+    def _rows_of(self, step: int) -> npt.NDArray[Any]:
+        first = int(self.steps[self._checked(step)]["first_row"])
+        end = int(self.steps[step + 1]["first_row"]) if step + 1 < self.num_steps else len(self.row_costs)
+        return np.asarray(self.row_costs[first:end])
+
+    def _checked(self, step: int) -> int:
+        if not 0 <= step < self.num_steps:
+            raise InputError(f"{self.folder}: has steps 0 to {self.num_steps - 1}, there is no step {step}")
+        return step
+
+
+def kept_rows(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Read columns of the kept rows of one sample index, in the order in which they stand in the tar.
+
+    Raises:
+        InputError: when the index is missing, damaged or of another kind.
+    """
+    try:
+        table = pq.read_table(path, columns=[*columns, "decision", "position"], memory_map=True, use_threads=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: missing; build its samples again") from error
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a sample index ({str(error).splitlines()[0]}); build it again") from error
+    missing = {*columns, "decision", "position"} - set(table.column_names)
+    if missing:
+        raise InputError(f"{path}: index has no column {min(missing)!r}; build it again with this version")
+    table = table.filter(pc.equal(table["decision"], "kept"))
+    positions = table["position"].to_numpy()
+    if np.any(positions[1:] <= positions[:-1]):
+        table = table.take(np.argsort(positions, kind="stable"))
+    return table.select(list(columns))
+
+
+def id_words(ids: pa.Array | pa.ChunkedArray) -> U64:
+    """Turn 32-digit hex ids into numbers: array (n, 2), high and low 64 bits.
+
+    Raises:
+        ValueError: when an id is not 32 hex digits.
+    """
+    joined = pa.concat_arrays(ids.chunks) if isinstance(ids, pa.ChunkedArray) and ids.num_chunks else ids
+    if len(joined) == 0:
+        return np.zeros((0, 2), dtype=np.uint64)
+    fixed = joined.cast(pa.binary(32))
+    digits = np.frombuffer(fixed.buffers()[1], dtype=np.uint8)[fixed.offset * 32 :][: len(fixed) * 32]
+    values = _HEX[digits].reshape(-1, 32)
+    if values.max() > 15:
+        raise ValueError("a sample id is not 32 lower-case hex digits")
+    nibbles = (values[:, 0::2] << 4) | values[:, 1::2]
+    return np.ascontiguousarray(nibbles).view(">u8").astype(np.uint64)
+
+
+def fingerprints(ids: U64, slots: npt.NDArray[np.integer[Any]]) -> U64:
+    """Scramble (id, slot in the step) to 128 bits: array (n, 2).
+
+    Their sum modulo 2^64 over a step is the step's fingerprint. Ranks add up what they read and the sums are added over
+    ranks, so the proof needs 16 bytes per step and is the same at any world size.
+    """
+    slot = mix64(np.asarray(slots).astype(np.uint64))
+    high, low = ids[:, 0], ids[:, 1]
+    return np.stack([mix64(high ^ mix64(low + slot)), mix64(low ^ mix64(high - slot))], axis=1)
+
+
+def chain_digest(before: str, step_fingerprints: U64) -> str:
+    """Extend a prefix digest by the fingerprints of the next steps."""
+    return hashlib.sha256(before.encode() + np.ascontiguousarray(step_fingerprints, dtype="<u8").tobytes()).hexdigest()
+
+
+def iter_plans(workspace: Path) -> Iterator[Plan]:
+    """Open every finished plan of a workspace, by name."""
+    for path in sorted(workspace.glob("plans/*/*/manifest.json")):
+        yield Plan.open(path.parent)
+
+
+def mix64(value: U64) -> U64:
+    """Scramble 64-bit numbers, one to one (splitmix64's finaliser: fixed here, so no library update moves an order)."""
+    value = value + np.uint64(0x9E3779B97F4A7C15)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+_HEX = np.full(256, 255, dtype=np.uint8)
+_HEX[np.frombuffer(b"0123456789abcdef", dtype=np.uint8)] = np.arange(16, dtype=np.uint8)

@@ -1,0 +1,192 @@
+"""The order is a pure function of indexes, config and seed; quotas are exact; packing loses nothing."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from owl3.config import validate
+from owl3.data.plan import PlanConfig, make_plan
+from owl3.errors import ConfigError, InputError, StaleError
+from owl3.ledger import TOMBSTONES, tombstones_path
+from owl3.planfile import Plan, id_words
+from owl3.samples import short_hash
+from tests.data.conftest import MakeSamples, tree_digest
+
+
+def config(*names: str, **changes: object) -> PlanConfig:
+    data = {
+        "mixture": {"datasets": [{"name": name} for name in names], "max_epochs": 100},
+        "global_batch_size": 8,
+        "steps": 10,
+        "max_tokens": 120,
+        "max_tiles": 6,
+        "seed": 3,
+    } | changes
+    return validate({key: value for key, value in data.items() if value is not None}, PlanConfig, where="test")
+
+
+def planned(workspace: Path, cfg: PlanConfig, name: str = "run") -> Plan:
+    make_plan(cfg, workspace, run_name=name, stage="pretrain")
+    return Plan.open(workspace / "plans" / name / "pretrain")
+
+
+def planned_ids(plan: Plan, workspace: Path) -> list[str]:
+    positions = plan.order.tolist()
+    return [row["sample_id"] for row in plan.sample_rows(workspace, positions, ["sample_id"])]
+
+
+def test_planning_twice_gives_the_same_bytes(workspace: Path, make_samples: MakeSamples) -> None:
+    make_samples("photos", 30)
+    make_samples("pages", 20, images=(0, 4))
+    cfg = config("photos", "pages")
+    one, two = planned(workspace, cfg, "one"), planned(workspace, cfg, "two")
+    assert tree_digest(one.folder) == tree_digest(two.folder)
+
+
+def test_a_finished_plan_is_not_made_again(workspace: Path, make_samples: MakeSamples) -> None:
+    make_samples("photos", 30)
+    first = make_plan(config("photos"), workspace, run_name="run", stage="pretrain")
+    assert make_plan(config("photos"), workspace, run_name="run", stage="pretrain") == first
+    with pytest.raises(StaleError, match="differs in seed"):
+        make_plan(config("photos", seed=4), workspace, run_name="run", stage="pretrain")
+
+
+def test_every_step_holds_its_rows_within_the_limits(workspace: Path, make_samples: MakeSamples) -> None:
+    make_samples("pages", 40, images=(0, 4), words=(1, 40))
+    plan = planned(workspace, config("pages"))
+    index = plan.sample_rows(workspace, plan.order.tolist(), ["text_tokens", "images", "trained_tokens"])
+    for step in range(plan.num_steps):
+        costs = index[step * 8 : step * 8 + 8]
+        rows = plan.rows(step)
+        assert sorted(np.concatenate(rows).tolist()) == list(range(8))
+        for slots, tokens, tiles in zip(rows, plan.row_tokens(step), plan.row_tiles(step), strict=True):
+            assert sum(costs[slot]["text_tokens"] for slot in slots) == tokens <= 120
+            assert sum(costs[slot]["images"] for slot in slots) == tiles <= 6
+        assert plan.trained_tokens(step) == sum(cost["trained_tokens"] for cost in costs)
+
+
+def test_an_epoch_shows_every_sample_once_and_epochs_differ(workspace: Path, make_samples: MakeSamples) -> None:
+    make_samples("photos", 24)
+    plan = planned(workspace, config("photos", steps=6))
+    first, second = plan.order[:24], plan.order[24:]
+    assert sorted(first) == sorted(second) == list(range(24))
+    assert first.tolist() != second.tolist()
+
+
+def test_the_order_goes_by_ids_and_not_by_places(workspace: Path, make_samples: MakeSamples, tmp_path: Path) -> None:
+    make_samples("photos", 30, per_shard=7)
+    here = planned_ids(planned(workspace, config("photos")), workspace)
+    elsewhere = tmp_path / "elsewhere"
+    workspace.rename(elsewhere)
+    workspace.mkdir()
+    make_samples("photos", 30, per_shard=11)
+    assert planned_ids(planned(workspace, config("photos")), workspace) == here
+
+
+def test_a_retraction_changes_nothing_before_the_first_tainted_step(workspace: Path, make_samples: MakeSamples) -> None:
+    make_samples("photos", 40)
+    make_samples("pages", 40)
+    cfg = config("photos", "pages", max_tokens=400)
+    before = planned(workspace, cfg, "before")
+    ids = planned_ids(before, workspace)
+    gone = ids[37]
+    row = {"sample_id": gone, "matched_by": "sample_id", "matched_value": gone, "reason": "asked", "time": ""}
+    pq.write_table(pa.Table.from_pylist([row], schema=TOMBSTONES), tombstones_path(workspace))
+    after = planned(workspace, cfg, "after")
+    kept = planned_ids(after, workspace)
+    tainted = before.steps_of(before.find(workspace, gone))[0]
+    assert tainted == ids.index(gone) // 8
+    assert kept[: tainted * 8] == ids[: tainted * 8]
+    assert gone not in kept
+    assert after.prefix_digest(tainted) == before.prefix_digest(tainted)
+    assert after.prefix_digest(tainted + 1) != before.prefix_digest(tainted + 1)
+    assert after.manifest.counts.dropped["tombstoned"] == 1
+
+
+def test_samples_that_fit_no_row_are_counted(workspace: Path, make_samples: MakeSamples) -> None:
+    make_samples("pages", 40, images=(0, 9), words=(1, 200))
+    plan = planned(workspace, config("pages", steps=2))
+    counts = plan.manifest.counts
+    assert counts.seen == 40
+    assert counts.kept == 16
+    assert counts.dropped["over_row_length"] > 0
+    assert counts.dropped["over_row_images"] > 0
+
+
+def test_a_cap_limits_the_samples_used(workspace: Path, make_samples: MakeSamples) -> None:
+    make_samples("photos", 40)
+    datasets = {"datasets": [{"name": "photos", "max_samples": 16, "max_epochs": 5}]}
+    plan = planned(workspace, config(mixture=datasets))
+    assert len(plan.seen_before(plan.num_steps)) == 16
+    assert plan.manifest.counts.dropped == {"over_cap": 24}
+
+
+def test_epochs_give_the_number_of_steps(workspace: Path, make_samples: MakeSamples) -> None:
+    make_samples("photos", 30)
+    assert planned(workspace, config("photos", steps=None, epochs=2)).num_steps == 60 // 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 1}, "either steps or epochs"),
+        ({"steps": None}, "either steps or epochs"),
+        ({"mixture": {"datasets": [{"name": "photos"}, {"name": "photos"}]}}, "listed twice"),
+        ({"mixture": {"datasets": [{"name": "photos", "weight": 60}]}}, "add up to 100"),
+        ({"mixture": {"datasets": [{"name": "photos", "weight": 60}, {"name": "pages"}]}}, "'pages' has no weight"),
+        ({"mixture": {"datasets": [{"name": "photos"}], "temprature": 2}}, "did you mean 'temperature'"),
+    ],
+)
+def test_wrong_configs_say_what_to_do(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config("photos", **changes)
+
+
+def test_a_missing_dataset_is_named_with_what_it_needs(workspace: Path, make_samples: MakeSamples) -> None:
+    make_samples("photos", 10)
+    datasets = [{"name": "photos"}, {"name": "coyo", "needs": "the COYO-700M URL table"}]
+    with pytest.raises(ConfigError, match=r"1 of 2 datasets .* coyo \(the COYO-700M URL table\)"):
+        planned(workspace, config(mixture={"datasets": datasets}))
+
+
+def test_more_steps_than_the_data_give_is_refused(workspace: Path, make_samples: MakeSamples) -> None:
+    make_samples("photos", 30)
+    with pytest.raises(ConfigError, match=r"'photos': the mixture draws 80 samples from 30 usable ones, 2.67 epochs"):
+        planned(workspace, config(mixture={"datasets": [{"name": "photos"}]}))
+
+
+def test_a_weight_for_an_empty_dataset_is_refused(workspace: Path, make_samples: MakeSamples) -> None:
+    make_samples("photos", 10)
+    make_samples("pages", 10, words=(300, 300))
+    with pytest.raises(ConfigError, match="'pages' has no usable sample"):
+        planned(workspace, config("photos", "pages"))
+
+
+def test_datasets_costed_with_other_releases_are_refused(workspace: Path, make_samples: MakeSamples) -> None:
+    make_samples("photos", 10)
+    make_samples("pages", 10, release="240728")
+    with pytest.raises(InputError, match="costed with different settings: release"):
+        planned(workspace, config("photos", "pages"))
+
+
+def test_a_truncated_tar_and_a_missing_one_are_named(workspace: Path, make_samples: MakeSamples) -> None:
+    make_samples("photos", 10)
+    tar = workspace / "samples" / "photos" / "00001.tar"
+    tar.write_bytes(tar.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"00001\.tar: has \d+ bytes, its manifest says"):
+        planned(workspace, config("photos"))
+    tar.unlink()
+    with pytest.raises(InputError, match=r"00001\.tar: is missing"):
+        planned(workspace, config("photos"))
+
+
+def test_ids_become_numbers_and_back() -> None:
+    ids = [short_hash(str(i)) for i in range(5)]
+    words = id_words(pa.array(ids))
+    assert [f"{int(high):016x}{int(low):016x}" for high, low in words] == ids
+    assert id_words(pa.array(ids)[2:4]).tolist() == words[2:4].tolist()
+    with pytest.raises(ValueError, match="hex"):
+        id_words(pa.array(["g" * 32]))
