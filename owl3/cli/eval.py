@@ -1,0 +1,140 @@
+"""`owl3 eval`: score a checkpoint, work off a run's queue, or compare two results."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from owl3 import lifeline
+from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, Workspace, emit, table
+from owl3.errors import CheckFailed, ConfigError, InputError, Interrupted
+from owl3.eval.queue import pending, stage_dirs
+from owl3.eval.registry import find_task, task_names
+from owl3.eval.results import read_records
+from owl3.eval.stats import compare
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("eval")(evaluate)
+
+
+def evaluate(  # noqa: PLR0917 - options of a command line
+    checkpoint: Annotated[Path | None, typer.Argument(help="A model folder.", show_default=False)] = None,
+    tasks: Annotated[str, typer.Option(help="NAME[=FOLDER],… ; `--list` shows the names.")] = "",
+    data: Annotated[Path, typer.Option(help="Where benchmarks lie, one folder per task.")] = Path("benchmarks"),
+    out: Annotated[Path, typer.Option(help="Where results go.")] = Path("evals"),
+    limit: Annotated[int | None, typer.Option(help="A fixed, fair part of the questions.")] = None,
+    blind: Annotated[bool, typer.Option("--blind", help="Also put every question without its images.")] = False,
+    batch_size: Annotated[int, typer.Option(help="Questions answered at once; changes no score.")] = 16,
+    method: Annotated[str, typer.Option(help="generate, or likelihood of the options.")] = "generate",
+    watch: Annotated[Path | None, typer.Option(help="A run's folder: work off its queue while it trains.")] = None,
+    drain: Annotated[Path | None, typer.Option(help="A run's folder: work off its queue, then end.")] = None,
+    until: Annotated[str, typer.Option(help="With --watch: end when these stages are complete.")] = "",
+    compare_with: Annotated[
+        tuple[Path, Path] | None, typer.Option("--compare", help="Two result folders of one task.")
+    ] = None,
+    list_tasks: Annotated[bool, typer.Option("--list", help="List the tasks.")] = False,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    as_json: Json = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Score a checkpoint on benchmarks, or every checkpoint of a run.
+
+    Example: `owl3 eval workspace/runs/demo/sft/model --tasks scenes-single=held/scenes-single --blind`
+
+    A killed evaluation goes on where it stopped; what is done is not done again. Exit code 1 when a question could
+    not be put (its image is missing or broken): the summary counts them, and they enter no average.
+    """
+    if list_tasks:
+        _show_tasks(as_json)
+    elif compare_with is not None:
+        _show_comparison(*compare_with, as_json=as_json)
+    elif watch is not None or drain is not None:
+        run = watch or drain
+        assert run is not None
+        if dry_run:
+            _show_queue(run, as_json)
+        else:
+            mode = ["--watch", str(run), "--until", until] if watch is not None else ["--drain", str(run)]
+            report = _run([*mode, "--workspace", str(workspace)])
+            emit(as_json, report, f"{report['done']} evaluations done")
+    elif checkpoint is not None:
+        from owl3.eval.runner import choose_tasks
+
+        chosen = choose_tasks(tasks, data)
+        if dry_run:
+            lines = [f"{one.title}: task {one.name} on {one.folder}" for one in chosen]
+            emit(as_json, {"would_evaluate": [one.title for one in chosen]}, *lines)
+            return
+        command = ["--checkpoint", str(checkpoint), "--tasks", tasks, "--data", str(data), "--out", str(out)]
+        command += ["--batch-size", str(batch_size), "--method", method]
+        command += ["--limit", str(limit)] if limit is not None else []
+        command += ["--blind"] if blind else []
+        report = _run(command)
+        emit(as_json, report, _scores_table(report["tasks"]))
+    else:
+        raise ConfigError("owl3 eval: give a model folder and --tasks, or --watch, --drain, --compare or --list")
+
+
+def _run(arguments: list[str]) -> dict[str, Any]:
+    """Start the evaluating process and read the JSON object it ends with."""
+    command = lifeline.wrap([sys.executable, "-m", "owl3.eval", *arguments])
+    process = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if process.returncode == 0:
+        report: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+        return report
+    kind = {1: CheckFailed, 2: InputError}.get(process.returncode, Interrupted)
+    raise kind(f"the evaluation ended with exit code {process.returncode}; its reason stands above")
+
+
+def _scores_table(report: dict[str, Any]) -> Any:
+    shown = table("Scores", "task", ">score", ">95 %", ">blind", ">random", ">majority", ">paper", ">read strictly")
+    for title, summary in report.items():
+        name = summary["primary"]
+        interval, floors = summary["interval_95"], summary["floors"]
+        paper = max(summary["paper"].values(), default=None)
+        shown.add_row(
+            f"{title} {name}",
+            _percent(summary["figures"].get(name)),
+            f"{_percent(interval['low'])}-{_percent(interval['high'])}" if interval else "-",
+            _percent(summary.get("blind_figures", {}).get(name)),
+            _percent(floors["random"]),
+            _percent(floors["majority"]),
+            _percent(paper),
+            _percent(summary["parsed"]["strict"]),
+        )
+    return shown
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _show_tasks(as_json: bool) -> None:
+    found = [find_task(name) for name in task_names()]
+    shown = table("Tasks", "name", "version", "what it is")
+    for task in found:
+        shown.add_row(task.name, task.version, task.about)
+    emit(as_json, {"tasks": [{"name": t.name, "version": t.version, "about": t.about} for t in found]}, shown)
+
+
+def _show_queue(run: Path, as_json: bool) -> None:
+    waiting = [(stage, request) for stage in stage_dirs(run) for request in pending(stage)]
+    lines = [f"{s.name}/{r.checkpoint}: {r.title}{' blind' if r.blind else ''}" for s, r in waiting]
+    emit(as_json, {"pending": lines}, *(lines or ["nothing is pending"]))
+
+
+def _show_comparison(first: Path, second: Path, *, as_json: bool) -> None:
+    found = compare(read_records(first), read_records(second))
+    line = (
+        f"{100 * found.first:.2f} -> {100 * found.second:.2f} on {found.num_pairs} questions: difference "
+        f"{100 * (found.second - found.first):+.2f} (95 %: {100 * found.difference.low:+.2f} to "
+        f"{100 * found.difference.high:+.2f}), p = {found.p_value:.4f}; only the first right: {found.num_only_first}, "
+        f"only the second: {found.num_only_second}"
+    )
+    data = {"first": found.first, "second": found.second, "pairs": found.num_pairs, "p": found.p_value}
+    emit(as_json, data | {"difference_95": [found.difference.low, found.difference.high]}, line)

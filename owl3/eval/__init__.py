@@ -1,0 +1,1 @@
+"""Evaluation: every checkpoint scored, with the floors that give a score its meaning."""

@@ -1,0 +1,177 @@
+"""Put a task's questions to a model and write what came of it. No torch: the model comes in as an `Answerer`."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from owl3.errors import CheckFailed, InputError
+from owl3.eval.items import Item, Record
+from owl3.eval.media import ReadAhead, Shown
+from owl3.eval.results import AnswerLog, read_summary, summarise, write_result
+from owl3.eval.task import Task
+from owl3.manifest import Manifest, now
+from owl3.progress import SILENT, Progress
+
+
+class Answerer(Protocol):
+    """A model that answers. Its answers may not depend on what else stands in the batch."""
+
+    def answer(self, shown: Sequence[Shown], *, max_new_tokens: int, choose: bool) -> list[str]:
+        """Answer each question; with `choose`, pick the most likely of its options instead of writing."""
+
+
+def select(items: Sequence[Item], limit: int | None) -> list[Item]:
+    """The first `limit` questions of a fixed shuffle, in the benchmark's order.
+
+    The shuffle is by a hash of the id: a limited run asks a fair sample, and a larger limit asks all of a smaller one.
+    """
+    if limit is None or limit >= len(items):
+        return list(items)
+    chosen = sorted(items, key=lambda item: hashlib.sha256(item.id.encode()).digest())[:limit]
+    ids = {item.id for item in chosen}
+    return [item for item in items if item.id in ids]
+
+
+def load_items(task: Task, folder: Path) -> Sequence[Item]:
+    """Read a benchmark and check what every benchmark must keep.
+
+    Raises:
+        InputError: no folder, no questions, an id that comes twice, or a gold answer that is not among the options.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; task {task.name} reads the benchmark's own files from there")
+    items = task.load(folder)
+    if not items:
+        raise InputError(f"{folder}: no questions for task {task.name}")
+    seen: set[str] = set()
+    for item in items:
+        if item.id in seen:
+            raise InputError(f"{folder}: question id {item.id!r} comes twice")
+        seen.add(item.id)
+    return items
+
+
+def batches_of(items: Sequence[Item], batch_size: int) -> list[list[Item]]:
+    """Batches of like questions: same number of media, similar length; so little is padded."""
+    ordered = sorted(items, key=lambda item: (sum(m.num_frames or 1 for m in item.media()), len(item.text()), item.id))
+    return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+
+
+def evaluate(
+    task: Task,
+    items: Sequence[Item],
+    answerer: Answerer,
+    folder: Path,
+    *,
+    settings: Mapping[str, Any],
+    blind: bool = False,
+    batch_size: int = 16,
+    choose: bool = False,
+    max_error_fraction: float = 0.0,
+    parents: Sequence[Manifest] = (),
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Answer what is not answered yet, judge everything, and write the result's manifest last.
+
+    Args:
+        task: Reads, judges and adds up.
+        items: The questions, in the benchmark's order.
+        answerer: The model.
+        folder: The result's folder; answers of a killed run that lie there are kept.
+        settings: What the score depends on; stands in the manifest.
+        blind: Put the questions without their media.
+        batch_size: Questions answered at once.
+        choose: Pick the likeliest option instead of generating, where there are options.
+        max_error_fraction: How many questions may be unanswerable because their media can't be read.
+        parents: Manifests of what was evaluated, where it has one.
+        progress: Told of each batch.
+
+    Returns:
+        The summary.
+
+    Raises:
+        CheckFailed: more media were unreadable than allowed; the result is written all the same and says so.
+    """
+    if (folder / "manifest.json").is_file():
+        summary = read_summary(folder)
+        check_errors(task, summary, max_error_fraction, folder)
+        return summary
+    started = now()
+    put = [item.blind() for item in items] if blind else list(items)
+    answers = AnswerLog(folder)
+    todo = [item for item in put if item.id not in answers]
+    progress.start(task.name, len(put))
+    progress.advance(len(put) - len(todo))
+    ask = partial(answerer.answer, max_new_tokens=task.max_new_tokens, choose=choose)
+    timing = _answer_all(batches_of(todo, batch_size), answers, ask, progress)
+    records = [_judge(task, item, answers) for item in put]
+    summary = summarise(task, items, records) | {"blind": blind}
+    extra = dict([task.submission(records)]) if task.submission and not blind else {}
+    write_result(
+        folder,
+        name=folder.name,
+        settings=settings,
+        summary=summary,
+        records=records,
+        timing=timing,
+        parents=parents,
+        extra_files=extra,
+        started=started,
+    )
+    answers.close(remove=True)
+    check_errors(task, summary, max_error_fraction, folder)
+    return summary
+
+
+def check_errors(task: Task, summary: Mapping[str, Any], max_error_fraction: float, folder: Path) -> None:
+    """Refuse a result in which too many questions could not be put.
+
+    Raises:
+        CheckFailed: with the counts by reason.
+    """
+    failed = sum(summary["errors"].values())
+    if failed > max_error_fraction * summary["num_questions"]:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in summary["errors"].items())
+        raise CheckFailed(
+            f"{task.name}: {failed} of {summary['num_questions']} questions could not be put ({reasons}); "
+            f"see {folder}, or raise max_error_fraction"
+        )
+
+
+def _answer_all(
+    batches: Sequence[Sequence[Item]],
+    answers: AnswerLog,
+    ask: Callable[[Sequence[Shown]], list[str]],
+    progress: Progress,
+) -> dict[str, float]:
+    """Answer batch by batch into the log; say how fast, and how long the model waited for pictures."""
+    reader = ReadAhead(batches)
+    count = sum(map(len, batches))
+    begun = time.perf_counter()
+    for batch in reader:
+        ready = [shown for shown in batch if shown.error is None]
+        said = ask(ready) if ready else []
+        answers.add(
+            {shown.item.id: raw for shown, raw in zip(ready, said, strict=True)},
+            {shown.item.id: shown.error for shown in batch if shown.error is not None},
+        )
+        progress.advance(len(batch))
+    seconds = time.perf_counter() - begun
+    progress.finish()
+    return {
+        "seconds": round(seconds, 3),
+        "num_answered": count,
+        "samples_per_second": round(count / seconds, 3) if count else 0.0,
+        "waited_for_data_s": round(reader.waited_s, 3),
+    }
+
+
+def _judge(task: Task, item: Item, answers: AnswerLog) -> Record:
+    if item.id in answers.errors:
+        return task.failure(item, answers.errors[item.id])
+    return task.record(item, answers.answers[item.id])

@@ -1,0 +1,174 @@
+"""A result on disk: one JSON line per question, one summary, and a manifest that says it is done.
+
+    evals/step-000100/scenes-single-3fa1c09b7e12/
+        samples.jsonl     in the task's order; while it runs: answers.jsonl.partial, appended batch by batch
+        summary.json      figures, interval, floors, how answers were read
+        timing.json       volatile: seconds, questions per second, wait for data
+        manifest.json     kind "eval", written last
+
+The folder's name carries the key, so results of another version, limit or setting lie apart.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from owl3.errors import InputError
+from owl3.eval.items import Item, Record
+from owl3.eval.stats import figure_interval, majority_floor, mean_interval, random_floor
+from owl3.eval.task import Task
+from owl3.manifest import Counts, Manifest, write_manifest
+from owl3.storage import write_atomic
+
+PARTIAL_NAME = ".answers.jsonl.partial"
+DIGITS = 6
+
+
+class AnswerLog:
+    """Answers so far, safe against a kill at any moment: a torn last line is dropped and answered again."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / PARTIAL_NAME
+        self.answers: dict[str, str] = {}
+        self.errors: dict[str, str] = {}
+        whole = 0
+        if self.path.is_file():
+            data = self.path.read_bytes()
+            whole = data.rfind(b"\n") + 1
+            for line in data[:whole].splitlines():
+                row = json.loads(line)
+                (self.errors if "error" in row else self.answers)[row["id"]] = row.get("error", row.get("raw"))
+        self._handle = self.path.open("ab")
+        self._handle.truncate(whole)
+
+    def __contains__(self, item_id: str) -> bool:
+        return item_id in self.answers or item_id in self.errors
+
+    def add(self, answers: Mapping[str, str], errors: Mapping[str, str]) -> None:
+        """Append a batch and put it on the disk."""
+        rows: list[dict[str, str]] = [{"id": key, "raw": raw} for key, raw in answers.items()]
+        rows += [{"id": key, "error": error} for key, error in errors.items()]
+        self._handle.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+        self._handle.flush()
+        os.fsync(self._handle.fileno())
+        self.answers.update(answers)
+        self.errors.update(errors)
+
+    def close(self, *, remove: bool = False) -> None:
+        """Stop writing; `remove` when samples.jsonl has taken over."""
+        self._handle.close()
+        if remove:
+            self.path.unlink(missing_ok=True)
+
+
+def summarise(task: Task, items: Sequence[Item], records: Sequence[Record]) -> dict[str, Any]:
+    """Everything a summary says, from the records alone (items give the floors)."""
+    figures = dict(task.aggregate(records))
+    primary = task.primary(figures)
+    scored = [record for record in records if record.score is not None]
+    plain_mean = not scored or abs(figures.get(primary, 0) - _mean(scored)) < 1e-9
+    interval = (
+        mean_interval(records)
+        if plain_mean
+        else figure_interval(records, lambda drawn: dict(task.aggregate(drawn)).get(primary, 0.0))
+    )
+    how = Counter(record.how for record in records if record.error is None)
+    asked = max(1, how.total())
+    by_category: dict[str, list[Record]] = defaultdict(list)
+    for record in scored:
+        by_category[record.category].append(record)
+    return _rounded(
+        {
+            "task": task.name,
+            "task_version": task.version,
+            "primary": primary,
+            "figures": figures,
+            "interval_95": asdict(interval) if interval else None,
+            "num_questions": len(records),
+            "num_scored": len(scored),
+            "errors": dict(sorted(Counter(r.error.split(":")[0] for r in records if r.error).items())),
+            "parsed": {name: how[name] / asked for name in ("strict", "lenient", "failed")},
+            "floors": {"random": random_floor(items), "majority": majority_floor(items, task.score)},
+            "by_category": {
+                name: {"n": len(members), "accuracy": _mean(members)} for name, members in sorted(by_category.items())
+            },
+            "paper": dict(task.paper),
+        }
+    )
+
+
+def _mean(records: Sequence[Record]) -> float:
+    return sum(record.score or 0.0 for record in records) / len(records)
+
+
+def _rounded(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Round every float: the last bits of a mean depend on the order of addition."""
+    return {key: _rounded(v) if isinstance(v, dict) else _round(v) for key, v in value.items()}
+
+
+def _round(value: Any) -> Any:
+    return round(value, DIGITS) if isinstance(value, float) else value
+
+
+def write_result(
+    folder: Path,
+    *,
+    name: str,
+    settings: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    records: Iterable[Record],
+    timing: Mapping[str, float],
+    parents: Sequence[Manifest] = (),
+    extra_files: Mapping[str, bytes] | None = None,
+    started: str = "",
+) -> Manifest:
+    """Write a finished result; its manifest comes last."""
+    lines = [json.dumps(record.as_json(), ensure_ascii=False, sort_keys=True) for record in records]
+    write_atomic(folder / "samples.jsonl", "".join(f"{line}\n" for line in lines).encode())
+    write_atomic(folder / "summary.json", _pretty(summary))
+    write_atomic(folder / "timing.json", _pretty(timing))
+    for file_name, data in (extra_files or {}).items():
+        write_atomic(folder / file_name, data)
+    dropped = dict(summary["errors"])
+    counts = Counts(seen=len(lines), kept=len(lines) - sum(dropped.values()), dropped=dropped)
+    return write_manifest(
+        folder,
+        kind="eval",
+        name=name,
+        counts=counts,
+        recipe=settings,
+        parents=parents,
+        stats={"figures": summary["figures"]},
+        volatile=("timing.json",),
+        started=started,
+    )
+
+
+def _pretty(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary of a finished result.
+
+    Raises:
+        InputError: it is not finished.
+    """
+    if not (folder / "manifest.json").is_file():
+        raise InputError(f"{folder}: no finished evaluation; run `owl3 eval` on it again")
+    data: dict[str, Any] = json.loads((folder / "summary.json").read_bytes())
+    return data
+
+
+def read_records(folder: Path) -> list[Record]:
+    """All lines of a finished result."""
+    read_summary(folder)
+    with (folder / "samples.jsonl").open(encoding="utf-8") as lines:
+        return [Record.from_json(json.loads(line)) for line in lines]

@@ -1,0 +1,306 @@
+"""Evaluate one checkpoint, or work off a run's queue, in one process.
+
+    python -m owl3.eval --checkpoint DIR --tasks pope,scenes-multi=heldout/scenes-multi-8 --out DIR [--blind]
+    python -m owl3.eval --drain runs/NAME[/STAGE] --workspace W      everything that is pending, then end
+    python -m owl3.eval --watch runs/NAME --until pretrain,sft       until these stages are complete and drained
+
+The last line of stdout is one JSON object. Exit codes: 0 done; 1 an evaluation failed or a question could not be put;
+2 wrong usage or input; 3 stopped part-way, run again to resume.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from owl3.errors import CheckFailed, ConfigError, InputError, Interrupted, Owl3Error
+from owl3.eval import queue
+from owl3.eval.evaluate import Answerer, evaluate, load_items, select
+from owl3.eval.registry import find_task
+from owl3.progress import SILENT, Progress
+
+logger = logging.getLogger(__name__)
+
+LoadAnswerer = Callable[[Path], Answerer]
+POLL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A task named on the command line and where its files lie."""
+
+    name: str
+    title: str
+    folder: Path
+
+
+def choose_tasks(text: str, data: Path) -> list[Chosen]:
+    """Read `pope,scenes-multi=heldout/scenes-multi-8`; without a folder a task's files lie in `data`/NAME.
+
+    A folder whose name begins with the task's gives its name to the results.
+    """
+    chosen = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, folder = part.partition("=")
+        task = find_task(name)
+        place = Path(folder) if folder else data / task.name
+        title = place.name if place.name.startswith(task.name) else task.name
+        chosen.append(Chosen(task.name, title, place))
+    titles = [one.title for one in chosen]
+    if not chosen or len(set(titles)) != len(titles):
+        raise ConfigError(f"--tasks {text!r}: name at least one task, and none twice")
+    return chosen
+
+
+def evaluate_checkpoint(
+    model_dir: Path,
+    tasks: Sequence[Chosen],
+    out: Path,
+    *,
+    load_answerer: LoadAnswerer,
+    blind: bool = False,
+    limit: int | None = None,
+    batch_size: int = 16,
+    method: str = "generate",
+    max_error_fraction: float = 0.0,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Score one checkpoint on some tasks; with `blind` also without images, the two side by side.
+
+    Returns:
+        task -> summary, with the figures of the blind run under `blind_figures`.
+    """
+    weights, processor = queue.weights_digest(model_dir), queue.processor_digest(model_dir)
+    loaded = _once(lambda: load_answerer(model_dir))
+    report: dict[str, Any] = {}
+    for one in tasks:
+        for is_blind in (False, True) if blind else (False,):
+            request = queue.Request(
+                model=str(model_dir.resolve()),
+                weights=weights,
+                processor=processor,
+                checkpoint=".",
+                step=0,
+                task=one.name,
+                task_version=find_task(one.name).version,
+                title=one.title,
+                folder=str(one.folder),
+                limit=limit,
+                blind=is_blind,
+                batch_size=batch_size,
+                method=method,
+                max_error_fraction=max_error_fraction,
+            )
+            folder = out / request.result_name()
+            summary = _work(request, folder, one.folder, loaded, progress)
+            if is_blind:
+                report[one.title]["blind_figures"] = summary["figures"]
+            else:
+                report[one.title] = summary | {"folder": str(folder)}
+    return report
+
+
+def drain(
+    run_or_stage: Path,
+    workspace: Path,
+    *,
+    load_answerer: LoadAnswerer,
+    progress: Progress = SILENT,
+    stop: threading.Event | None = None,
+) -> tuple[int, list[str]]:
+    """Work off what is pending and nobody else holds.
+
+    Returns:
+        How many requests this call completed, and one line per failure. A failure does not keep the others from
+        being done; it stays pending, with its reason beside the queue.
+    """
+    done, failures = 0, list[str]()
+    models: dict[Path, Callable[[], Answerer]] = {}
+    for stage_dir in queue.stage_dirs(run_or_stage):
+        for request in queue.pending(stage_dir):
+            if stop is not None and stop.is_set():
+                return done, failures
+            with queue.claim(stage_dir, request) as mine:
+                if not mine:
+                    continue
+                model_dir = stage_dir / request.model
+                if model_dir not in models:  # requests come checkpoint by checkpoint: one model in memory at a time
+                    models = {model_dir: _once(lambda place=model_dir: load_answerer(place))}  # type: ignore[misc]
+                failure = _try(stage_dir, request, workspace, models[model_dir], progress)
+                if failure:
+                    failures.append(failure)
+                else:
+                    done += 1
+    return done, failures
+
+
+def _try(
+    stage_dir: Path, request: queue.Request, workspace: Path, model: Callable[[], Answerer], progress: Progress
+) -> str | None:
+    """Do one request; a failure is noted beside the queue and returned."""
+    try:
+        if queue.weights_digest(stage_dir / request.model) != request.weights:
+            raise InputError(f"{request.model}: other weights lie there now than when the request was left")
+        _work(request, request.result_folder(stage_dir), workspace / request.folder, model, progress)
+    except Owl3Error as error:
+        queue.note_failure(stage_dir, request, str(error))
+        return f"{stage_dir.name}/{request.checkpoint} {request.title}: {error}"
+    queue.clear_failure(stage_dir, request)
+    return None
+
+
+def _work(
+    request: queue.Request, out: Path, data: Path, model: Callable[[], Answerer], progress: Progress
+) -> dict[str, Any]:
+    task = find_task(request.task)
+    return evaluate(
+        task,
+        select(load_items(task, data), request.limit),
+        Deferred(model),
+        out,
+        settings=request.settings(),
+        blind=request.blind,
+        batch_size=request.batch_size,
+        choose=request.method == "likelihood",
+        max_error_fraction=request.max_error_fraction,
+        progress=progress,
+    )
+
+
+class Deferred:
+    """Loads its model at the first question: a result that is there already costs no import of torch."""
+
+    def __init__(self, load: Callable[[], Answerer]) -> None:
+        self._load = load
+
+    def answer(self, shown: Sequence[Any], *, max_new_tokens: int, choose: bool) -> list[str]:
+        """As `Answerer.answer`."""
+        return self._load().answer(shown, max_new_tokens=max_new_tokens, choose=choose)
+
+
+def _once(make: Callable[[], Answerer]) -> Callable[[], Answerer]:
+    made: list[Answerer] = []
+
+    def get() -> Answerer:
+        if not made:
+            made.append(make())
+        return made[0]
+
+    return get
+
+
+def watch(
+    run: Path,
+    workspace: Path,
+    *,
+    until: Sequence[str],
+    load_answerer: LoadAnswerer,
+    stop: threading.Event,
+    progress: Progress = SILENT,
+) -> tuple[int, list[str]]:
+    """Drain again and again until the stages named are complete (their manifest is written) and nothing is pending.
+
+    A request that failed is not tried again by this process.
+    """
+    total, failures = 0, list[str]()
+    while not stop.is_set():
+        # Looked at before draining: a request left meanwhile must not be missed.
+        complete = bool(until) and all((run / stage / "manifest.json").is_file() for stage in until)
+        done, failed = drain(run, workspace, load_answerer=load_answerer, progress=progress, stop=stop)
+        total += done
+        failures += [line for line in failed if line not in failures]
+        if complete and done == 0 and len(list(_open_requests(run))) <= len(failed):
+            break
+        if not done:
+            stop.wait(POLL_S)
+    return total, failures
+
+
+def _open_requests(run: Path) -> Iterator[queue.Request]:
+    for stage_dir in queue.stage_dirs(run):
+        yield from queue.pending(stage_dir)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m owl3.eval", description="Evaluate checkpoints.")
+    mode = parser.add_mutually_exclusive_group(required=True)
+    mode.add_argument("--checkpoint", type=Path, help="a transformers folder of ours or a converted release")
+    mode.add_argument("--drain", type=Path, help="a run's or stage's folder: work off its queue, then end")
+    mode.add_argument("--watch", type=Path, help="a run's folder: work off its queue while it trains")
+    parser.add_argument("--until", default="", help="with --watch: end when these stages are complete")
+    parser.add_argument("--workspace", type=Path, default=Path("workspace"), help="what tasks' folders are relative to")
+    parser.add_argument("--tasks", default="", help="NAME[=FOLDER],…")
+    parser.add_argument("--data", type=Path, default=Path("benchmarks"), help="where benchmarks lie, one folder each")
+    parser.add_argument("--out", type=Path, default=Path("evals"), help="where results go")
+    parser.add_argument("--blind", action="store_true", help="also put every question without its images")
+    parser.add_argument("--limit", type=int, default=None, help="a fixed, fair part of the questions")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--method", choices=("generate", "likelihood"), default="generate")
+    parser.add_argument("--max-error-fraction", type=float, default=0.0)
+    parser.add_argument("--threads", type=int, default=0, help="torch threads; 0 leaves torch's own choice")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None, load_answerer: LoadAnswerer | None = None) -> int:
+    """Entry point; `load_answerer` is a seam for tests without torch."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname).1s %(name)s: %(message)s")
+    stop = threading.Event()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        report, failures = _dispatch(options, load_answerer or _torch_answerer(options.threads), stop)
+    except Owl3Error as error:
+        sys.stderr.write(f"owl3.eval: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("owl3.eval: stopped; run the same command again to resume\n")
+        return Interrupted.exit_code
+    sys.stdout.write(json.dumps(report, ensure_ascii=False) + "\n")
+    for line in failures:
+        sys.stderr.write(f"owl3.eval: {line}\n")
+    if failures:
+        return CheckFailed.exit_code
+    return Interrupted.exit_code if stop.is_set() else 0
+
+
+def _dispatch(
+    options: argparse.Namespace, load_answerer: LoadAnswerer, stop: threading.Event
+) -> tuple[dict[str, Any], list[str]]:
+    if options.checkpoint is not None:
+        tasks = choose_tasks(options.tasks, options.data)
+        report = evaluate_checkpoint(
+            options.checkpoint,
+            tasks,
+            options.out,
+            load_answerer=load_answerer,
+            blind=options.blind,
+            limit=options.limit,
+            batch_size=options.batch_size,
+            method=options.method,
+            max_error_fraction=options.max_error_fraction,
+        )
+        return {"tasks": report}, []
+    if options.drain is not None:
+        done, failures = drain(options.drain, options.workspace, load_answerer=load_answerer, stop=stop)
+    else:
+        until = [stage for stage in options.until.split(",") if stage]
+        done, failures = watch(options.watch, options.workspace, until=until, load_answerer=load_answerer, stop=stop)
+    return {"done": done, "failures": failures}, failures
+
+
+def _torch_answerer(threads: int) -> LoadAnswerer:
+    def load(model_dir: Path) -> Answerer:
+        from owl3.eval.generate import Generator
+
+        return Generator.load(model_dir, threads=threads)
+
+    return load
