@@ -1,0 +1,217 @@
+"""Builders whose parents are rows of files: `instruct` and `text`, and the base of video questions.
+
+A row becomes one sample, or is refused with its reason. Media are looked up by URL or sample id among the shard sets,
+or by relative path under `media_root`; a path that leaves that folder is refused.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from owl3.build.base import Builder, Prepared, as_counts
+from owl3.build.config import InstructBuild, TextBuild, VideoBuild
+from owl3.build.drafts import Draft, Medium, Part, Place, Refused, Script, joined
+from owl3.build.draw import InFileOrder, Order, Shuffled
+from owl3.build.importers.layouts import LAYOUTS, import_row
+from owl3.build.importers.record import MediaName, Record
+from owl3.build.pool import Pool, medium_of, write_pool, write_pool_index
+from owl3.build.rows import BATCH_ROWS, RowTable, iter_json, write_rows
+from owl3.config import canonical_json
+from owl3.errors import ConfigError
+from owl3.samples import Kind, short_hash
+from owl3.storage import sha256_of
+
+_ROWS = pa.schema([("file", pa.string()), ("number", pa.int64()), ("json", pa.string())])
+
+FileConfigT = TypeVar("FileConfigT", bound=InstructBuild | TextBuild | VideoBuild)
+
+
+class RowBuilder(Builder[FileConfigT]):
+    """One sample per row of the files."""
+
+    def __init__(self, cfg: FileConfigT, workspace: Path, work: Path) -> None:
+        super().__init__(cfg, workspace, work)
+        self.rows = RowTable(work / "rows.arrow")
+        self.pool = Pool(work / "pool.arrow") if (work / "pool.arrow").is_file() else None
+        media_root = None if isinstance(cfg, TextBuild) else cfg.media_root
+        self.media_root = workspace / media_root if media_root is not None else None
+        size = len(self.rows)
+        self.order: Order = InFileOrder(size) if cfg.count == "all" else Shuffled(size, self.name, cfg.seed)
+
+    @classmethod
+    def prepare(cls, cfg: Any, workspace: Path, work: Path) -> Prepared:
+        """Put all rows into one table, and make the shard sets' pictures findable."""
+        if cfg.format != "auto" and cfg.format not in LAYOUTS:
+            known = ", ".join(["auto", *LAYOUTS])
+            raise ConfigError(f"build {cfg.name}: format: no layout {cfg.format!r}; there are: {known}")
+        files = [workspace / path for path in cfg.files]
+        write_rows(work / "rows.arrow", _ROWS, _row_tables(files))
+        parents: dict[str, Any] = {}
+        if cfg.shards:
+            parents = as_counts(write_pool(work / "pool.arrow", workspace, cfg.shards))
+            write_pool_index(work / "pool.arrow")
+        return Prepared(parents=parents, inputs={path.name: sha256_of(path) for path in files})
+
+    def record(self, number: int) -> tuple[Record, dict[str, Any]]:
+        """A row as its importer reads it, and what it is called.
+
+        Raises:
+            Refused: with the importer's reason.
+        """
+        row = self.rows[number]
+        meta = {"file": row["file"], "row": row["number"]}
+        found = import_row(json.loads(row["json"], object_hook=_bytes_back), self.cfg.format)
+        return found, {**meta, **found.meta}
+
+    def row_digest(self, number: int) -> str:
+        """Names a row by its content."""
+        return short_hash("row", self.rows[number]["json"])
+
+    def parents_of(self, rows: Sequence[int]) -> tuple[str, ...]:
+        """A row has no id of its own: its digest stands in the ledger."""
+        return tuple(self.row_digest(row) for row in rows)
+
+    def find(self, media: MediaName) -> tuple[Medium, str, str, str]:
+        """Look a medium up: (medium, parent id, source, licence).
+
+        Raises:
+            Refused: `unsafe_path` or `missing_media`.
+        """
+        if media.data:
+            digest = hashlib.sha256(media.data).hexdigest()
+            return Medium(data=media.data), digest[:32], "", ""
+        row = self.pool.find(media.name) if self.pool is not None else None
+        if row is not None:
+            assert self.pool is not None
+            parent = self.pool[row]
+            return medium_of(parent), parent["sample_id"], parent["source"] or "", parent["licence"] or ""
+        if "://" in media.name or self.media_root is None:
+            raise Refused("missing_media", f"{media.name}: no kept row of the shard sets has this URL")
+        path = safe_path(self.media_root, media.name)
+        if not path.is_file():
+            raise Refused("missing_media", f"{media.name}: not under media_root")
+        return Medium(place=Place(str(path), 0, -1)), sha256_of(path)[:32], "", ""
+
+
+def safe_path(root: Path, name: str) -> Path:
+    """A path below `root`, and nothing else.
+
+    Raises:
+        Refused: `unsafe_path` for an absolute path, one with `..`, or one that a link leads out.
+    """
+    pure = PurePosixPath(name.replace("\\", "/"))
+    if pure.is_absolute() or ".." in pure.parts or "\x00" in name or ":" in pure.parts[0:1]:
+        raise Refused("unsafe_path", f"{name!r} leaves media_root")
+    path = root / pure
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise Refused("unsafe_path", f"{name!r} is a link out of media_root")
+    return path
+
+
+class ConversationBuilder(RowBuilder[FileConfigT]):
+    """Rows as they stand, with their media."""
+
+    kind: Kind = "instruct"
+
+    def draft(self, ordinal: int, rows: Sequence[int]) -> Draft:
+        """See `Builder`."""
+        record, meta = self.record(rows[0])
+        script, parents, sources, licences = Script(), list[str](), list[str](), list[str]()
+
+        def placed(parts: Sequence[str | MediaName]) -> list[Part]:
+            found: list[Part] = []
+            for part in parts:
+                if isinstance(part, str):
+                    found.append(part)
+                    continue
+                media, ids, source, licence = self.media_of(part, meta)
+                found += media
+                parents.append(ids)
+                sources.append(source)
+                licences.append(licence)
+            return found
+
+        for role, said in record.turns:
+            script.turn(role, *placed(said))
+        if not record.turns:
+            script.document(*placed(record.document))
+        source, licence = self.origin(meta)
+        return Draft(
+            kind=self.kind_of(script),
+            script=script,
+            parents=tuple(parents),
+            source=joined([source, *filter(None, sources)]),
+            licence=joined([licence, *filter(None, licences)]),
+            extra=self.row_digest(rows[0]),
+            meta=meta,
+        )
+
+    def media_of(self, media: MediaName, meta: dict[str, Any]) -> tuple[list[Part], str, str, str]:
+        """What stands where a medium is named; a picture, or the frames of a clip."""
+        if media.kind == "video":
+            raise Refused("media_mismatch", f"{media.name}: a clip; use the video builder")
+        medium, parent, source, licence = self.find(media)
+        return [medium], parent, source, licence
+
+    def origin(self, meta: dict[str, Any]) -> tuple[str, str]:
+        """Source and licence of the words."""
+        cfg = self.cfg
+        if isinstance(cfg, InstructBuild | TextBuild):
+            return cfg.source or Path(str(meta["file"])).stem, cfg.licence
+        return Path(str(meta["file"])).stem, "unknown"
+
+    def kind_of(self, script: Script) -> Kind:
+        """What the sample is called."""
+        if not script.media:
+            return "text"
+        return self.kind if script.turns else "interleaved"
+
+
+class InstructBuilder(ConversationBuilder[InstructBuild]):
+    """`instruct`: conversations of an instruction file, and interleaved documents."""
+
+    code_version = "1"
+
+
+class TextBuilder(ConversationBuilder[TextBuild]):
+    """`text`: conversations and documents without media."""
+
+    code_version = "1"
+
+    def media_of(self, media: MediaName, meta: dict[str, Any]) -> tuple[list[Part], str, str, str]:
+        """There are none."""
+        raise Refused("media_mismatch", f"{media.name}: a text sample has no media; use the instruct builder")
+
+
+def _row_tables(files: Sequence[Path]) -> Iterator[pa.Table]:
+    """The rows of all files, a batch at a time."""
+    batch: list[dict[str, Any]] = []
+    for path in files:
+        for number, row in enumerate(iter_json(path)):
+            text = canonical_json(_bytes_away(row)).decode()
+            batch.append({"file": path.name, "number": number, "json": text})
+            if len(batch) == BATCH_ROWS:
+                yield pa.Table.from_pylist(batch, schema=_ROWS)
+                batch = []
+    if batch:
+        yield pa.Table.from_pylist(batch, schema=_ROWS)
+
+
+def _bytes_away(value: Any) -> Any:
+    """JSON has no bytes (pictures of Parquet rows): spell them in base64."""
+    if isinstance(value, bytes):
+        return {"$base64": base64.b64encode(value).decode()}
+    if isinstance(value, dict):
+        return {key: _bytes_away(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_bytes_away(entry) for entry in value]
+    return value
+
+
+def _bytes_back(entry: dict[str, Any]) -> Any:
+    return base64.b64decode(entry["$base64"]) if entry.keys() == {"$base64"} else entry

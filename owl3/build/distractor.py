@@ -1,0 +1,165 @@
+"""`distractor`: a question about one picture, hidden among others (facts/owl3.md §4.3).
+
+user: Image 1: [image] Image 2: [image] … Image N: [image]. In Image X, {question}   assistant: {answer}
+
+Targets are samples about one picture of a set that was built before (`instruct`); follow-up questions of a target stay
+behind its first. With `count: all` every target is asked once. The others come from the same set's pictures, or from
+the shard sets when the recipe names some.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from owl3.build.base import ComposedBuilder, Prepared, as_counts
+from owl3.build.config import DistractorBuild
+from owl3.build.drafts import Draft, Part, Refused, Script, joined
+from owl3.build.draw import Int64s, Order, Shuffled, even_sizes
+from owl3.build.pool import SCHEMA, PoolStats, keep_first_of_each_picture, medium_of, write_pool
+from owl3.build.rows import RowTable, write_rows
+from owl3.errors import InputError
+from owl3.samples import Sample
+from owl3.shards import read_member
+
+_TARGETS = pa.schema([*SCHEMA, ("json", pa.string())])
+
+
+class DistractorBuilder(ComposedBuilder[DistractorBuild]):
+    """See the head of this file."""
+
+    code_version = "1"
+    words = "distractor"
+    captioned = False
+
+    def __init__(self, cfg: DistractorBuild, workspace: Path, work: Path) -> None:
+        super().__init__(cfg, workspace, work)
+        self.targets = RowTable(work / "targets.arrow")
+        self._target_order: Order = Shuffled(len(self.targets), self.name, cfg.seed, "targets")
+        self.limit = len(self.targets)
+
+    @classmethod
+    def prepare(cls, cfg: Any, workspace: Path, work: Path) -> Prepared:
+        """Gather the questions, and the pictures to hide them among."""
+        targets = _write_targets(work / "targets.arrow", workspace, cfg.samples)
+        if cfg.shards:
+            pictures = write_pool(work / "pool.arrow", workspace, cfg.shards, distinct=True)
+        else:
+            pictures = _write_pictures(work / "pool.arrow", work / "targets.arrow")
+        if pictures.usable < cfg.images[1]:
+            raise InputError(
+                f"build {cfg.name}: images: up to {cfg.images[1]} pictures stand together, "
+                f"but there are {pictures.usable} different ones"
+            )
+        return Prepared(parents={"targets": as_counts(targets), "pictures": as_counts(pictures)})
+
+    def make_order(self) -> Order:
+        """The distractors' order."""
+        return Shuffled(len(self.pool), self.name, self.cfg.seed)
+
+    def sizes(self, ordinals: Int64s) -> Int64s:
+        """One picture more than needed, in case the target's own is among them."""
+        low, high = self.cfg.images
+        sizes: Int64s = np.minimum(even_sizes(low, high, ordinals, self.name, self.cfg.seed), len(self.pool))
+        return sizes
+
+    def draft(self, ordinal: int, rows: Sequence[int]) -> Draft:
+        """See `Builder`."""
+        pass_index, place = divmod(ordinal, len(self.targets))
+        target = self.targets[int(self._target_order.at(pass_index, np.array([place]))[0])]
+        sample = Sample.model_validate_json(target["json"])
+        others = [self.pool[row] for row in rows]
+        others = [other for other in others if other["sha256"] != target["sha256"]][: len(rows) - 1]
+        dice = self.dice(ordinal)
+        number = dice.below(len(others) + 1, "place")
+        drawn = [*others[:number], target, *others[number:]]
+        question, answers = _question_of(sample)
+        templates = self.templates()
+        assert templates is not None
+        language = self.language(question)
+        name, gap = templates.pick("name", language, dice), templates.pick("gap", language, dice)
+        asked: list[Part] = []
+        for index, parent in enumerate(drawn):
+            asked += [gap if index else "", name.format(k=index + 1), medium_of(parent)]
+        words = templates.pick("ask", language, dice)
+        script = Script()
+        script.turn("user", *asked, words.format(x=number + 1, question=question))
+        for role, text in answers:
+            script.turn(role, text)
+        return Draft(
+            kind="distractor",
+            script=script,
+            parents=(sample.id, *(parent["sample_id"] for parent in drawn)),
+            source=joined([sample.source, *(other["source"] for other in others)]),
+            licence=joined([sample.licence, *(other["licence"] for other in others)]),
+            extra=f"place {number}",
+            meta={"target": number, "images": len(drawn), "asked": sample.id},
+        )
+
+
+def _question_of(sample: Sample) -> tuple[str, list[tuple[Any, str]]]:
+    """The words of a question about one picture, and the turns after it."""
+    texts = ["".join(s.text or "" for s in sample.segments[turn.start : turn.end]) for turn in sample.turns]
+    turns = [(turn.role, text.strip()) for turn, text in zip(sample.turns, texts, strict=True) if turn.role != "system"]
+    if not turns or not turns[0][1]:
+        raise Refused("empty_text", f"{sample.id} asks nothing in words")
+    return turns[0][1], turns[1:]
+
+
+def _write_targets(path: Path, workspace: Path, names: Sequence[str]) -> PoolStats:
+    """Kept samples with one picture and a question, from built sets."""
+    stats = PoolStats()
+
+    def tables() -> Iterator[pa.Table]:
+        for name in names:
+            indexes = sorted((workspace / "samples" / name).glob("[0-9][0-9][0-9][0-9][0-9].parquet"))
+            if not indexes:
+                raise InputError(f"samples/{name}: no sample indexes; build it first")
+            for index in indexes:
+                rows = list(_targets_of(index, stats))
+                yield pa.Table.from_pylist(rows, schema=_TARGETS)
+
+    write_rows(path, _TARGETS, tables())
+    if not stats.usable:
+        raise InputError(f"samples {', '.join(names)}: no question about one picture among {stats.seen} samples")
+    return stats
+
+
+def _targets_of(index: Path, stats: PoolStats) -> Iterator[dict[str, Any]]:
+    for row in pq.read_table(index).to_pylist():
+        if row["decision"] != "kept":
+            continue
+        stats.seen += 1
+        if row["images"] != 1 or row["media"][0]["time_s"] is not None:
+            stats.drop("media_mismatch", 1)
+            continue
+        data = read_member(index.with_suffix(".tar"), row["json_offset"], row["json_bytes"])
+        stats.usable += 1
+        media = row["media"][0]
+        yield {
+            "sample_id": row["parents"][0] if row["parents"] else row["sample_id"],
+            "caption": "",
+            "source": row["source"],
+            "licence": row["licence"],
+            "url": "",
+            **{name: media[name] for name in ("path", "offset", "bytes", "sha256", "width", "height")},
+            "json": data.decode(),
+        }
+
+
+def _write_pictures(path: Path, targets: Path) -> PoolStats:
+    """The targets' own pictures, each once."""
+    stats = PoolStats()
+
+    def tables() -> Iterator[pa.Table]:
+        for batch in RowTable(targets).batches():
+            stats.seen += batch.num_rows
+            stats.usable += batch.num_rows
+            yield pa.Table.from_batches([batch]).select(SCHEMA.names)
+
+    write_rows(path, SCHEMA, tables())
+    keep_first_of_each_picture(path, stats)
+    return stats

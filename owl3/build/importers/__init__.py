@@ -1,0 +1,1 @@
+"""Other people's layouts of conversations and documents; `layouts.py` lists them."""

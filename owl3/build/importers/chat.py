@@ -1,0 +1,49 @@
+"""Conversations in LLaVA's layout and those that grew from it.
+
+LLaVA (LLaVA-Pretrain, row 000018108 of blip_laion_cc_sbu_558k.json):
+
+    {"id": "000018108", "image": "00001/000018108.jpg", "conversations": [
+      {"from": "human", "value": "<image>\\nGive a brief description of the image."},
+      {"from": "gpt", "value": "small boy laying on his back on a mattress next to a pool royalty"}]}
+
+`image` may be a list (LLaVA-NeXT-Interleave), `video` a clip (VideoChat). Rows without media are text.
+"""
+
+from typing import Any
+
+from owl3.build.importers.record import Record, conversation, dict_of, list_of, media_names, role_of, text_of
+from owl3.samples import Role
+
+
+def llava(row: dict[str, Any]) -> Record:
+    """`conversations` of {from, value}; media in `image`, `images` or `video`."""
+    said: list[tuple[Role, str]] = []
+    for entry in list_of(row, "conversations"):
+        turn = dict_of(entry, "conversations")
+        said.append((role_of(turn.get("from", turn.get("role"))), text_of(turn, "value")))
+    media = media_names(row.get("image") or row.get("images")) + media_names(row.get("video"), "video")
+    return conversation(said, media, row_meta(row))
+
+
+def mantis(row: dict[str, Any]) -> Record:
+    """Mantis' own layout: `conversation` of {role, content}, media in `images` or `video`.
+
+    Mantis-Instruct, row sharegpt4v-pt_256 of data/examples/chat/train.json, shortened after its second turn:
+
+        {"id": "sharegpt4v-pt_256", "images": ["train_images/…/001593417.jpg", "train_images/…/001794911.jpg"],
+         "conversation": [
+           {"role": "user", "content": "<image><image>Which image might suggest a place suitable for a late-night …"},
+           {"role": "assistant", "content": "Image 1 might suggest a place suitable for a late-night study …"}]}
+    """
+    said: list[tuple[Role, str]] = []
+    for entry in list_of(row, "conversation"):
+        turn = dict_of(entry, "conversation")
+        said.append((role_of(turn.get("role")), text_of(turn, "content")))
+    media = media_names(row.get("images") or row.get("image")) + media_names(row.get("video"), "video")
+    return conversation(said, media, row_meta(row))
+
+
+def row_meta(row: dict[str, Any]) -> dict[str, Any]:
+    """What a row calls itself."""
+    found = row.get("id", row.get("sample_id"))
+    return {"row_id": str(found)} if found is not None else {}

@@ -1,0 +1,162 @@
+"""Tables on disk that are read by row number: what makes drawing from ten million parents cheap.
+
+A table is an Arrow IPC file in batches of `BATCH_ROWS`, memory-mapped: workers share the page cache, and a row is found
+by division. It is working state of a build; the artifact itself is Parquet.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from owl3.build.draw import key_of
+from owl3.errors import InputError
+from owl3.storage import partial_path
+
+BATCH_ROWS = 4096
+_READ_CHARS = 1 << 20
+_BLANK = re.compile(r"\s*")
+_BETWEEN = re.compile(r"\s*,?\s*")
+
+
+class RowTable:
+    """Rows by number, without loading the table."""
+
+    def __init__(self, path: Path) -> None:
+        self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        self._batches: dict[int, pa.RecordBatch] = {}
+        last = self._reader.num_record_batches - 1
+        self._size = last * BATCH_ROWS + self._reader.get_batch(last).num_rows if last >= 0 else 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        batch_index, place = divmod(index, BATCH_ROWS)
+        row: dict[str, Any] = self._batch(batch_index).slice(place, 1).to_pylist()[0]
+        return row
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Walk over the table, batch by batch."""
+        for index in range(self._reader.num_record_batches):
+            yield self._reader.get_batch(index)
+
+    def column(self, name: str) -> Iterator[pa.Array]:
+        """Walk over one column, batch by batch."""
+        for batch in self.batches():
+            yield batch.column(name)
+
+    def _batch(self, index: int) -> pa.RecordBatch:
+        if index not in self._batches:
+            self._batches[index] = self._reader.get_batch(index)  # a view of the map: costs no copy
+        return self._batches[index]
+
+
+def write_rows(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
+    """Write tables as one row table, all or nothing, and return its number of rows."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = partial_path(path)
+    rows = 0
+    with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        pending = schema.empty_table()
+        for table in tables:
+            pending = pa.concat_tables([pending, table.cast(schema)])
+            while pending.num_rows >= BATCH_ROWS:
+                rows += _write_batch(writer, pending.slice(0, BATCH_ROWS))
+                pending = pending.slice(BATCH_ROWS)
+        if pending.num_rows:
+            rows += _write_batch(writer, pending)
+    aside.replace(path)
+    return rows
+
+
+def _write_batch(writer: pa.RecordBatchFileWriter, table: pa.Table) -> int:
+    writer.write_batch(table.combine_chunks().to_batches()[0])
+    return int(table.num_rows)
+
+
+class KeyIndex:
+    """Finds rows by a text key: sorted 64-bit hashes on disk, searched by halving."""
+
+    def __init__(self, folder: Path) -> None:
+        self._hashes: NDArray[np.uint64] = np.load(folder / "hashes.npy", mmap_mode="r")
+        self._rows: NDArray[np.int64] = np.load(folder / "rows.npy", mmap_mode="r")
+
+    def candidates(self, key: str) -> list[int]:
+        """Rows whose key has the same hash, in row order; the caller compares the key itself."""
+        wanted = np.uint64(key_of(key))
+        first = int(np.searchsorted(self._hashes, wanted, "left"))
+        last = int(np.searchsorted(self._hashes, wanted, "right"))
+        return sorted({int(row) for row in self._rows[first:last]})
+
+    @staticmethod
+    def write(folder: Path, keys: Iterable[tuple[str, int]]) -> None:
+        """Index (key, row) pairs. Holds 16 bytes per pair in memory."""
+        pairs = np.fromiter(
+            ((key_of(key), row) for key, row in keys), dtype=np.dtype([("hash", np.uint64), ("row", np.int64)])
+        )
+        pairs.sort(order=("hash", "row"))
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / "hashes.npy", pairs["hash"])
+        np.save(folder / "rows.npy", pairs["row"])
+
+
+def iter_json(path: Path) -> Iterator[Any]:
+    """Read the rows of a JSON list, of JSON lines or of a Parquet file, one after another, in flat memory.
+
+    Raises:
+        InputError: for another file, or where the JSON breaks off.
+    """
+    if path.suffix == ".parquet":
+        for batch in pq.ParquetFile(path).iter_batches(1024):
+            yield from batch.to_pylist()
+        return
+    try:
+        with path.open(encoding="utf-8") as handle:
+            yield from _iter_json_text(handle)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: not JSON: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path}: can't be read: {error.strerror}") from error
+
+
+def _iter_json_text(handle: TextIO) -> Iterator[Any]:
+    """Decode value after value from a sliding window, so that a list of a million rows needs no million rows."""
+    decoder = json.JSONDecoder()
+    text, place, is_list, ended = "", 0, False, False
+    while True:
+        place = _skip(_BETWEEN if is_list else _BLANK, text, place)
+        if is_list and text.startswith("]", place):
+            return
+        if not is_list and text.startswith("[", place):
+            is_list, place = True, place + 1
+            continue
+        if place < len(text):
+            try:
+                value, end = decoder.raw_decode(text, place)
+                if end < len(text) or ended:  # a number at the window's edge may go on
+                    yield value
+                    place = end
+                    continue
+            except json.JSONDecodeError:
+                if ended:
+                    raise
+        elif ended:
+            if is_list:
+                raise json.JSONDecodeError("the list is not closed", text, place)
+            return
+        text, place = text[place:], 0
+        chunk = handle.read(max(_READ_CHARS, len(text)))
+        ended = not chunk
+        text += chunk
+
+
+def _skip(pattern: re.Pattern[str], text: str, place: int) -> int:
+    found = pattern.match(text, place)
+    return found.end() if found else place

@@ -1,0 +1,287 @@
+"""`owl3 build`: from a config and its parents to `samples/NAME`.
+
+    prepare   parents → row tables in samples/NAME/.work
+    waves     attempts are cut into runs, one output shard each; workers write them in any order
+    manifest  counts and costs are read back from the shards' indexes, so a resumed build equals an uninterrupted one
+
+A wave makes as many attempts as samples are still wanted, so the count is exact without any worker knowing of another:
+the second wave replaces what the first one dropped, and so on.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from owl3.build.base import Builder, Prepared
+from owl3.build.builders import builder_class
+from owl3.build.config import BUILD_CONFIG, BuildBase
+from owl3.build.draw import Run, plan_runs
+from owl3.build.stats import count_index, sample_stats
+from owl3.build.write import ShardBuilder, shard_name
+from owl3.config import digest_of
+from owl3.errors import InputError
+from owl3.manifest import Counts, Manifest, find_current, lock_path, now, read_manifest, tool_versions, write_manifest
+from owl3.progress import SILENT, Progress
+from owl3.storage import sha256_of, write_atomic
+from owl3.tokens import TextTokenizer
+
+_WINDOW = 4
+"""Runs that wait per process: enough to keep all busy, few enough to keep memory flat."""
+
+
+def build(cfg: BuildBase, workspace: Path, progress: Progress = SILENT, *, processes: int | None = None) -> Manifest:
+    """Build `samples/NAME`, or find that it is done; after a kill, go on where it stopped.
+
+    Args:
+        cfg: One entry of a recipe's `build:` section.
+        processes: Worker processes; None: one per core. The bytes do not depend on it.
+
+    Raises:
+        InputError: when a parent is missing, the count can't be reached, or too much is dropped.
+        StaleError: when another recipe made what lies there.
+    """
+    workspace = workspace.absolute()
+    folder = workspace / "samples" / cfg.name
+    recipe = recipe_of(cfg, workspace)
+    parents = [read_manifest(workspace / "tokenizers" / cfg.tokenizer)]
+    parents += [read_manifest(workspace / "shards" / name) for name in cfg.shards]
+    parents += [read_manifest(workspace / "samples" / name) for name in getattr(cfg, "samples", ())]
+    with FileLock(lock_path(folder)):
+        done = find_current(folder, recipe, parents)
+        if done is not None:
+            shutil.rmtree(folder / ".work", ignore_errors=True)
+            return done
+        started = now()
+        work = _work_folder(folder, digest_of([recipe, [parent.digest for parent in parents]]))
+        prepared = _prepare(cfg, workspace, work)
+        with builder_class(cfg)(cfg, workspace, work) as builder:
+            _build_all(_Workers(builder, folder, workspace, processes or _cores()), builder, folder, progress)
+            counts = Counts.total(count_index(path) for path in _indexes(folder))
+            _check_budget(cfg, counts)
+            tokenizer = TextTokenizer.load(workspace / "tokenizers" / cfg.tokenizer)
+            stats = {
+                **sample_stats(folder),
+                "parents": prepared.parents,
+                "inputs": prepared.inputs,
+                "builder_version": builder.version(),
+                "tokenizer_digest": tokenizer.digest,
+                "release": cfg.release,
+                "tile_px": cfg.tile_px,
+            }
+        manifest = write_manifest(
+            folder,
+            kind="samples",
+            name=cfg.name,
+            recipe=recipe,
+            parents=parents,
+            counts=counts,
+            stats=stats,
+            tools=tool_versions("pillow", "pyarrow", "av"),
+            exclude=[".work/*"],
+            started=started,
+        )
+        shutil.rmtree(work)
+        return manifest
+
+
+def recipe_of(cfg: BuildBase, workspace: Path) -> dict[str, Any]:
+    """The config as the manifest keeps it: input files by name and content, not by where they lie.
+
+    Raises:
+        InputError: when an input file is missing.
+    """
+    recipe = cfg.model_dump(mode="json")
+    files = [workspace / path for path in recipe.get("files", ())]
+    missing = next((path for path in files if not path.is_file()), None)
+    if missing is not None:
+        raise InputError(f"build {cfg.name}: files: {missing} does not exist")
+    if "files" in recipe:
+        recipe["files"] = [{"name": path.name, "sha256": sha256_of(path)} for path in files]
+    if "media_root" in recipe:
+        recipe["media_root"] = recipe["media_root"] is not None  # where it lies is not what it holds
+    recipe["version"] = builder_class(cfg).version()
+    return recipe
+
+
+def _work_folder(folder: Path, digest: str) -> Path:
+    """The state of an unfinished build; that of another recipe or other parents is thrown away."""
+    work = folder / ".work"
+    marker = work / "for.json"
+    if not marker.is_file() or marker.read_text() != digest:
+        for path in folder.iterdir():
+            if path.name == ".lock":
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        work.mkdir()
+        write_atomic(marker, digest.encode())
+    return work
+
+
+def _prepare(cfg: BuildBase, workspace: Path, work: Path) -> Prepared:
+    """Write the builder's tables, or find them written."""
+    path = work / "prepared.json"
+    if path.is_file():
+        return Prepared(**json.loads(path.read_text()))
+    prepared = builder_class(cfg).prepare(cfg, workspace, work)
+    write_atomic(path, json.dumps(asdict(prepared)).encode())
+    return prepared
+
+
+def _build_all(workers: "_Workers", builder: Builder[Any], folder: Path, progress: Progress) -> None:
+    """Wave after wave, until the wanted number is kept or nothing is left to draw."""
+    after: Run | None = None
+    wanted = None if builder.cfg.count == "all" else int(builder.cfg.count)
+    kept = 0
+    progress.start(f"build {builder.cfg.name}", wanted)
+    with workers:
+        while wanted is None or kept < wanted:
+            left = builder.limit if wanted is None else wanted - kept
+            runs = plan_runs(
+                builder.sizes,
+                builder.order.size,
+                builder.passes,
+                after=after,
+                count=left,
+                per_shard=builder.cfg.samples_per_shard,
+            )
+            made = 0
+            for run in workers.write_all(runs, progress):
+                after = run if after is None or run.shard > after.shard else after
+                made += run.count
+                kept += count_index(folder / f"{shard_name(run.shard)}.parquet").kept
+            if wanted is None or made == 0:
+                break
+    progress.finish(f"{kept} samples")
+    if wanted is not None and kept < wanted:
+        raise InputError(
+            f"build {builder.cfg.name}: count: {wanted} samples wanted, but the parents are enough for {kept}; "
+            "lower it, raise max_uses, or say count: all"
+        )
+
+
+class _Workers:
+    """Writes runs in this process or in several, a bounded number ahead."""
+
+    def __init__(self, builder: Builder[Any], folder: Path, workspace: Path, processes: int) -> None:
+        self._builder = builder
+        self._folder = folder
+        self._workspace = workspace
+        self._processes = processes
+        self._pool: ProcessPoolExecutor | None = None
+        self._here: ShardBuilder | None = None
+
+    def __enter__(self) -> "_Workers":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def write_all(self, runs: Iterator[Run], progress: Progress) -> Iterator[Run]:
+        """Write every run that is not done yet; yield each when it is."""
+        head = [run for _, run in zip(range(2), runs, strict=False)]
+        if self._processes == 1 or len(head) < 2:
+            for run in _chain(head, runs):
+                if not _is_done(self._folder, run):
+                    self._local().write(run)
+                progress.advance(run.count)
+                yield run
+            return
+        yield from self._write_parallel(_chain(head, runs), progress)
+
+    def _write_parallel(self, runs: Iterator[Run], progress: Progress) -> Iterator[Run]:
+        pool = self._open_pool()
+        waiting: dict[Future[None], Run] = {}
+        for run in runs:
+            if _is_done(self._folder, run):
+                progress.advance(run.count)
+                yield run
+                continue
+            waiting[pool.submit(_write_in_worker, run)] = run
+            if len(waiting) >= _WINDOW * self._processes:
+                yield from _collect(waiting, progress)
+        while waiting:
+            yield from _collect(waiting, progress)
+
+    def _local(self) -> ShardBuilder:
+        if self._here is None:
+            self._here = _open_shard_builder(self._builder, self._folder, self._workspace)
+        return self._here
+
+    def _open_pool(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            arguments = (self._builder.cfg.model_dump(mode="json"), self._folder, self._workspace, self._builder.work)
+            self._pool = ProcessPoolExecutor(
+                self._processes, get_context("spawn"), initializer=_start_worker, initargs=arguments
+            )
+        return self._pool
+
+
+def _collect(waiting: dict[Future[None], Run], progress: Progress) -> Iterator[Run]:
+    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+    for future in done:
+        run = waiting.pop(future)
+        future.result()
+        progress.advance(run.count)
+        yield run
+
+
+def _chain(head: Sequence[Run], rest: Iterator[Run]) -> Iterator[Run]:
+    yield from head
+    yield from rest
+
+
+_worker: ShardBuilder | None = None  # of this worker process
+
+
+def _start_worker(cfg: dict[str, Any], folder: Path, workspace: Path, work: Path) -> None:
+    global _worker  # noqa: PLW0603 - what a process pool's initializer leaves for its tasks
+    config = BUILD_CONFIG.validate_python(cfg)
+    builder = builder_class(config)(config, workspace, work)
+    _worker = _open_shard_builder(builder, folder, workspace)
+
+
+def _write_in_worker(run: Run) -> None:
+    assert _worker is not None
+    _worker.write(run)
+
+
+def _open_shard_builder(builder: Builder[Any], folder: Path, workspace: Path) -> ShardBuilder:
+    tokenizer = TextTokenizer.load(workspace / "tokenizers" / builder.cfg.tokenizer)
+    return ShardBuilder(builder, tokenizer, folder, workspace)
+
+
+def _is_done(folder: Path, run: Run) -> bool:
+    return (folder / f"{shard_name(run.shard)}.parquet").is_file()
+
+
+def _indexes(folder: Path) -> list[Path]:
+    return sorted(folder.glob("[0-9][0-9][0-9][0-9][0-9].parquet"))
+
+
+def _check_budget(cfg: BuildBase, counts: Counts) -> None:
+    dropped = counts.seen - counts.kept
+    if counts.kept == 0:
+        reasons = ", ".join(f"{reason} {number}" for reason, number in counts.dropped.items()) or "no parents"
+        raise InputError(f"build {cfg.name}: not one sample was kept ({reasons})")
+    if dropped > cfg.max_drop_fraction * counts.seen:
+        worst = max(counts.dropped, key=lambda reason: counts.dropped[reason])
+        raise InputError(
+            f"build {cfg.name}: {dropped} of {counts.seen} were dropped, mostly as {worst}, which is more than "
+            f"max_drop_fraction {cfg.max_drop_fraction}; look at the reasons with -v, or raise it"
+        )
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

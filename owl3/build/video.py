@@ -1,0 +1,117 @@
+"""`video`: frames of a clip with its caption, or with questions about it (facts/owl3.md §2.5, §3.3).
+
+user: [frame 0.5 s] [frame 1.5 s] … Describe the video briefly.   assistant: a dog runs after a ball
+user: [frame 0.5 s] … What does the dog run after?                assistant: A ball.
+
+Templates of the releases (`<|start_video_frame|>` …) are the processor's business: a sample holds frames and times.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from owl3.build.base import PoolBuilder
+from owl3.build.config import VideoBuild
+from owl3.build.conversations import ConversationBuilder
+from owl3.build.drafts import Draft, Medium, Part, Place, Refused, Script, clean_text
+from owl3.build.frames import FrameSet, sample_frames
+from owl3.build.importers.record import MediaName
+from owl3.build.media_reader import Gone, MediaReader
+from owl3.build.pool import medium_of
+from owl3.media import MediaError
+
+_CLIPS_KEPT = 4
+"""Decoded clips kept per process: several questions about one clip usually stand side by side."""
+
+
+class _Clips:
+    """Frames of clips, wherever they lie."""
+
+    def __init__(self, cfg: VideoBuild, workspace: Path) -> None:
+        self._cfg = cfg
+        self._reader = MediaReader(workspace)
+        self._workspace = workspace
+        self.frames = lru_cache(maxsize=_CLIPS_KEPT)(self._frames)
+
+    def _frames(self, place: Place) -> FrameSet:
+        """Sample a clip.
+
+        Raises:
+            Refused: when it is gone, no clip, or gives too few frames.
+        """
+        try:
+            if place.num_bytes < 0:
+                return sample_frames(Path(place.path), self._cfg.frames)
+            data = self._reader.read(Medium(place=place))
+            with tempfile.NamedTemporaryFile(suffix=Path(place.path).suffix) as copy:  # PyAV wants a name
+                copy.write(data)
+                copy.flush()
+                return sample_frames(Path(copy.name), self._cfg.frames)
+        except (Gone, MediaError) as error:
+            raise Refused(error.reason, f"{place.path} at {place.offset}: {error}") from error
+
+
+class VideoCaptionBuilder(PoolBuilder[VideoBuild]):
+    """Clips of the shard sets with their captions."""
+
+    code_version = "1"
+    words = "video"
+
+    def __init__(self, cfg: VideoBuild, workspace: Path, work: Path) -> None:
+        super().__init__(cfg, workspace, work)
+        self._clips = _Clips(cfg, workspace)
+
+    def draft(self, ordinal: int, rows: Sequence[int]) -> Draft:
+        """See `Builder`."""
+        parent = self.pool[rows[0]]
+        caption = clean_text(parent["caption"] or "")
+        if not caption:
+            raise Refused("empty_text")
+        place = medium_of(parent).place
+        assert place is not None
+        frames = self._clips.frames(place)
+        templates = self.templates()
+        assert templates is not None
+        ask = templates.pick("ask", self.language(caption), self.dice(ordinal))
+        script = Script()
+        script.turn("user", *frames.media, ask)
+        script.turn("assistant", caption)
+        return Draft(
+            kind="video",
+            script=script,
+            parents=(parent["sample_id"],),
+            source=parent["source"] or "unknown",
+            licence=parent["licence"] or "unknown",
+            extra=f"{ask} {frames.facts}",
+            meta={"frames": frames.facts},
+        )
+
+
+class VideoQuestionBuilder(ConversationBuilder[VideoBuild]):
+    """Conversations about clips."""
+
+    code_version = "1"
+    kind = "video"
+
+    def __init__(self, cfg: VideoBuild, workspace: Path, work: Path) -> None:
+        super().__init__(cfg, workspace, work)
+        self._clips = _Clips(cfg, workspace)
+
+    def media_of(self, media: MediaName, meta: dict[str, Any]) -> tuple[list[Part], str, str, str]:
+        """Frames for a clip; a picture stays a picture."""
+        medium, parent, source, licence = self.find(media)
+        if media.kind == "image":
+            return [medium], parent, source, licence
+        assert medium.place is not None, "clips are never inside a row"
+        frames = self._clips.frames(medium.place)
+        meta["frames"] = frames.facts
+        return list(frames.media), parent, source, licence
+
+    def draft(self, ordinal: int, rows: Sequence[int]) -> Draft:
+        """See `Builder`."""
+        draft = super().draft(ordinal, rows)
+        if not any(medium.time_s is not None for medium in draft.script.media):
+            raise Refused("missing_media", "the row names no clip; use the instruct builder")
+        return draft
