@@ -21,6 +21,8 @@ REASONS: dict[str, str] = {
     "not_found": "404 or 410",
     "forbidden": "401, 403 or 451",
     "server_error": "5xx after all retries",
+    "rate_limited": "429 after all retries",
+    "engine_error": "fetched, but the fetch engine lost it",
     "http_error": "another status that is not success",
     "timeout": "the deadline of the URL passed",
     "too_slow": "came in under the minimum rate",

@@ -1,0 +1,236 @@
+"""Keep, or name the reason: every decision about one row is a pure function of what is known about it.
+
+    drop_reason(facts) -> str | None
+
+Decisions about the row alone (caption, licence, the corpus's own scores) come before the fetch, so nothing is fetched
+to be thrown away; those about the picture come after it. What needs a view of all rows is in `dedup.py`.
+"""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from owl3.config import Config
+from owl3.ledger import check_reason
+from owl3.media import ImageFacts, VideoFacts
+
+Check = Callable[["Row"], str | None]
+MediaCheck = Callable[[ImageFacts], str | None]
+ClipCheck = Callable[[VideoFacts], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a URL table."""
+
+    url: str
+    domain: str
+    caption: str
+    licence: str
+    columns: Mapping[str, Any]  # the corpus's own columns, without their src_ prefix
+    language: str | None = None
+
+
+class ImageRules(Config):
+    """Which pictures are worth keeping. Sides are those of the picture as fetched, upright."""
+
+    min_side_px: int = Field(default=0, ge=0)
+    max_side_px: int | None = Field(default=None, gt=0)
+    max_aspect_ratio: float | None = Field(default=None, ge=1)
+    animated: Literal["first_frame", "drop"] = "first_frame"
+    min_grey_std: float = Field(default=2.0, ge=0)
+    """Spread of grey values (0..127) under which a picture is blank; one colour has 0."""
+    min_sharpness: float = Field(default=0.0, ge=0)
+    """Variance of the Laplacian at about 256 px; 0 checks nothing."""
+
+
+class VideoRules(Config):
+    """Which clips are worth keeping, and how they are stored."""
+
+    min_side_px: int = Field(default=0, ge=0)
+    min_duration_s: float = Field(default=0.0, ge=0)
+    max_duration_s: float | None = Field(default=None, gt=0)
+    min_frames: int = Field(default=2, ge=1)
+
+
+class CaptionRules(Config):
+    """Which captions are worth keeping. Lengths are in characters and words as they stand."""
+
+    min_chars: int = Field(default=1, ge=0)
+    max_chars: int | None = Field(default=None, gt=0)
+    min_words: int = Field(default=0, ge=0)
+    max_repetition: float | None = Field(default=None, gt=0, le=1)
+    """Share of the caption that its most frequent character (or word, of five or more) may take."""
+
+
+class ScoreRule(Config):
+    """A threshold on one of the corpus's own columns."""
+
+    column: str
+    min: float | None = None
+    max: float | None = None
+    reason: str
+    missing: Literal["keep", "drop"] = "keep"
+    """What to do with a row whose value is missing or no number."""
+
+    @model_validator(mode="after")
+    def _is_a_rule(self) -> "ScoreRule":
+        if self.min is None and self.max is None:
+            raise ValueError(f"score rule on {self.column!r} needs min or max")
+        check_reason_word(self.reason)
+        return self
+
+
+class RowRules(Config):
+    """What is decided before anything is fetched."""
+
+    caption: CaptionRules = CaptionRules()
+    licences: tuple[str, ...] | None = None
+    """Licences to keep; None keeps all."""
+    scores: tuple[ScoreRule, ...] = ()
+
+
+def check_reason_word(word: str) -> str:
+    """Return a reason from a recipe if it is on the ledger's list."""
+    try:
+        return check_reason(word)
+    except AssertionError as error:
+        raise ValueError(str(error)) from error
+
+
+def first_reason(checks: Sequence[Callable[[Any], str | None]], facts: Any) -> str | None:
+    """Ask each check in turn; the first that names a reason decides."""
+    for check in checks:
+        reason = check(facts)
+        if reason is not None:
+            return check_reason(reason)
+    return None
+
+
+def row_checks(rules: RowRules) -> list[Check]:
+    """The checks on rows that a recipe asks for, in the order of their cost."""
+    checks: list[Check] = []
+    if rules.licences is not None:
+        checks.append(licence_in(rules.licences))
+    checks += [score_within(rule) for rule in rules.scores]
+    checks.append(caption_length(rules.caption))
+    if rules.caption.max_repetition is not None:
+        checks.append(caption_not_repetitive(rules.caption.max_repetition))
+    return checks
+
+
+def image_checks(rules: ImageRules) -> list[MediaCheck]:
+    """The checks on decoded pictures that a recipe asks for."""
+    return [image_size(rules), image_shape(rules), image_content(rules)]
+
+
+def licence_in(allowed: Sequence[str]) -> Check:
+    """Drop rows whose licence is not one of `allowed`, spelt alike but for case."""
+    wanted = {licence.casefold() for licence in allowed}
+
+    def check(row: Row) -> str | None:
+        return None if row.licence.casefold() in wanted else "licence_not_allowed"
+
+    return check
+
+
+def score_within(rule: ScoreRule) -> Check:
+    """Drop rows whose score lies outside a rule's bounds."""
+
+    def check(row: Row) -> str | None:
+        value = row.columns.get(rule.column)
+        try:
+            score = float(value) if value is not None else None
+        except (TypeError, ValueError):
+            score = None
+        if score is None or math.isnan(score):
+            return rule.reason if rule.missing == "drop" else None
+        low = rule.min is not None and score < rule.min
+        high = rule.max is not None and score > rule.max
+        return rule.reason if low or high else None
+
+    return check
+
+
+def caption_length(rules: CaptionRules) -> Check:
+    """Drop captions that are too short or too long."""
+
+    def check(row: Row) -> str | None:
+        text = row.caption.strip()
+        if len(text) < rules.min_chars or len(text.split()) < rules.min_words:
+            return "caption_too_short"
+        if rules.max_chars is not None and len(text) > rules.max_chars:
+            return "caption_too_long"
+        return None
+
+    return check
+
+
+def caption_not_repetitive(max_share: float) -> Check:
+    """Drop captions in which one character, or one word among five or more, takes more than its share."""
+
+    def check(row: Row) -> str | None:
+        letters = re.sub(r"\s", "", row.caption.casefold())
+        words = row.caption.casefold().split()
+        letter_share = max(Counter(letters).values(), default=0) / max(1, len(letters))
+        word_share = max(Counter(words).values(), default=0) / len(words) if len(words) >= 5 else 0.0
+        many = len(letters) >= 5 and letter_share > max_share
+        return "caption_repetitive" if many or word_share > max_share else None
+
+    return check
+
+
+def image_size(rules: ImageRules) -> MediaCheck:
+    """Drop pictures with a side under the minimum or over the maximum."""
+
+    def check(facts: ImageFacts) -> str | None:
+        if min(facts.width, facts.height) < rules.min_side_px:
+            return "image_too_small"
+        if rules.max_side_px is not None and max(facts.width, facts.height) > rules.max_side_px:
+            return "image_too_large"
+        return None
+
+    return check
+
+
+def image_shape(rules: ImageRules) -> MediaCheck:
+    """Drop pictures that are too long and thin."""
+
+    def check(facts: ImageFacts) -> str | None:
+        ratio = max(facts.width, facts.height) / max(1, min(facts.width, facts.height))
+        return "aspect_ratio" if rules.max_aspect_ratio is not None and ratio > rules.max_aspect_ratio else None
+
+    return check
+
+
+def image_content(rules: ImageRules) -> MediaCheck:
+    """Drop animations if the recipe says so, blank pictures and blurred ones."""
+
+    def check(facts: ImageFacts) -> str | None:
+        if facts.frames > 1 and rules.animated == "drop":
+            return "animated_image"
+        if facts.grey_std < rules.min_grey_std:
+            return "blank_image"
+        return "blurred_image" if facts.sharpness < rules.min_sharpness else None
+
+    return check
+
+
+def clip_checks(rules: VideoRules) -> list[ClipCheck]:
+    """The checks on clips that a recipe asks for."""
+
+    def size(facts: VideoFacts) -> str | None:
+        return "image_too_small" if min(facts.width, facts.height) < rules.min_side_px else None
+
+    def length(facts: VideoFacts) -> str | None:
+        if facts.duration_s < rules.min_duration_s or facts.frames < rules.min_frames:
+            return "clip_too_short"
+        too_long = rules.max_duration_s is not None and facts.duration_s > rules.max_duration_s
+        return "clip_too_long" if too_long else None
+
+    return [size, length]

@@ -1,0 +1,431 @@
+"""Fetch one URL from a stranger, politely, within limits, and say how it ended.
+
+Around each request stand, in this order: the URL's form, blocked domains, the circuit breaker, robots.txt, the address
+guard (at every redirect hop), TLS verification, the rights headers, the byte cap and minimum rate while the body
+arrives, and the decoder. Transient failures are tried again with growing pauses; everything together ends within
+`deadline_s`. The result is an `Outcome` with a reason of the ledger's list; nothing here raises for what a server does.
+"""
+
+import asyncio
+import logging
+import ssl
+import time
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from importlib import metadata
+from typing import Literal, Self
+from urllib.parse import urljoin, urlsplit
+
+import aiohttp
+from pydantic import Field, field_validator
+from yarl import URL
+
+from owl3.config import Config
+from owl3.curate.address import GuardedResolver, Lookup, PrivateAddress, host_matches, parse_resolve
+from owl3.curate.hosts import HostConfig, Hosts
+from owl3.curate.inspector import Inspectors
+from owl3.curate.rights import RightsConfig, Robots, Verdict, check_headers, robots_from_status
+from owl3.curate.spool import Body, Outcome, Spool, url_id
+from owl3.media import IMAGE_FORMATS, MAX_PIXELS
+from owl3.samples import canonical_url
+
+logger = logging.getLogger(__name__)
+
+TRANSIENT = frozenset(
+    {
+        "server_error",
+        "rate_limited",
+        "timeout",
+        "too_slow",
+        "wrong_length",
+        "dns_error",
+        "connection_error",
+        "dead_host",
+        "robots_unavailable",
+        "empty_body",
+        "engine_error",
+    }
+)
+"""Reasons that another day may cure; `--retry` takes these rows again and no others."""
+
+_RETRIED = TRANSIENT - {"dead_host", "robots_unavailable", "too_slow", "engine_error"}
+_REDIRECTS = (301, 302, 303, 307, 308)
+_ROBOTS_MAX_BYTES = 512_000  # RFC 9309 asks for at least 500 KiB
+_CHUNK_BYTES = 1 << 16
+
+
+class DownloadConfig(Config):
+    """Limits of one fetch. `timeout` and `retries` are img2dataset's flags, and mean what they mean there."""
+
+    contact: str = ""
+    """Mail address or page where a site's owner reaches whoever runs this; part of the user agent."""
+    agent: str = Field(default="owl3", pattern=r"[A-Za-z0-9_-]+")
+    """Product token: what robots.txt and X-Robots-Tag would name."""
+    timeout: float = Field(default=10.0, gt=0)
+    """Seconds for connecting, and between two reads."""
+    deadline_s: float = Field(default=60.0, gt=0)
+    """Seconds for a URL altogether: redirects, retries and pauses included; waiting for a free slot is not."""
+    retries: int = Field(default=2, ge=0)
+    backoff_s: float = Field(default=1.0, ge=0)
+    """Pause before the first retry; doubles each time."""
+    max_bytes: int = Field(default=32_000_000, gt=0)
+    min_bytes_per_s: float = Field(default=1_000.0, ge=0)
+    min_rate_after_s: float = Field(default=5.0, ge=0)
+    """The minimum rate counts from here on."""
+    max_redirects: int = Field(default=5, ge=0)
+    max_pixels: int = Field(default=MAX_PIXELS, gt=0)
+    formats: tuple[str, ...] = IMAGE_FORMATS
+    decode_deadline_s: float = Field(default=20.0, gt=0)
+    allow_private_hosts: tuple[str, ...] = ()
+    """Host names or patterns that may have addresses which are not public."""
+    block_domains: tuple[str, ...] = ()
+    """Domains never asked, with all their subdomains."""
+    hosts: HostConfig = HostConfig()
+    rights: RightsConfig = RightsConfig()
+
+    @field_validator("formats")
+    @classmethod
+    def _are_known(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = set(formats) - set(IMAGE_FORMATS)
+        if unknown:
+            raise ValueError(f"unknown formats {', '.join(sorted(unknown))}; known: {', '.join(IMAGE_FORMATS)}")
+        return formats
+
+    @property
+    def user_agent(self) -> str:
+        """Who fetches, and whom to write to."""
+        version = metadata.version("owl3")
+        return f"{self.agent}/{version} (+{self.contact})" if self.contact else f"{self.agent}/{version}"
+
+
+class _Failed(Exception):
+    """A fetch ended without a body; `reason` says how."""
+
+    def __init__(self, reason: str, message: str, *, status: int | None = None, verdict: Verdict | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.status = status
+        self.verdict = verdict
+        self.retry_after_s = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    url: str
+    body: bytes
+    verdict: Verdict
+    address: str
+
+
+class Downloader:
+    """Fetches URLs into spools; one per run, used from one event loop.
+
+    Args:
+        kind: What the bodies must be.
+        resolve: Where some hosts really are, as curl's `--resolve` ("HOST": "ADDRESS:PORT").
+        lookup: How names become addresses; a seam for tests.
+        tls: An SSL context that trusts more than the system does; a seam for tests.
+    """
+
+    def __init__(
+        self,
+        config: DownloadConfig,
+        *,
+        kind: Literal["image", "video"] = "image",
+        resolve: Mapping[str, str] | None = None,
+        processes: int = 1,
+        lookup: Lookup | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._config = config
+        self._kind: Literal["image", "video"] = kind
+        self._hosts = Hosts(config.hosts)
+        self._robots: dict[str, asyncio.Future[Robots]] = {}
+        self._robots_expire: dict[str, float] = {}
+        self._in_flight: dict[tuple[int, str], asyncio.Future[Outcome]] = {}
+        self._inspectors = Inspectors(processes, config.decode_deadline_s)
+        self._resolver = GuardedResolver(config.allow_private_hosts, parse_resolve(resolve or {}), lookup)
+        self._tls = tls
+
+    async def __aenter__(self) -> Self:
+        connector = aiohttp.TCPConnector(
+            resolver=self._resolver,
+            use_dns_cache=False,  # the guard has its own, of checked addresses
+            limit=0,  # img2dataset's threads and the hosts' slots are the limit
+            ssl=self._tls or True,
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            headers={"User-Agent": self._config.user_agent, "Accept-Encoding": "identity"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=self._config.timeout, sock_read=self._config.timeout
+            ),
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+        await self._inspectors.close()
+
+    async def fetch(self, url: str, spool: Spool) -> Outcome:
+        """Fetch a URL once per spool, however often it is asked for; its outcome is spooled when this returns."""
+        key = url_id(url)
+        known = spool.get(key)
+        if known is not None:
+            return known
+        flight = (id(spool), key)
+        waiting = self._in_flight.get(flight)
+        if waiting is None:
+            waiting = asyncio.ensure_future(self._fetch_new(key, canonical_url(url), spool))
+            self._in_flight[flight] = waiting
+            waiting.add_done_callback(lambda _: self._in_flight.pop(flight, None))
+        return await asyncio.shield(waiting)
+
+    async def _fetch_new(self, key: str, url: str, spool: Spool) -> Outcome:
+        host = urlsplit(url).hostname or ""
+        async with self._hosts.slot(host):
+            started, clock = datetime.now(UTC).isoformat(timespec="milliseconds"), time.monotonic()
+            outcome, body = await self._try_all(key, url, host)
+        seconds = round(time.monotonic() - clock, 3)
+        self._hosts.record(host, outcome.reason)
+        if body is not None:
+            outcome, body = await self._inspect(outcome, body)
+        return spool.append(replace(outcome, started=started, seconds=seconds), body)
+
+    async def _try_all(self, key: str, url: str, host: str) -> tuple[Outcome, Body | None]:
+        """All attempts of one URL, within its deadline."""
+        attempts = 0
+        failed = _Failed("timeout", f"no answer in {self._config.deadline_s} s")
+        try:
+            async with asyncio.timeout(self._config.deadline_s):
+                while attempts <= self._config.retries:
+                    if self._hosts.is_dead(host):
+                        failed = _Failed("dead_host", f"{host} has not answered any request")
+                        break
+                    attempts += 1
+                    try:
+                        answer = await self._get(url)
+                    except _Failed as error:
+                        failed = error
+                        if error.reason not in _RETRIED or attempts > self._config.retries:
+                            break
+                        pause_s = max(self._config.backoff_s * 2 ** (attempts - 1), error.retry_after_s)
+                        await asyncio.sleep(pause_s)
+                    else:
+                        return self._fetched(key, answer, attempts), Body(answer.body)
+        except TimeoutError:
+            if failed.reason not in _RETRIED or not attempts:
+                failed = _Failed("timeout", f"not done in {self._config.deadline_s} s")
+        verdict = failed.verdict or Verdict("none", "")
+        return Outcome(
+            url_id=key,
+            reason=failed.reason,
+            message=str(failed),
+            http_status=failed.status,
+            rights_signal=verdict.signal,
+            rights_value=verdict.value,
+            attempts=attempts,
+        ), None
+
+    def _fetched(self, key: str, answer: _Answer, attempts: int) -> Outcome:
+        return Outcome(
+            url_id=key,
+            reason=None,
+            http_status=answer.status,
+            final_url=answer.url,
+            rights_signal=answer.verdict.signal,
+            rights_value=answer.verdict.value,
+            attempts=attempts,
+            address=answer.address,
+        )
+
+    async def _inspect(self, outcome: Outcome, body: Body) -> tuple[Outcome, Body | None]:
+        """Let a child decode the body; what can't be decoded is not spooled."""
+        found = await self._inspectors.inspect(body.data, self._kind, self._config.max_pixels, self._config.formats)
+        if found.reason:
+            return replace(outcome, reason=found.reason, message=found.message), None
+        return replace(outcome, facts=found.facts), Body(body.data, found.upright)
+
+    async def _get(self, url: str) -> _Answer:
+        """One attempt: follow redirects, each hop under all guards."""
+        last = Verdict("none", "")
+        for _ in range(self._config.max_redirects + 1):
+            self._check_url(url)
+            if self._config.rights.robots:
+                last = await self._check_robots(url)
+            try:
+                answer = await self._request(url, self._config.max_bytes, check_rights=True)
+            except _Failed as error:
+                error.verdict = error.verdict or last
+                raise
+            if answer.status not in _REDIRECTS:
+                break
+            url = urljoin(url, answer.body.decode("utf-8", "replace"))
+        else:
+            raise _Failed("too_many_redirects", f"more than {self._config.max_redirects} redirects")
+        return replace(answer, verdict=answer.verdict if answer.verdict.signal != "none" else last)
+
+    def _check_url(self, url: str) -> None:
+        try:
+            parts = urlsplit(url)
+            host, _ = parts.hostname or "", parts.port
+        except ValueError as error:
+            raise _Failed("bad_url", str(error)) from error
+        if parts.scheme not in ("http", "https") or not host:
+            raise _Failed("bad_url", f"not an http(s) URL: {url[:200]}")
+        if host_matches(host, [p for d in self._config.block_domains for p in (d, f"*.{d}")]):
+            raise _Failed("blocklisted", f"{host} is on the recipe's list of blocked domains")
+        if ":" in host or host.replace(".", "").isdecimal():  # aiohttp asks no resolver for literal addresses
+            try:
+                self._resolver.check(host, host)
+            except PrivateAddress as error:
+                raise _Failed("private_address", str(error)) from error
+
+    async def _check_robots(self, url: str) -> Verdict:
+        """Ask the host's robots.txt, fetched once per host and origin."""
+        parts = urlsplit(url)
+        origin = f"{parts.scheme}://{parts.netloc}"
+        if self._robots_expire.get(origin, 0.0) < time.monotonic():
+            self._robots_expire[origin] = time.monotonic() + self._config.rights.robots_cache_s
+            self._robots[origin] = asyncio.ensure_future(self._fetch_robots(origin))
+        robots = await asyncio.shield(self._robots[origin])
+        verdict = robots.check(url, parts.path or "/", self._config.rights)
+        if verdict.reason:
+            raise _Failed(verdict.reason, f"robots.txt: {verdict.value}", verdict=verdict)
+        self._hosts.slow_down(parts.hostname or "", robots.crawl_delay_s())
+        return verdict
+
+    async def _fetch_robots(self, origin: str) -> Robots:
+        url, agent, rights = f"{origin}/robots.txt", self._config.agent, self._config.rights
+        try:
+            async with asyncio.timeout(self._config.deadline_s):
+                for _ in range(self._config.max_redirects + 1):
+                    self._check_url(url)
+                    answer = await self._request(url, _ROBOTS_MAX_BYTES, check_rights=False)
+                    if answer.status not in _REDIRECTS:
+                        return Robots(answer.body.decode("utf-8", "replace"), agent)
+                    url = urljoin(url, answer.body.decode("utf-8", "replace"))
+                return robots_from_status(404, agent, rights)  # RFC 9309 §2.3.1.2: after five hops, as if absent
+        except (_Failed, TimeoutError) as error:
+            status = error.status if isinstance(error, _Failed) else None
+            if status is not None:
+                return robots_from_status(status, agent, rights)
+            # No answer at all: the picture's own request fails the same way and says so better, unless policy refuses.
+            refuse = "unreachable" in rights.robots_refuse_on
+            text = f"unreachable ({error.reason if isinstance(error, _Failed) else 'timeout'})"
+            return Robots("", agent, Verdict("robots.txt", text, "robots_unavailable" if refuse else None))
+
+    async def _request(self, url: str, max_bytes: int, check_rights: bool) -> _Answer:
+        """One request, no redirect followed: a redirect's target comes back as the body."""
+        try:
+            async with self._session.get(URL(url, encoded=True), allow_redirects=False) as response:
+                if response.status in _REDIRECTS and "Location" in response.headers:
+                    return _Answer(response.status, url, response.headers["Location"].encode(), _NONE, "")
+                _check_status(response)
+                verdict = _NONE
+                if check_rights:
+                    verdict = check_headers(response.headers.items(), self._config.agent, self._config.rights)
+                    if verdict.reason:
+                        raise _Failed(verdict.reason, f"{verdict.signal}: {verdict.value}", verdict=verdict)
+                body = await self._read(response, max_bytes)
+                return _Answer(response.status, url, body, verdict, self._resolver.known_address(response.url.host))
+        except PrivateAddress as error:
+            raise _Failed("private_address", str(error)) from error
+        except aiohttp.ClientError as error:
+            raise _network_failure(error) from error
+        except TimeoutError as error:
+            raise _Failed("timeout", f"no byte in {self._config.timeout} s") from error
+        except (OSError, ValueError) as error:
+            raise _Failed("connection_error", f"{type(error).__name__}: {error}"[:200]) from error
+
+    async def _read(self, response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+        """Read a body under the byte cap and over the minimum rate."""
+        announced = response.content_length or 0
+        if announced > max_bytes:
+            raise _Failed("too_large", f"announces {announced} bytes, cap is {max_bytes}", status=response.status)
+        config, clock, received = self._config, time.monotonic(), 0
+        decoder = _Decoder(response.headers.get("Content-Encoding", ""), max_bytes)
+        async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+            received += len(chunk)
+            decoder.feed(chunk)
+            elapsed = time.monotonic() - clock
+            if elapsed > config.min_rate_after_s and received < config.min_bytes_per_s * elapsed:
+                raise _Failed("too_slow", f"{received} bytes in {elapsed:.1f} s", status=response.status)
+        body = decoder.finish()
+        if not body:
+            raise _Failed("empty_body", "success without content", status=response.status)
+        return body
+
+
+_NONE = Verdict("none", "")
+
+
+class _Decoder:
+    """Collect a body, undoing gzip or deflate if a server sends it unasked, never beyond the cap."""
+
+    def __init__(self, encoding: str, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._body = bytearray()
+        encoding = encoding.strip().lower()
+        if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
+            raise _Failed("http_error", f"unknown Content-Encoding {encoding[:40]!r}")
+        self._inflate = zlib.decompressobj(wbits=47) if "gzip" in encoding or encoding == "deflate" else None
+
+    def feed(self, chunk: bytes) -> None:
+        """Take a chunk; raises `too_large` at the first byte over the cap."""
+        if self._inflate is not None:
+            try:
+                chunk = self._inflate.decompress(chunk, self._max_bytes + 1 - len(self._body))
+            except zlib.error as error:
+                raise _Failed("http_error", f"Content-Encoding does not match the body: {error}") from error
+        self._body += chunk
+        if len(self._body) > self._max_bytes:
+            raise _Failed("too_large", f"more than {self._max_bytes} bytes")
+
+    def finish(self) -> bytes:
+        """The whole body."""
+        return bytes(self._body)
+
+
+def _check_status(response: aiohttp.ClientResponse) -> None:
+    status = response.status
+    if 200 <= status < 300 and status != 206:
+        return
+    reason = {401: "forbidden", 403: "forbidden", 404: "not_found", 410: "not_found", 429: "rate_limited"}
+    word = reason.get(status, "forbidden" if status == 451 else "server_error" if status >= 500 else "http_error")
+    failed = _Failed(word, f"HTTP {status}", status=status)
+    if status in (429, 503):
+        failed.retry_after_s = _retry_after_s(response.headers.get("Retry-After", ""))
+    raise failed
+
+
+def _retry_after_s(value: str) -> float:
+    """Read Retry-After: seconds, or a date."""
+    if value.strip().isdecimal():
+        return float(value)
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return 0.0
+
+
+def _network_failure(error: aiohttp.ClientError) -> _Failed:
+    text = f"{type(error).__name__}: {error}"[:200]
+    match error:
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
+            return _Failed("tls_error", text)
+        case aiohttp.ClientConnectorDNSError():
+            return _Failed("dns_error", text)
+        case aiohttp.ServerTimeoutError():
+            return _Failed("timeout", text)
+        case aiohttp.ClientPayloadError():
+            return _Failed("wrong_length", text)
+        case aiohttp.InvalidURL():
+            return _Failed("bad_url", text)
+    return _Failed("connection_error", text)

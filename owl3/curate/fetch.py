@@ -1,0 +1,203 @@
+"""The one door to img2dataset: it fetches through our gateway, resizes, and writes shards aside.
+
+img2dataset 1.47 lives in a tool environment of its own (`owl3/tools`) and is called as a process. What it does not do
+is done around it: the guards of `download.py` stand between it and the web, rows keep their state in spools, and a
+shard is accepted only when every row that was fetched is in it.
+
+    _work/fetch/00000.parquet     which rows of a shard are fetched: index in the shard, url   (source order)
+    _work/spools/00000/           what was fetched (spool.py)
+    _work/attempt-0/urls, out     img2dataset's input and output
+    _work/engine/00000.tar        an accepted shard, still in img2dataset's arrival order, with 00000.parquet
+"""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from owl3 import lifeline, tools
+from owl3.config import Config
+from owl3.curate.gateway import Gateway
+from owl3.curate.spool import url_id
+from owl3.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+ROW_COLUMN = "owl3_row"
+_POLL_S = 0.05
+
+_LAUNCHER = """
+import json, os, sys
+from img2dataset import download
+download(**json.loads(sys.argv[1]))
+os._exit(0)  # its logger process can take seconds to say goodbye
+"""
+_END_S = 5.0
+
+
+class EngineConfig(Config):
+    """img2dataset's own flags, under their own names; what differs from its defaults is marked."""
+
+    processes_count: int = Field(default=1, ge=1)
+    thread_count: int = Field(default=64, ge=1)  # img2dataset: 256
+    image_size: int = Field(default=1024, ge=1)  # img2dataset: 256
+    resize_mode: Literal["no", "keep_ratio", "center_crop", "border", "keep_ratio_largest"] = "keep_ratio_largest"
+    resize_only_if_bigger: bool = True  # img2dataset: False, which scales small pictures up
+    upscale_interpolation: str = "lanczos"
+    downscale_interpolation: str = "area"
+    encode_quality: int = Field(default=95, ge=0, le=100)
+    encode_format: Literal["jpg", "png", "webp"] = "jpg"
+    skip_reencode: bool = True  # img2dataset: False; a JPEG that needs no resizing is stored as it came
+    extract_exif: bool = False  # img2dataset: True; EXIF says where and with whose camera a picture was taken
+    number_sample_per_shard: int = Field(default=10_000, ge=1)
+    distributor: Literal["multiprocessing", "pyspark", "ray"] = "multiprocessing"
+    subjob_size: int = Field(default=1_000, ge=1)
+    max_shard_retry: int = Field(default=1, ge=0)
+    stall_s: float = Field(default=300.0, gt=0)
+    """Ours: with no row answered and no shard done for so long, img2dataset is taken to hang and started again."""
+
+    def flags(self) -> dict[str, Any]:
+        """What `img2dataset.download` is called with, beside input and output."""
+        return self.model_dump(exclude={"stall_s", "max_shard_retry"}) | {
+            "input_format": "parquet",
+            "url_col": "url",
+            "output_format": "webdataset",
+            "save_additional_columns": [ROW_COLUMN],
+            "compute_hash": "sha256",
+            "timeout": 86_400,  # the gateway always answers: within its deadline, once a host's slot is free
+            "retries": 0,  # the gateway retries
+            "disallowed_header_directives": [],  # the gateway has read the real server's headers
+            "max_shard_retry": 1,
+        }
+
+
+def fetch_shards(
+    work: Path, shards: Sequence[str], config: EngineConfig, gateway: Gateway, accepted: Callable[[str], None]
+) -> None:
+    """Run img2dataset until every shard of `shards` lies in `work/engine`.
+
+    Args:
+        accepted: Called with each shard's name when it is complete.
+
+    Raises:
+        InputError: img2dataset failed or hung more than `max_shard_retry` times; the message ends with its last line.
+    """
+    engine = work / "engine"
+    engine.mkdir(parents=True, exist_ok=True)
+    for leftover in work.glob("attempt-*"):
+        shutil.rmtree(leftover)
+    for attempt in range(config.max_shard_retry + 1):
+        pending = [shard for shard in shards if not (engine / f"{shard}.parquet").is_file()]
+        if not pending:
+            return
+        folder = work / f"attempt-{attempt}"
+        take = _Acceptor(work, gateway, accepted, last_try=attempt == config.max_shard_retry)
+        _attempt(folder, pending, config, gateway, take)
+        shutil.rmtree(folder)
+    missing = [shard for shard in shards if not (engine / f"{shard}.parquet").is_file()]
+    if missing:
+        raise InputError(f"img2dataset did not finish shards {', '.join(missing[:5])}; run again to resume")
+
+
+def _attempt(
+    folder: Path,
+    pending: Sequence[str],
+    config: EngineConfig,
+    gateway: Gateway,
+    accept: Callable[[str, Path], None],
+) -> None:
+    """Start img2dataset once over the pending shards and collect what it completes."""
+    urls, out = folder / "urls", folder / "out"
+    urls.mkdir(parents=True)
+    for index, shard in enumerate(pending):  # img2dataset numbers shards by file order, one file is one shard
+        num_rows = pq.read_metadata(folder.parent / "fetch" / f"{shard}.parquet").num_rows
+        rows = {"url": [gateway.url(shard, row) for row in range(num_rows)], ROW_COLUMN: list(range(num_rows))}
+        pq.write_table(pa.table(rows), urls / f"{index:09d}.parquet")
+    options = config.flags() | {"url_list": str(urls.resolve()), "output_folder": str(out.resolve())}
+    log_path = folder / "img2dataset.log"
+    open_shards = dict(enumerate(pending))
+    with log_path.open("wb") as log, _Engine(options, log.fileno()) as engine:
+        last_sign, seen = time.monotonic(), -1
+        while True:
+            running = engine.is_running()  # asked before looking, so that nothing finished is missed
+            for index in [i for i in open_shards if (out / f"{i:05d}_stats.json").is_file()]:
+                accept(open_shards.pop(index), out / f"{index:05d}")
+                last_sign = time.monotonic()
+            gateway.check()
+            if not running or not open_shards:
+                break
+            if gateway.answered != seen:
+                last_sign, seen = time.monotonic(), gateway.answered
+            if time.monotonic() - last_sign > config.stall_s:
+                logger.warning("img2dataset gave no sign of life for %.0f s; ending it", config.stall_s)
+                break
+            time.sleep(_POLL_S)
+    if open_shards:
+        lines = log_path.read_text("utf-8", "replace").strip().splitlines() or ["no output"]
+        logger.warning("img2dataset left %d shards undone: %s", len(open_shards), lines[-1][-300:])
+
+
+class _Acceptor:
+    """Takes a shard over if nothing that was fetched is missing from it, else leaves it for the next attempt."""
+
+    def __init__(self, work: Path, gateway: Gateway, accepted: Callable[[str], None], last_try: bool) -> None:
+        self._work = work
+        self._gateway = gateway
+        self._accepted = accepted
+        self._last_try = last_try
+
+    def __call__(self, shard: str, made: Path) -> None:
+        """Check the shard that img2dataset wrote as `made`.tar and .parquet against what was fetched."""
+        rows = pq.read_table(made.with_suffix(".parquet"), columns=[ROW_COLUMN, "status"])
+        status = dict(zip(rows.column(ROW_COLUMN).to_pylist(), rows.column("status").to_pylist(), strict=True))
+        urls = pq.read_table(self._work / "fetch" / f"{shard}.parquet", columns=["url"]).column("url").to_pylist()
+        spool = self._gateway.spool(shard)
+        outcomes = [spool.get(url_id(url)) for url in urls]
+        lost = sum(
+            outcome is None or (outcome.reason is None and status.get(row) not in ("success", "failed_to_resize"))
+            for row, outcome in enumerate(outcomes)
+        )
+        if lost and not self._last_try:
+            logger.warning("shard %s: img2dataset lost %d of %d rows; doing it again", shard, lost, len(urls))
+            return
+        engine = self._work / "engine"
+        made.with_suffix(".tar").replace(engine / f"{shard}.tar")
+        made.with_suffix(".parquet").replace(engine / f"{shard}.parquet")  # last: its presence means accepted
+        self._gateway.release(shard)
+        self._accepted(shard)
+
+
+class _Engine:
+    """The img2dataset process and everything it starts, ended together, and with us however we end."""
+
+    def __init__(self, options: dict[str, Any], log: int) -> None:
+        environment = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
+        environment |= {"NO_ALBUMENTATIONS_UPDATE": "1", "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+        command = [str(tools.python("img2dataset")), "-c", _LAUNCHER, json.dumps(options)]
+        self._process = subprocess.Popen(
+            lifeline.wrap(command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+        )
+
+    def __enter__(self) -> "_Engine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()  # the lifeline passes it on and ends the whole group
+        try:
+            self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def is_running(self) -> bool:
+        """Is the main process alive?"""
+        return self._process.poll() is None

@@ -1,0 +1,141 @@
+"""Decode strangers' pictures and clips in a child process, with a deadline.
+
+A hostile file can make a decoder loop, eat memory or crash. So decoding happens in children that hold nothing of value:
+one that overruns its deadline is killed and replaced, one that dies is replaced, and the file gets its reason.
+
+    python -m owl3.curate.inspector        # the child: requests on stdin, replies on stdout
+    <- {"kind": "image", "bytes": 5123, "max_pixels": 64000000, …}\n  + 5123 bytes
+    -> {"facts": {…}, "bytes": 0}\n                                   or {"reason": "truncated_image", "message": "…"}
+"""
+
+import asyncio
+import contextlib
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from owl3.media import IMAGE_FORMATS, MediaError, probe_image, probe_video, upright_png
+
+_MEMORY_BYTES = 4 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What a child found: facts, or a reason; and an upright PNG where the picture needs one."""
+
+    facts: dict[str, Any] | None
+    reason: str | None = None
+    message: str = ""
+    upright: bytes = b""
+
+
+class Inspectors:
+    """A few children behind one awaitable call."""
+
+    def __init__(self, count: int, deadline_s: float) -> None:
+        self._deadline_s = deadline_s
+        self._free: asyncio.Queue[asyncio.subprocess.Process | None] = asyncio.Queue()
+        self._children: set[asyncio.subprocess.Process] = set()
+        for _ in range(count):
+            self._free.put_nowait(None)  # children are started when first needed
+
+    async def inspect(
+        self,
+        data: bytes,
+        kind: Literal["image", "video"],
+        max_pixels: int,
+        formats: tuple[str, ...] = IMAGE_FORMATS,
+    ) -> Inspection:
+        """Decode `data` in a child; never raises for anything the data does."""
+        child = await self._free.get()
+        try:
+            if child is None:
+                child = await self._start()
+            async with asyncio.timeout(self._deadline_s):
+                return await _ask(child, data, {"kind": kind, "max_pixels": max_pixels, "formats": list(formats)})
+        except TimeoutError:
+            await self._kill(child)
+            child = None
+            return Inspection(None, "decode_timeout", f"not decoded in {self._deadline_s} s")
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            await self._kill(child)
+            child = None
+            return Inspection(None, "undecodable", f"the decoder crashed ({type(error).__name__})")
+        except BaseException:
+            await self._kill(child)
+            child = None
+            raise
+        finally:
+            self._free.put_nowait(child)
+
+    async def close(self) -> None:
+        """End all children."""
+        for child in list(self._children):
+            await self._kill(child)
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "owl3.curate.inspector"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            limit=1 << 24,
+        )
+        self._children.add(child)
+        return child
+
+    async def _kill(self, child: asyncio.subprocess.Process | None) -> None:
+        if child is None:
+            return
+        self._children.discard(child)
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()
+        await child.wait()
+
+
+async def _ask(child: asyncio.subprocess.Process, data: bytes, request: dict[str, Any]) -> Inspection:
+    assert child.stdin is not None and child.stdout is not None
+    child.stdin.write(json.dumps(request | {"bytes": len(data)}).encode() + b"\n")
+    child.stdin.write(data)
+    await child.stdin.drain()
+    reply = json.loads(await child.stdout.readuntil(b"\n"))
+    upright = await child.stdout.readexactly(reply["bytes"])
+    return Inspection(reply.get("facts"), reply.get("reason"), reply.get("message", ""), upright)
+
+
+def inspect_bytes(data: bytes, request: dict[str, Any]) -> Inspection:
+    """What the child does with one request."""
+    try:
+        if request["kind"] == "video":
+            return Inspection(_inspect_video(data))
+        facts = probe_image(data, request["max_pixels"], request["formats"])
+        upright = b"" if facts.plain else upright_png(data, request["max_pixels"])
+        return Inspection(facts.to_json(), upright=upright)
+    except MediaError as error:
+        return Inspection(None, error.reason, str(error))
+
+
+def _inspect_video(data: bytes) -> dict[str, Any]:
+    with tempfile.NamedTemporaryFile(suffix=".clip") as handle:  # a neutral name: the container must speak for itself
+        handle.write(data)
+        handle.flush()
+        return probe_video(Path(handle.name)).to_json()
+
+
+def serve(requests: BinaryIO, replies: BinaryIO) -> None:
+    """Answer requests until the parent closes the pipe."""
+    while line := requests.readline():
+        request = json.loads(line)
+        found = inspect_bytes(requests.read(request["bytes"]), request)
+        reply = {"facts": found.facts, "reason": found.reason, "message": found.message, "bytes": len(found.upright)}
+        replies.write(json.dumps(reply).encode() + b"\n" + found.upright)
+        replies.flush()
+
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    serve(sys.stdin.buffer, sys.stdout.buffer)

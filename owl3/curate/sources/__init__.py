@@ -1,0 +1,1 @@
+"""Corpora: what their metadata looks like, and how it becomes a URL table."""

@@ -1,0 +1,304 @@
+"""Turn a corpus's metadata into a URL table: clean rows in, dirty rows counted.
+
+    sources/NAME/urls-00000.parquet   sample_id, url, canonical_url, domain, caption, licence, language, position, src_*
+    sources/NAME/dropped.parquet      row (number in the dump), reason, url, caption
+
+A row is dropped for a reason of the ledger's list and never crashes the preparation. `position` numbers the kept rows
+of the whole source; shards, samples and plans follow its order.
+"""
+
+import itertools
+import logging
+import math
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock
+from pydantic import Field, model_validator
+
+from owl3.config import Config
+from owl3.curate.sources.folders import read_coco, read_llava
+from owl3.curate.sources.tables import digest_files, read_table
+from owl3.errors import InputError
+from owl3.manifest import Counts, Manifest, find_current, lock_path, now, write_manifest
+from owl3.progress import SILENT, Progress
+from owl3.samples import canonical_url, short_hash
+from owl3.shards import write_table
+
+logger = logging.getLogger(__name__)
+
+_BASE_FIELDS = [
+    ("sample_id", pa.string()),
+    ("url", pa.string()),
+    ("canonical_url", pa.string()),
+    ("domain", pa.string()),
+    ("caption", pa.string()),
+    ("licence", pa.string()),
+    ("language", pa.string()),
+    ("start_s", pa.float64()),
+    ("end_s", pa.float64()),
+    ("position", pa.int64()),
+]
+_DROPPED = pa.schema([("row", pa.int64()), ("reason", pa.string()), ("url", pa.string()), ("caption", pa.string())])
+_MAX_TEXT = 100_000
+
+
+class ColumnMap(Config):
+    """Which columns of the dump hold what. Columns by number (`"0"`) fit tables without a header."""
+
+    url: str = "url"
+    caption: str = "caption"
+    licence: str | None = None
+    language: str | None = None
+    start_s: str | None = None
+    end_s: str | None = None
+    extra: tuple[str, ...] = ()
+    """Further columns to carry along, as `src_NAME`; `*` takes all."""
+
+
+class SourceConfig(Config):
+    """One corpus's metadata, and how to read it."""
+
+    name: str = Field(pattern=r"[A-Za-z0-9][A-Za-z0-9._-]*")
+    media: Literal["image", "video"] = "image"
+    layout: Literal["table", "coco", "llava"] = "table"
+    files: tuple[str, ...] = Field(min_length=1)
+    """Paths or glob patterns, absolute or relative to the workspace: tables (parquet, csv, tsv, json, jsonl; also .gz)
+    or the captions json of a COCO or LLaVA folder."""
+    columns: ColumnMap = ColumnMap()
+    header: bool = True
+    """False for csv and tsv without a header line; columns are then named "0", "1" …"""
+    base_url: str | None = None
+    """coco and llava: where the folder's pictures are served; a row's URL is this plus its file name."""
+    captions: Literal["first", "each"] = "first"
+    """coco: one row per picture, or one per caption."""
+    licence: str = "unknown"
+    """Licence of the media where the table has none."""
+    metadata_licence: str = "unknown"
+    language: str | None = None
+    citation: str = ""
+    homepage: str = ""
+    max_rows: int | None = Field(default=None, gt=0)
+    rows_per_file: int = Field(default=1_000_000, gt=0)
+
+    @model_validator(mode="after")
+    def _folder_has_base_url(self) -> "SourceConfig":
+        if self.layout != "table" and not (self.base_url or "").endswith("/"):
+            raise ValueError(f"layout {self.layout}: base_url must say where the pictures are served, ending with /")
+        return self
+
+
+def source_folder(workspace: Path, name: str) -> Path:
+    """Where a source's URL tables lie."""
+    return workspace / "sources" / name
+
+
+def prepare(config: SourceConfig, workspace: Path, progress: Progress = SILENT) -> Manifest:
+    """Make `sources/NAME`, or return its manifest when it is done already.
+
+    Raises:
+        InputError: a file is missing or unreadable, or has none of the mapped columns.
+    """
+    folder = source_folder(workspace, config.name)
+    files = find_files(config, workspace)
+    recipe = config.model_dump(mode="json") | {"files": digest_files(files)}
+    current = find_current(folder, recipe, ())
+    if current is not None:
+        return current
+    with FileLock(lock_path(folder)):
+        started = now()
+        progress.start(f"prepare {config.name}", None)
+        table = _Table(config, folder)
+        for row in itertools.islice(_read(config, files), config.max_rows):
+            table.add(row)
+            progress.advance()
+        counts = table.close()
+        progress.finish(f"{counts.kept} of {counts.seen} rows")
+        stats = {"media": config.media, "shards": table.num_files}
+        return write_manifest(
+            folder, kind="source", name=config.name, counts=counts, recipe=recipe, stats=stats, started=started
+        )
+
+
+def find_files(config: SourceConfig, workspace: Path) -> list[Path]:
+    """Resolve `files` to existing paths, sorted within each pattern."""
+    found: list[Path] = []
+    for pattern in config.files:
+        path = Path(pattern)
+        if path.is_absolute():
+            matches = [path] if path.is_file() else sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+        else:
+            matches = sorted(workspace.glob(pattern))
+        if not matches:
+            raise InputError(f"source {config.name}: no file matches {pattern!r} (relative ones start at {workspace})")
+        found += matches
+    return found
+
+
+def _read(config: SourceConfig, files: list[Path]) -> Iterator[Mapping[str, Any]]:
+    """Rows with the names of our own columns; values as the dump has them."""
+    if config.layout == "coco":
+        yield from read_coco(files, config.base_url or "", config.captions)
+    elif config.layout == "llava":
+        yield from read_llava(files, config.base_url or "")
+    else:
+        for file in files:
+            yield from _mapped(config, file)
+
+
+def _mapped(config: SourceConfig, file: Path) -> Iterator[Mapping[str, Any]]:
+    columns = config.columns
+    named = {
+        ours: theirs
+        for ours in ("url", "caption", "licence", "language", "start_s", "end_s")
+        if (theirs := getattr(columns, ours)) is not None
+    }
+    for row in read_table(file, header=config.header):
+        missing = [column for column in named.values() if column not in row]
+        if missing:
+            have = ", ".join(list(row)[:20])
+            raise InputError(f"{file}: no column {missing[0]!r}; map it with columns.* (columns: {have})")
+        extra = [c for c in row if c not in named.values()] if "*" in columns.extra else columns.extra
+        yield {ours: row[theirs] for ours, theirs in named.items()} | {f"src_{name}": row.get(name) for name in extra}
+
+
+class _Table:
+    """Checks rows and writes them as URL tables of bounded size."""
+
+    def __init__(self, config: SourceConfig, folder: Path) -> None:
+        self._config = config
+        self._folder = folder
+        self._rows: list[dict[str, Any]] = []
+        self._dropped: list[dict[str, Any]] = []
+        self._seen_ids: set[bytes] = set()
+        self._seen = 0
+        self._kept = 0
+        self.num_files = 0
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Take one row of the dump: keep it, or count why not."""
+        number, self._seen = self._seen, self._seen + 1
+        checked = clean_row(row, self._config)
+        if not isinstance(checked, str):
+            identity = bytes.fromhex(checked["sample_id"])
+            if identity in self._seen_ids:
+                checked = "duplicate_row"
+            else:
+                self._seen_ids.add(identity)
+        if isinstance(checked, str):
+            text = {name: str(row.get(name) or "")[:1000] for name in ("url", "caption")}
+            self._dropped.append({"row": number, "reason": checked} | text)
+            return
+        self._rows.append(checked | {"position": self._kept})
+        self._kept += 1
+        if len(self._rows) >= self._config.rows_per_file:
+            self._flush()
+
+    def close(self) -> Counts:
+        """Write what is left and return the counts."""
+        if self._rows or not self.num_files:
+            self._flush()
+        write_table(self._folder / "dropped.parquet", pa.Table.from_pylist(self._dropped, schema=_DROPPED))
+        reasons = [row["reason"] for row in self._dropped]
+        dropped = {reason: reasons.count(reason) for reason in sorted(set(reasons))}
+        return Counts(seen=self._seen, kept=self._kept, dropped=dropped)
+
+    def _flush(self) -> None:
+        extra = list(dict.fromkeys(name for row in self._rows for name in row if name.startswith("src_")))
+        base = pa.Table.from_pylist(
+            [{name: row.get(name) for name, _ in _BASE_FIELDS} for row in self._rows], schema=pa.schema(_BASE_FIELDS)
+        )
+        for name in extra:
+            base = base.append_column(name, _column([row.get(name) for row in self._rows]))
+        write_table(self._folder / f"urls-{self.num_files:05d}.parquet", base)
+        self.num_files += 1
+        self._rows = []
+
+
+def _column(values: list[Any]) -> pa.Array:
+    """An Arrow column of what the dump holds; values of mixed types become text."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array([None if value is None else str(value) for value in values], pa.string())
+
+
+def clean_row(row: Mapping[str, Any], config: SourceConfig) -> dict[str, Any] | str:
+    """Check one row; return it in our columns, or the reason why it is dropped."""
+    url, caption = row.get("url"), row.get("caption")
+    if caption is None or (isinstance(caption, float) and math.isnan(caption)):
+        caption = ""
+    if url is None or not isinstance(url, str) or not isinstance(caption, str):
+        return "bad_url" if url is None else "wrong_type"
+    try:
+        canonical = canonical_url(url)
+        parts = urlsplit(canonical)
+    except ValueError:
+        return "bad_url"
+    if parts.scheme not in ("http", "https") or not parts.hostname or len(url) > _MAX_TEXT:
+        return "bad_url"
+    if not caption.strip():
+        return "missing_caption"
+    if len(caption) > _MAX_TEXT:
+        return "caption_too_long"
+    caption = unicodedata.normalize("NFC", " ".join(caption.split()))
+    if any(unicodedata.category(character) in ("Cc", "Cs", "Co") for character in caption):
+        return "control_characters"
+    cleaned: dict[str, Any] = {
+        "sample_id": short_hash("url", canonical, caption),
+        "url": url,
+        "canonical_url": canonical,
+        "domain": parts.hostname,
+        "caption": caption,
+        "licence": _text(row.get("licence")) or config.licence,
+        "language": _text(row.get("language")) or config.language,
+        "start_s": _seconds(row.get("start_s")),
+        "end_s": _seconds(row.get("end_s")),
+    }
+    return cleaned | {name: value for name, value in row.items() if name.startswith("src_")}
+
+
+def _text(value: Any) -> str:
+    return value.strip() if isinstance(value, str) else ""
+
+
+def _seconds(value: Any) -> float | None:
+    """Read seconds, or a clock time as `00:01:02.500`."""
+    if isinstance(value, str) and ":" in value:
+        try:
+            total = 0.0
+            for part in value.split(":"):
+                total = total * 60 + float(part)
+            return total
+        except ValueError:
+            return None
+    try:
+        return None if value is None else float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def url_tables(folder: Path) -> list[Path]:
+    """A prepared source's URL tables, in order."""
+    return sorted(folder.glob("urls-*.parquet"))
+
+
+def iter_rows(folder: Path, batch_rows: int) -> Iterable[pa.Table]:
+    """Read a prepared source in pieces of exactly `batch_rows` rows (the last may be shorter)."""
+    pending: list[pa.Table] = []
+    held = 0
+    for path in url_tables(folder):
+        for batch in pq.ParquetFile(path).iter_batches(batch_size=min(batch_rows, 65_536)):
+            pending.append(pa.Table.from_batches([batch]))
+            held += batch.num_rows
+            while held >= batch_rows:
+                whole = pa.concat_tables(pending, promote_options="permissive")
+                yield whole.slice(0, batch_rows)
+                pending, held = [whole.slice(batch_rows)], held - batch_rows
+    if held:
+        yield pa.concat_tables(pending, promote_options="permissive")

@@ -1,0 +1,165 @@
+"""What was fetched so far, in a form that a SIGKILL cannot hurt.
+
+    journal.jsonl   one line per finished URL: {"url_id": …, "reason": null, "sha256": …, "offset": 0, "bytes": 5123, …}
+    bodies.bin      the bodies, one after the other
+
+A body is appended before its line, so a line always points at whole bytes; a torn last line and bytes without a line
+are cut off when the spool is opened again. So a kill loses at most the rows in flight.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from owl3.samples import canonical_url, short_hash
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How fetching one URL ended."""
+
+    url_id: str
+    reason: str | None  # None: the body is there
+    message: str = ""
+    http_status: int | None = None
+    final_url: str = ""
+    rights_signal: str = "none"
+    rights_value: str = ""
+    sha256: str | None = None  # of the body as fetched
+    offset: int = 0
+    num_bytes: int = 0
+    upright_offset: int = 0
+    upright_bytes: int = 0  # an upright PNG of a rotated or unusual picture; 0 when the body serves as it is
+    facts: dict[str, Any] | None = None  # ImageFacts or VideoFacts
+    # what follows is evidence: it differs from run to run
+    started: str = ""
+    seconds: float = 0.0
+    attempts: int = 0
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """Bytes to be spooled with an outcome."""
+
+    data: bytes
+    upright: bytes = field(default=b"")
+
+
+def url_id(url: str) -> str:
+    """Name a URL by its canonical spelling, so that two rows of one URL share one fetch."""
+    return short_hash(canonical_url(url))
+
+
+class Spool:
+    """Append-only store of outcomes and bodies; one process writes at a time (see the run's lock)."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.bodies_path = folder / "bodies.bin"
+        self._journal_path = folder / "journal.jsonl"
+        self._outcomes: dict[str, Outcome] = {}
+        self._bodies_end = self._recover()
+        self._journal = self._journal_path.open("ab")
+        self._bodies = self.bodies_path.open("ab")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Flush to disk and close."""
+        for handle in (self._bodies, self._journal):
+            handle.flush()
+            os.fsync(handle.fileno())
+            handle.close()
+
+    def _recover(self) -> int:
+        """Read the journal up to its last whole line, cut the rest off both files, and return the end of the bodies."""
+        bodies_bytes = self.bodies_path.stat().st_size if self.bodies_path.exists() else 0
+        good, end = 0, 0
+        if self._journal_path.exists():
+            with self._journal_path.open("rb") as handle:
+                for line in handle:
+                    outcome = _parse(line)
+                    if outcome is None or _end(outcome) > bodies_bytes:
+                        break
+                    self._outcomes[outcome.url_id] = outcome
+                    good += len(line)
+                    end = max(end, _end(outcome))
+            os.truncate(self._journal_path, good)
+        if bodies_bytes > end:
+            os.truncate(self.bodies_path, end)
+        return end
+
+    def __len__(self) -> int:
+        return len(self._outcomes)
+
+    def get(self, key: str) -> Outcome | None:
+        """The outcome of a URL, or None while it has none."""
+        return self._outcomes.get(key)
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """All outcomes, in the order in which they ended."""
+        return iter(self._outcomes.values())
+
+    def append(self, outcome: Outcome, body: Body | None = None) -> Outcome:
+        """Store an outcome with its body; returns it with the body's place filled in."""
+        if body is not None:
+            placed = {
+                "sha256": hashlib.sha256(body.data).hexdigest(),
+                "offset": self._bodies_end,
+                "num_bytes": len(body.data),
+                "upright_offset": self._bodies_end + len(body.data),
+                "upright_bytes": len(body.upright),
+            }
+            outcome = Outcome(**(asdict(outcome) | placed))
+            self._bodies.write(body.data + body.upright)
+            self._bodies.flush()
+            self._bodies_end += len(body.data) + len(body.upright)
+        self._journal.write(json.dumps(asdict(outcome), ensure_ascii=False).encode("utf-8") + b"\n")
+        self._journal.flush()
+        self._outcomes[outcome.url_id] = outcome
+        return outcome
+
+    def body(self, outcome: Outcome, upright: bool = False) -> bytes:
+        """Read a body back; with `upright`, the version that every decoder shows the same way."""
+        offset, num_bytes = outcome.offset, outcome.num_bytes
+        if upright and outcome.upright_bytes:
+            offset, num_bytes = outcome.upright_offset, outcome.upright_bytes
+        with self.bodies_path.open("rb") as handle:
+            data = os.pread(handle.fileno(), num_bytes, offset)
+        assert len(data) == num_bytes, f"{self.bodies_path}: ends inside the body of {outcome.url_id}"
+        return data
+
+    def forget(self, keys: set[str]) -> None:
+        """Drop the outcomes of some URLs, so that they are fetched again; their bytes stay as dead space."""
+        kept = [outcome for outcome in self._outcomes.values() if outcome.url_id not in keys]
+        lines = b"".join(json.dumps(asdict(o), ensure_ascii=False).encode("utf-8") + b"\n" for o in kept)
+        self._journal.close()
+        aside = self._journal_path.with_suffix(".aside")
+        aside.write_bytes(lines)
+        aside.replace(self._journal_path)
+        self._journal = self._journal_path.open("ab")
+        self._outcomes = {outcome.url_id: outcome for outcome in kept}
+
+
+def _parse(line: bytes) -> Outcome | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        return Outcome(**json.loads(line))
+    except (ValueError, TypeError):
+        return None
+
+
+def _end(outcome: Outcome) -> int:
+    if not outcome.num_bytes:
+        return 0
+    return max(outcome.offset + outcome.num_bytes, outcome.upright_offset + outcome.upright_bytes)

@@ -1,0 +1,379 @@
+"""Pictures and clips from strangers: opened without trusting what they say about themselves.
+
+    probe_image(data)              -> ImageFacts(format="JPEG", width=640, height=480, …), or MediaError(reason)
+    open_image(data)               -> an upright RGB picture
+    probe_video(path)              -> VideoFacts(duration_s=5.0, frames=150, fps=30.0, width=640, …)
+    frames_at(path, [0.5, 2.0])    -> [Frame(time_s=0.5, image=…), …]
+
+A `MediaError` carries a reason of the ledger's closed list, so a caller can count it as it is. Decoding can hang or
+crash on hostile bytes: whoever reads bytes of unknown origin does it in a child process (`owl3/curate/inspector.py`).
+"""
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+MAX_PIXELS = 64_000_000
+"""Larger pictures are refused by their header; 64 megapixels is a full-frame camera's best."""
+
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
+"""Decoders that bytes from the web may reach. Others (TIFF, EPS, PSD …) are rarely pictures for people."""
+
+_ORIENTATION_TAG = 0x0112
+_HASH_SIDE = 8
+_DCT_SIDE = 32
+_REDUCED_SIDE_PX = 256
+_PLAIN_MODES = ("L", "RGB", "RGBA", "CMYK")
+
+
+class MediaError(Exception):
+    """These bytes are no usable picture or clip; `reason` is a word of the ledger's closed list."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What one decode tells about a picture. Statistics are taken on a grey version of about 256 px."""
+
+    format: str
+    width: int  # as displayed, EXIF orientation applied
+    height: int
+    orientation: int  # EXIF 1..8; 1 is upright
+    frames: int
+    phash: str  # 64 bits as 16 hex digits, in imagehash's bit order
+    grey_std: float  # 0 for one colour, 0..127
+    sharpness: float  # variance of the Laplacian
+    entropy: float  # of the grey histogram, bits, 0..8
+    plain: bool  # upright and of a colour mode every decoder reads alike
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, for the spool's journal."""
+        return asdict(self)
+
+
+def open_header(data: bytes, max_pixels: int = MAX_PIXELS, formats: Sequence[str] = IMAGE_FORMATS) -> Image.Image:
+    """Read a picture's header only; nothing is decoded yet.
+
+    Raises:
+        MediaError: `not_an_image`, or `decompression_bomb` when the header announces more than `max_pixels`.
+    """
+    try:
+        image = Image.open(io.BytesIO(data), formats=list(formats))
+    except UnidentifiedImageError as error:
+        raise MediaError("not_an_image", f"not one of {', '.join(formats)}: begins with {data[:12]!r}") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise MediaError("decompression_bomb", str(error)) from error
+    except (OSError, ValueError, SyntaxError, OverflowError) as error:
+        raise _broken(error) from error
+    if image.width * image.height > max_pixels:
+        raise MediaError("decompression_bomb", f"{image.width} x {image.height} is over {max_pixels} pixels")
+    return image
+
+
+def open_image(data: bytes, max_pixels: int = MAX_PIXELS, upright: bool = True) -> Image.Image:
+    """Decode a picture to RGB: EXIF orientation applied, transparency on white, first frame of an animation.
+
+    Raises:
+        MediaError: `not_an_image`, `decompression_bomb`, `truncated_image` or `undecodable`.
+    """
+    image = open_header(data, max_pixels)
+    try:
+        image.load()
+        if upright:
+            image = ImageOps.exif_transpose(image)
+        return _to_rgb(image)
+    except (OSError, ValueError, SyntaxError, EOFError, ZeroDivisionError, MemoryError) as error:
+        raise _broken(error) from error
+
+
+def probe_image(data: bytes, max_pixels: int = MAX_PIXELS, formats: Sequence[str] = IMAGE_FORMATS) -> ImageFacts:
+    """Decode a picture once, reduced where its format allows, and take all its statistics from that.
+
+    Raises:
+        MediaError: as `open_image`.
+    """
+    image = open_header(data, max_pixels, formats)
+    width, height = image.size
+    try:
+        orientation = int(image.getexif().get(_ORIENTATION_TAG, 1) or 1)
+        plain = orientation == 1 and image.mode in _PLAIN_MODES
+        frames = 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+        if image.format in ("JPEG", "MPO"):
+            image.draft("L", (_REDUCED_SIDE_PX, _REDUCED_SIDE_PX))
+        image.load()
+        grey = _grey(image)
+    except (OSError, ValueError, SyntaxError, EOFError, ZeroDivisionError, MemoryError) as error:
+        raise _broken(error) from error
+    if orientation in (5, 6, 7, 8):
+        width, height = height, width
+    pixels = np.asarray(grey, dtype=np.float32)
+    return ImageFacts(
+        format="JPEG" if image.format == "MPO" else str(image.format),
+        width=width,
+        height=height,
+        orientation=orientation if 1 <= orientation <= 8 else 1,
+        frames=frames,
+        phash=perceptual_hash(grey),
+        grey_std=round(float(pixels.std()), 3),
+        sharpness=round(_sharpness(pixels), 3),
+        entropy=round(float(grey.entropy()), 3),
+        plain=plain,
+    )
+
+
+def perceptual_hash(grey: Image.Image) -> str:
+    """Hash how a picture looks: signs of its 8 x 8 lowest frequencies against their median.
+
+    Returns:
+        16 hex digits in the order of `imagehash.phash`, so hashes from removal lists made with it compare.
+    """
+    small = np.asarray(grey.resize((_DCT_SIDE, _DCT_SIDE), Image.Resampling.LANCZOS), dtype=np.float64)
+    low = (_DCT @ small @ _DCT.T)[:_HASH_SIDE, :_HASH_SIDE]
+    bits = (low > np.median(low)).flatten()
+    return f"{int(''.join('1' if bit else '0' for bit in bits), 2):016x}"
+
+
+def upright_png(data: bytes, max_pixels: int = MAX_PIXELS) -> bytes:
+    """Rewrite a rotated or unusual picture as an upright RGB PNG, losslessly; speed matters more than size."""
+    buffer = io.BytesIO()
+    open_image(data, max_pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def thumbnail(data: bytes, side_px: int, quality: int = 80) -> bytes:
+    """Return a JPEG of at most `side_px` on its longer side, without any metadata.
+
+    Raises:
+        MediaError: as `open_image`.
+    """
+    image = open_image(data)
+    image.thumbnail((side_px, side_px), Image.Resampling.LANCZOS)
+    return encode_jpeg(image, quality)
+
+
+def encode_jpeg(image: Image.Image, quality: int = 95) -> bytes:
+    """Encode an RGB picture as JPEG without metadata; the same pixels give the same bytes."""
+    buffer = io.BytesIO()
+    clean = Image.frombytes(image.mode, image.size, image.tobytes())  # leaves EXIF, ICC and comments behind
+    clean.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def strip_jpeg_metadata(data: bytes) -> bytes:
+    """Drop EXIF, XMP and comments from a JPEG without touching its pixels; colour profiles stay.
+
+    EXIF holds places, names and serial numbers of people's cameras: a corpus has no use for them. Bytes that are not a
+    well-formed JPEG header come back as they are.
+    """
+    if data[:2] != b"\xff\xd8":
+        return data
+    kept, position = [data[:2]], 2
+    while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != 0xDA:
+        marker = data[position + 1]
+        if marker == 0xFF:  # fill byte
+            position += 1
+            continue
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        segment = data[position : position + 2 + length]
+        if length < 2 or len(segment) != 2 + length:
+            return data
+        private = marker in (0xE1, 0xED, 0xFE)  # APP1 EXIF/XMP, APP13 IPTC, COM
+        if not private:
+            kept.append(segment)
+        position += 2 + length
+    return b"".join(kept) + data[position:]
+
+
+def _dct_matrix(side: int) -> NDArray[np.float64]:
+    """The type-II DCT as a matrix (side, side), scaled as scipy's default."""
+    k, n = np.mgrid[0:side, 0:side]
+    return np.asarray(2.0 * np.cos(np.pi * k * (2 * n + 1) / (2 * side)), dtype=np.float64)
+
+
+_DCT = _dct_matrix(_DCT_SIDE)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I;16", "I;16B", "I"):  # 16-bit grey: Pillow clips instead of scaling
+        image = image.point(lambda value: value / 256).convert("L")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    if image.mode not in ("L", "RGB", "CMYK"):
+        image = _to_rgb(image)
+    if max(image.size) > 2 * _REDUCED_SIDE_PX:
+        image = image.reduce(max(1, max(image.size) // (2 * _REDUCED_SIDE_PX)))
+    return image.convert("L")
+
+
+def _sharpness(pixels: NDArray[np.float32]) -> float:
+    if min(pixels.shape) < 3:
+        return 0.0
+    centre = pixels[1:-1, 1:-1]
+    laplacian = pixels[:-2, 1:-1] + pixels[2:, 1:-1] + pixels[1:-1, :-2] + pixels[1:-1, 2:] - 4 * centre
+    return float(laplacian.var())
+
+
+def _broken(error: BaseException) -> MediaError:
+    """Tell a picture that ends too early from one the decoder can't read."""
+    text = f"{type(error).__name__}: {error}"
+    early = any(word in text.lower() for word in ("truncated", "unexpected end", "eof", "not enough image data"))
+    return MediaError("truncated_image" if early else "undecodable", text[:200])
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFacts:
+    """What a clip's container and its first and last frames tell."""
+
+    container: str  # PyAV's format name, for example "mov,mp4,m4a,3gp,3g2,mj2"
+    codec: str
+    width: int  # as displayed, rotation applied
+    height: int
+    duration_s: float
+    frames: int  # as announced, else estimated from duration and rate
+    fps: float
+    has_audio: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, for the spool's journal."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A picture of a clip and when it is shown, in seconds from the clip's start."""
+
+    time_s: float
+    image: Image.Image
+
+
+def probe_video(path: Path) -> VideoFacts:
+    """Read a clip's container and decode its first frame.
+
+    Raises:
+        MediaError: `not_a_video` without a video stream, `undecodable` when its first frame can't be decoded.
+    """
+    import av
+
+    try:
+        with av.open(str(path), metadata_errors="ignore") as container:
+            if not container.streams.video:
+                raise MediaError("not_a_video", f"no video stream in {container.format.name}")
+            stream = container.streams.video[0]
+            first = next(container.decode(stream), None)
+            if first is None:
+                raise MediaError("undecodable", "no frame can be decoded")
+            fps = float(stream.average_rate or stream.guessed_rate or 0)
+            duration_s = _duration_s(container, stream)
+            still = stream.codec_context.name in ("mjpeg", "png", "gif", "webp") and duration_s * fps <= 1.5
+            if still or "image2" in container.format.name or container.format.name.endswith("_pipe"):
+                raise MediaError("not_a_video", f"one picture ({stream.codec_context.name}), not a clip")
+            frames = int(stream.frames) or max(1, round(duration_s * fps))
+            width, height = first.width, first.height
+            if abs(int(getattr(first, "rotation", 0) or 0)) % 180 == 90:
+                width, height = height, width
+            return VideoFacts(
+                container=container.format.name,
+                codec=stream.codec_context.name,
+                width=width,
+                height=height,
+                duration_s=round(duration_s, 3),
+                frames=frames,
+                fps=round(fps, 3),
+                has_audio=bool(container.streams.audio),
+            )
+    except av.error.FFmpegError as error:
+        reason = "not_a_video" if isinstance(error, av.error.InvalidDataError) else "undecodable"
+        raise MediaError(reason, f"{type(error).__name__}: {error}"[:200]) from error
+
+
+def _duration_s(container: Any, stream: Any) -> float:
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return float(container.duration or 0) / 1_000_000
+
+
+def uniform_times(start_s: float, end_s: float, count: int) -> list[float]:
+    """`count` times at the middles of equal parts of [start_s, end_s]."""
+    part = (end_s - start_s) / count
+    return [round(start_s + part * (index + 0.5), 3) for index in range(count)]
+
+
+def frames_at(path: Path, times_s: Sequence[float]) -> list[Frame]:
+    """Decode the frame shown at each of `times_s` (ascending): the last one that starts at or before it.
+
+    Returns:
+        One frame per time, upright, RGB, with the time at which it really begins. Times after the end give the last
+        frame.
+
+    Raises:
+        MediaError: `not_a_video` or `undecodable`.
+        ValueError: when times are not ascending.
+    """
+    import av
+
+    if list(times_s) != sorted(times_s):
+        raise ValueError("times must be ascending")
+    found: list[Frame] = []
+    try:
+        with av.open(str(path), metadata_errors="ignore") as container:
+            if not container.streams.video:
+                raise MediaError("not_a_video", f"no video stream in {container.format.name}")
+            stream = container.streams.video[0]
+            stream.thread_type = "NONE"  # one clip must not take all cores of a shared machine
+            origin_s = float((stream.start_time or 0) * stream.time_base) if stream.time_base else 0.0
+            shown: Any = None
+            shown_s = 0.0
+            waiting = list(times_s)
+            if waiting and waiting[0] > 2.0 and stream.time_base:
+                container.seek(int((waiting[0] + origin_s) / stream.time_base), stream=stream, backward=True)
+            for frame in container.decode(stream):
+                time_s = (frame.time if frame.time is not None else shown_s) - origin_s
+                while waiting and shown is not None and time_s > waiting[0] + 1e-6:
+                    found.append(_still(shown, shown_s))
+                    waiting.pop(0)
+                if not waiting:
+                    break
+                shown, shown_s = frame, time_s
+            if shown is None:
+                raise MediaError("undecodable", "no frame can be decoded")
+            found += [_still(shown, shown_s) for _ in waiting]
+    except av.error.FFmpegError as error:
+        raise MediaError("undecodable", f"{type(error).__name__}: {error}"[:200]) from error
+    return found
+
+
+def _still(frame: Any, time_s: float) -> Frame:
+    image: Image.Image = frame.to_image()
+    turn = int(getattr(frame, "rotation", 0) or 0)
+    if turn:
+        image = image.rotate(turn, expand=True)  # PyAV gives the angle counter-clockwise, as Pillow takes it
+    return Frame(time_s=round(max(0.0, time_s), 3), image=image)
+
+
+def uniform_frames(path: Path, count: int, start_s: float = 0.0, end_s: float = math.inf) -> list[Frame]:
+    """Sample `count` frames evenly between two times of a clip.
+
+    Raises:
+        MediaError: `not_a_video`, `undecodable`, or `clip_too_short` when the clip has fewer frames than asked.
+    """
+    facts = probe_video(path)
+    last_s = min(end_s, facts.duration_s)
+    if facts.frames < count or last_s <= start_s:
+        raise MediaError("clip_too_short", f"{facts.frames} frames, {facts.duration_s} s; asked for {count}")
+    return frames_at(path, uniform_times(start_s, last_s, count))
