@@ -1,0 +1,286 @@
+"""Checkpoints: written aside, complete only with a manifest, loadable at any world size.
+
+    checkpoints/step-000100/
+        model/                              a transformers folder: what evaluation loads
+        state/rank-00000-000.safetensors    fp32 weights and AdamW moments of what learns, whole tensors
+        trainer.json                        step, what was seen, proof of the order, digests of earlier checkpoints
+        manifest.json                       written last
+
+Every rank writes its share of the tensors (so writing scales with ranks) and reads what it needs back by name. No
+random state is kept: every step seeds itself from the run's seed and its own number.
+"""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from owl3.config import Config, canonical_json, plain
+from owl3.errors import InputError, Interrupted
+from owl3.manifest import MANIFEST_NAME, Counts, Parent, read_manifest, verify_files, write_manifest
+from owl3.storage import partial_path, write_atomic
+from owl3.train.distributed import World
+from owl3.train.engine import Engine
+from owl3.train.export import Savable, write_model
+
+logger = logging.getLogger(__name__)
+
+_STATE_FILE_BYTES = 2 << 30
+
+
+class Drop(Config):
+    """A sample of the plan that could not be trained on."""
+
+    step: int
+    sample_id: str
+    reason: str
+
+
+class Saved(Config):
+    """An earlier checkpoint of this run; its folder may be gone by now."""
+
+    step: int
+    weights: str  # digest
+    proof: str
+
+
+class TrainerState(Config):
+    """Where the stage stands after `step` steps. The same, whatever the world size and however often it was resumed."""
+
+    step: int = 0
+    samples: int = 0
+    tokens: int = 0
+    trained_tokens: int = 0
+    images: int = 0
+    loss: float | None = None  # of the last step
+    proof: str = ""
+    drops: tuple[Drop, ...] = ()
+    history: tuple[Saved, ...] = ()
+    plan: str = Field(description="digest of the plan that the steps followed")
+
+
+class Checkpoints:
+    """The checkpoints folder of one stage. Methods marked collective are called by all ranks together."""
+
+    def __init__(self, folder: Path, world: World, *, plan: Parent, extras: Sequence[Savable], limit: int) -> None:
+        self.folder = folder
+        self._world = world
+        self._plan = plan
+        self._extras = extras
+        self._limit = limit
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint after `step` steps lies, or would lie."""
+        return self.folder / f"step-{step:06d}"
+
+    def save(self, engine: Engine, state: TrainerState, *, keep_in_history: bool) -> tuple[Path, TrainerState]:
+        """Write a checkpoint. Collective.
+
+        Args:
+            engine: Its weights and state are gathered tensor by tensor.
+            state: Stands after `state.step` steps.
+            keep_in_history: Whether the run's manifest will tell of it; an unscheduled one is not part of the run.
+
+        Returns:
+            The checkpoint's folder and the state with its own digest in the history.
+
+        Raises:
+            Interrupted: when a rank could not write (disk full); what was there before is untouched.
+        """
+        target = self.path(state.step)
+        aside = partial_path(target)
+        if self._world.is_main:
+            shutil.rmtree(aside, ignore_errors=True)
+            (aside / "state").mkdir(parents=True)
+        self._world.barrier()
+        errors: list[str] = []
+        weights = dict(_collect(engine.weights(), keep=self._world.is_main))
+        digest = self._attempt(errors, lambda: write_model(aside / "model", engine.model, weights, self._extras))
+        weights.clear()
+        self._write_state(aside / "state", engine.state(), errors)
+        self._raise_together(errors, aside, state.step)
+        [digest] = {entry for entry in self._world.gather(digest) if entry}
+        saved = Saved(step=state.step, weights=digest, proof=state.proof)
+        if keep_in_history:
+            state = state.model_copy(update={"history": (*state.history, saved)})
+        if self._world.is_main:
+            self._finish(aside, target, state, errors)
+        self._raise_together(errors, aside, state.step)
+        return target, state
+
+    def _attempt(self, errors: list[str], write: Callable[[], str]) -> str:
+        """Run rank 0's part; note a failure to write instead of raising, for other ranks wait in the next exchange."""
+        if not self._world.is_main:
+            return ""
+        try:
+            return write()
+        except OSError as error:
+            errors.append(str(error))
+            return "failed"
+
+    def _write_state(self, folder: Path, tensors: Iterable[tuple[str, Tensor]], errors: list[str]) -> None:
+        """Write this rank's share: every so manieth tensor, a file per 2 GB."""
+        part: dict[str, Tensor] = {}
+        part_bytes = number = 0
+
+        def flush() -> None:
+            nonlocal part_bytes, number
+            if part and not errors:
+                try:
+                    save_file(part, folder / f"rank-{self._world.rank:05d}-{number:03d}.safetensors")
+                except OSError as error:
+                    errors.append(str(error))
+            number += 1
+            part_bytes = 0
+            part.clear()
+
+        for index, (name, tensor) in enumerate(tensors):
+            if index % self._world.size == self._world.rank:
+                part[name] = tensor.contiguous()
+                part_bytes += tensor.nbytes
+                if part_bytes >= _STATE_FILE_BYTES:
+                    flush()
+        flush()
+
+    def _finish(self, aside: Path, target: Path, state: TrainerState, errors: list[str]) -> None:
+        try:
+            write_atomic(aside / "trainer.json", canonical_json(state))
+            write_manifest(
+                aside,
+                kind="checkpoint",
+                name="/".join(target.parts[-4:-2]) + f"/{target.name}",
+                counts=Counts(seen=state.samples, kept=state.samples - len(state.drops), dropped=_by_reason(state)),
+                parents=[self._plan],
+                stats={"step": state.step, "proof": state.proof},
+            )
+            _sync(aside)
+            if target.exists():  # a damaged one that resuming went back before
+                shutil.rmtree(target)
+            aside.replace(target)
+        except OSError as error:
+            errors.append(str(error))
+
+    def _raise_together(self, errors: list[str], aside: Path, step: int) -> None:
+        """End on all ranks when one of them failed."""
+        failed = [(rank, texts) for rank, texts in enumerate(self._world.gather(errors)) if texts]
+        if failed:
+            rank, texts = failed[0]
+            if self._world.is_main:
+                shutil.rmtree(aside, ignore_errors=True)
+            raise Interrupted(
+                f"{self.folder}: rank {rank} could not save step {step} ({texts[0]}); earlier checkpoints are "
+                "untouched; make room and run again"
+            )
+
+    def latest(self) -> tuple[Path, TrainerState] | None:
+        """Find the newest checkpoint whose every byte matches its manifest, going back over damaged ones. Collective.
+
+        A checkpoint without a manifest was being written when the run was killed: it is removed. A damaged one is put
+        aside as `step-N.damaged`, so that a person can look, and the one before is used.
+        """
+        found = self._newest_good() if self._world.is_main else None
+        path = self._world.gather(found)[0]
+        if path is None:
+            return None
+        return path, TrainerState.model_validate_json((path / "trainer.json").read_bytes())
+
+    def _newest_good(self) -> Path | None:
+        if not self.folder.is_dir():
+            return None
+        for rest in self.folder.glob(".step-*.partial"):
+            logger.warning("%s: was being written when the run stopped; removed", rest)
+            shutil.rmtree(rest)
+        for path in reversed(self.all()):
+            findings = _check(path)
+            if not findings:
+                return path
+            logger.warning("%s; going back to the checkpoint before", findings[0])
+            damaged = path.with_name(f"{path.name}.damaged")
+            shutil.rmtree(damaged, ignore_errors=True)
+            path.rename(damaged)
+        return None
+
+    def all(self) -> list[Path]:
+        """Every complete checkpoint, oldest first."""
+        return sorted(path for path in self.folder.glob("step-*") if path.is_dir() and path.suffix != ".damaged")
+
+    def prune(self, keep: Iterable[Path] = ()) -> None:
+        """Remove the oldest beyond the limit, except those in `keep` (the best one, one waiting for evaluation)."""
+        if not self._world.is_main:
+            return
+        kept = set(keep)
+        for path in self.all()[: -self._limit]:
+            if path not in kept:
+                aside = partial_path(path)
+                path.rename(aside)  # so that a kill while removing leaves no half checkpoint under its name
+                shutil.rmtree(aside)
+
+
+def state_reader(checkpoint: Path) -> Callable[[str], Tensor]:
+    """Read tensors of saved state by name, whichever rank has written them."""
+    files = {}
+    for file in sorted((checkpoint / "state").glob("*.safetensors")):
+        tensors = safe_open(file, framework="pt")
+        files.update(dict.fromkeys(tensors.keys(), tensors))  # noqa: SIM118: not a dict, it has no iterator
+
+    def read(name: str) -> Tensor:
+        if name not in files:
+            raise InputError(
+                f"{checkpoint}: holds no {name}; it was saved by a run that trained other parameters. "
+                "Give this run another name, or remove the checkpoint"
+            )
+        tensor: Tensor = files[name].get_tensor(name)
+        return tensor
+
+    return read
+
+
+def _collect(tensors: Iterator[tuple[str, Tensor]], *, keep: bool) -> Iterator[tuple[str, Tensor]]:
+    """Take part in gathering every tensor, and keep them on the rank that writes."""
+    for name, tensor in tensors:
+        if keep:
+            yield name, tensor
+
+
+def _check(path: Path) -> list[str]:
+    if not (path / MANIFEST_NAME).is_file():
+        return [f"{path}: has no manifest"]
+    try:
+        return verify_files(path, read_manifest(path))
+    except InputError as error:
+        return [str(error)]
+
+
+def _by_reason(state: TrainerState) -> dict[str, int]:
+    reasons = sorted({drop.reason for drop in state.drops})
+    return {reason: sum(drop.reason == reason for drop in state.drops) for reason in reasons}
+
+
+def _sync(folder: Path) -> None:
+    """Bring every file below `folder` to disk before its name says it is complete."""
+    for path in [*folder.rglob("*"), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def describe(state: TrainerState) -> dict[str, Any]:
+    """The state as plain values, for a manifest's statistics: everything but the list of drops."""
+    data = plain(state)
+    assert isinstance(data, dict)
+    return {key: value for key, value in data.items() if key != "drops"} | {"dropped": _by_reason(state)}
+
+
+def dump(state: TrainerState) -> str:
+    """The state as indented JSON, for people."""
+    return json.dumps(describe(state), indent=1, sort_keys=True)

@@ -1,0 +1,195 @@
+"""DeepSpeed behind the engine seam: the only file that imports it.
+
+What is used of it: ZeRO's partitioning of optimizer state (1), gradients (2) and weights (3), its mixed precision and
+its gradient reduction. What is not: its scheduler, its data loader, its checkpoints. Those tie a run to a world size,
+and under ZeRO-1 its fp32 consolidation leaves frozen weights out; ours holds whole tensors under their names.
+"""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from owl3.errors import ConfigError
+from owl3.tools import tools_dir
+from owl3.train.distributed import World
+from owl3.train.engine import STATE_KEYS, StepResult, saved_tensors, state_key, to_device
+from owl3.train.optim import ParameterGroup, adamw_arguments
+from owl3.train.stages import StageConfig
+
+logger = logging.getLogger(__name__)
+
+_INFRA_KEYS = frozenset({"zero_optimization", "communication_data_type", "aio", "comms_logger", "flops_profiler"})
+_RECIPE_KEYS = {
+    "train_batch_size": "data.global_batch_size",
+    "train_micro_batch_size_per_gpu": "micro_batch_rows",
+    "gradient_accumulation_steps": "data.global_batch_size",
+    "gradient_clipping": "optimizer.clip_norm",
+    "optimizer": "optimizer",
+    "scheduler": "learning_rate",
+    "bf16": "precision",
+    "fp16": "precision",
+    "tensor_parallel": "tensor_parallel",
+}
+
+
+def read_options(path: Path | None) -> dict[str, Any]:
+    """Read an `infra/deepspeed/*.json`: memory and communication only.
+
+    Raises:
+        ConfigError: for a key that the recipe owns (naming it), or that is neither's.
+    """
+    if path is None:
+        return {}
+    try:
+        options = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{path}: not readable as JSON: {error}") from error
+    for key in options:
+        if key in _RECIPE_KEYS:
+            raise ConfigError(f"{path}: {key} belongs to the recipe ({_RECIPE_KEYS[key]}); remove it here")
+        if key not in _INFRA_KEYS:
+            raise ConfigError(f"{path}: unknown key {key!r}; known are {', '.join(sorted(_INFRA_KEYS))}")
+    if "stage" in options.get("zero_optimization", {}):
+        raise ConfigError(f"{path}: zero_optimization.stage belongs to the recipe (zero_stage); remove it here")
+    return dict(options)
+
+
+def prepare_compilation() -> None:
+    """Let DeepSpeed find the op that it compiles at its first start (45 s) where set-up has put it, and ninja."""
+    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(tools_dir() / "torch-extensions"))
+    scripts = str(Path(sys.prefix) / "bin")  # an environment that is called by path, not activated, is not on PATH
+    if scripts not in os.environ.get("PATH", "").split(os.pathsep):
+        os.environ["PATH"] = os.pathsep.join([scripts, os.environ.get("PATH", "")])
+
+
+class DeepSpeedEngine:
+    """See `owl3.train.engine.Engine`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        groups: Sequence[ParameterGroup],
+        stage: StageConfig,
+        world: World,
+        options: Mapping[str, Any],
+    ) -> None:
+        deepspeed = _import_deepspeed(world.device)
+        self._groups = groups
+        self._stage = stage
+        self._world = world
+        # Casting the module to bf16 would round rotary frequencies, and with them every angle: they stay as they are.
+        exact_buffers = {n: b.clone() for n, b in model.named_buffers() if b.is_floating_point()}
+        optimizer = torch.optim.AdamW(adamw_arguments(groups, stage.optimizer), fused=world.device.type == "cuda")
+        with redirect_stdout(sys.stderr):  # stdout is for results; DeepSpeed tells there what it compiled
+            self._engine, self._zero, _, _ = deepspeed.initialize(
+                model=model, optimizer=optimizer, config=_config(stage, options), dist_init_required=False
+            )
+        self.model = self._engine.module
+        for name, buffer in exact_buffers.items():
+            parent, _, leaf = name.rpartition(".")
+            self.model.get_submodule(parent)._buffers[leaf] = buffer.to(world.device)
+        self._dtype = torch.bfloat16 if stage.precision == "bf16" else torch.float32
+        self._prepare_state()
+
+    def forward(self, inputs: Mapping[str, Tensor], trained_tokens: int, *, last: bool) -> Tensor:
+        """See `Engine`."""
+        self._engine.set_gradient_accumulation_boundary(last)
+        batch = to_device(inputs, self._world.device, self._dtype)
+        loss: Tensor = self._engine(**batch, num_items_in_batch=trained_tokens).loss
+        return loss
+
+    def backward(self, loss: Tensor) -> None:
+        """See `Engine`."""
+        # DeepSpeed averages gradients over data-parallel ranks; shares of the step's loss have to be summed.
+        self._engine.backward(loss * self._world.data_size, scale_wrt_gas=False)
+
+    def step(self, rates: Sequence[float]) -> StepResult:
+        """See `Engine`."""
+        for group, rate in zip(self._zero.param_groups, rates, strict=True):
+            group["lr"] = rate
+        self._engine.step()
+        return StepResult(float(self._engine.get_global_grad_norm()), bool(self._engine.was_step_applied()))
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """See `Engine`."""
+        import deepspeed
+
+        for name, tensor in saved_tensors(self.model).items():
+            with deepspeed.zero.GatheredParameters([tensor] if isinstance(tensor, nn.Parameter) else []):
+                yield name, tensor.detach().cpu().clone()
+
+    def state(self) -> Iterator[tuple[str, Tensor]]:
+        """See `Engine`."""
+        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+        for name, parameter in self._named():
+            yield state_key(name, "master"), safe_get_full_fp32_param(parameter).cpu()
+            for key in STATE_KEYS[1:]:
+                yield state_key(name, key), safe_get_full_optimizer_state(parameter, key).cpu()
+
+    @torch.no_grad()
+    def load_state(self, read: Callable[[str], Tensor], steps_taken: int) -> None:
+        """See `Engine`."""
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+
+        for name, parameter in self._named():
+            safe_set_full_fp32_param(parameter, read(state_key(name, "master")).to(self._world.device))
+            for key in STATE_KEYS[1:]:
+                safe_set_full_optimizer_state(parameter, read(state_key(name, key)).to(self._world.device), key)
+        for state in self._zero.optimizer.state.values():
+            state["step"].fill_(float(steps_taken))
+
+    def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for group in self._groups:
+            yield from zip(group.names, group.parameters, strict=True)
+
+    def _prepare_state(self) -> None:
+        """Give every partition its AdamW moments now, so that state can be saved and loaded before the first step.
+
+        DeepSpeed 0.19 links parameters to their moments after the first group has stepped, when the other groups have
+        none yet: with two or more groups their moments could never be read. Linking after this repairs that too.
+        """
+        is_zero3 = self._stage.zero_stage == 3
+        flats = self._zero.fp32_partitioned_groups_flat if is_zero3 else self._zero.single_partition_of_fp32_groups
+        for flat in flats:
+            self._zero.optimizer.state[flat] = {
+                "step": torch.zeros((), dtype=torch.float32, device=flat.device if flat.is_cuda else None),
+                "exp_avg": torch.zeros_like(flat),
+                "exp_avg_sq": torch.zeros_like(flat),
+            }
+        if not is_zero3:
+            self._zero._lazy_init_hp_params_optimizer_state()
+
+
+def _import_deepspeed(device: torch.device) -> Any:
+    """Import it quietly: it takes a second, probes compilers, and would guess the accelerator with a warning."""
+    prepare_compilation()
+    os.environ.setdefault("DS_ACCELERATOR", device.type)
+    with redirect_stdout(sys.stderr):
+        import deepspeed
+    deepspeed.utils.logger.setLevel(logging.ERROR)
+    return deepspeed
+
+
+def _config(stage: StageConfig, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Join what the recipe says with what the machine wants."""
+    return {
+        **options,
+        # The loop owns accumulation: a step's number of micro-batches follows from its rows, and may differ per step.
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": stage.optimizer.clip_norm,
+        "zero_optimization": {**options.get("zero_optimization", {}), "stage": stage.zero_stage},
+        "zero_allow_untested_optimizer": True,
+        # check_grad_overflow: without it DeepSpeed steps on non-finite bf16 gradients.
+        "bf16": {"enabled": stage.precision == "bf16", "check_grad_overflow": True},
+        "steps_per_print": None,
+    }

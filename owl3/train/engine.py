@@ -1,0 +1,172 @@
+"""The seam between the training loop and whatever moves gradients: DeepSpeed in earnest, plain torch in tests.
+
+An engine is handed a model whose trainable parameters are marked. Its `forward` takes one micro-batch and returns this
+rank's share of the step's loss, so that shares add up to the same loss however a step is split into ranks and
+micro-batches. Everything it saves or loads are whole tensors under the parameters' names: a checkpoint knows nothing
+of world size, ZeRO stage or engine.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from owl3.train.distributed import World
+from owl3.train.optim import ParameterGroup, adamw_arguments
+from owl3.train.stages import StageConfig
+
+STATE_KEYS = ("master", "exp_avg", "exp_avg_sq")
+"""What is kept per trained parameter, all in fp32: the weight itself and AdamW's two moments."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What became of an optimizer step."""
+
+    grad_norm: float  # over all ranks, before clipping
+    applied: bool  # False when the norm was not finite: no rank changed a weight
+
+
+class Engine(Protocol):
+    """Forward, backward and step of one stage."""
+
+    model: nn.Module
+
+    def forward(self, inputs: Mapping[str, Tensor], trained_tokens: int, *, last: bool) -> Tensor:
+        """Return the sum of this micro-batch's token losses over the *step's* number of trained tokens.
+
+        Args:
+            inputs: Keyword arguments of the model, labels among them.
+            trained_tokens: Of the whole step: all ranks, all micro-batches.
+            last: Whether this is the rank's last micro-batch of the step; gradients are reduced after it.
+        """
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate gradients of the loss that `forward` returned last."""
+
+    def step(self, rates: Sequence[float]) -> StepResult:
+        """Clip, update and clear gradients, with one learning rate per parameter group."""
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the whole model, frozen parts too, tensor by tensor on the CPU. Collective: all ranks must iterate."""
+
+    def state(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield `NAME:KEY` and the whole fp32 tensor, on the CPU, for trained parameters. Collective."""
+
+    def load_state(self, read: Callable[[str], Tensor], steps_taken: int) -> None:
+        """Continue from saved state: the inverse of `state`, at any world size. The model holds its weights already."""
+
+
+def state_key(name: str, key: str) -> str:
+    """The name of a tensor of optimizer state in a checkpoint."""
+    return f"{name}:{key}"
+
+
+def saved_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Return what a model file holds: parameters and persistent buffers, tied ones under their first name only."""
+    first_names = {name for name, _ in model.named_parameters()}
+    tied = {name for name, _ in model.named_parameters(remove_duplicate=False)} - first_names
+    return {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name not in tied}
+
+
+def to_device(inputs: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """Move a micro-batch; pixels also get the model's dtype."""
+    return {
+        key: value.to(device, dtype if value.is_floating_point() else value.dtype, non_blocking=True)
+        for key, value in inputs.items()
+    }
+
+
+class TorchEngine:
+    """AdamW on whole fp32 tensors; gradients are summed over ranks in one go. No dependency, no compilation."""
+
+    def __init__(self, model: nn.Module, groups: Sequence[ParameterGroup], stage: StageConfig, world: World) -> None:
+        self.model = model.to(world.device, torch.float32)
+        self._groups = groups
+        self._stage = stage
+        self._world = world
+        self._optimizer = torch.optim.AdamW(adamw_arguments(groups, stage.optimizer))
+        self._last = False
+
+    def forward(self, inputs: Mapping[str, Tensor], trained_tokens: int, *, last: bool) -> Tensor:
+        """See `Engine`."""
+        self._last = last
+        batch = to_device(inputs, self._world.device, torch.float32)
+        device_type = self._world.device.type
+        with torch.autocast(device_type, torch.bfloat16, enabled=self._stage.precision == "bf16"):
+            loss: Tensor = self.model(**batch, num_items_in_batch=trained_tokens).loss
+        return loss
+
+    def backward(self, loss: Tensor) -> None:
+        """See `Engine`."""
+        loss.backward()
+        if self._last and self._world.size > 1:
+            for parameter in self._parameters():
+                assert parameter.grad is not None, "every trainable parameter takes part in every forward pass"
+                dist.all_reduce(parameter.grad)
+
+    @torch.no_grad()
+    def step(self, rates: Sequence[float]) -> StepResult:
+        """See `Engine`."""
+        gradients = [p.grad for p in self._parameters() if p.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
+        applied = bool(torch.isfinite(norm))
+        if applied:
+            clip_norm = self._stage.optimizer.clip_norm
+            if clip_norm:
+                scale = clip_norm / torch.clamp(norm + 1e-6, min=clip_norm)  # as DeepSpeed does it
+                torch._foreach_mul_(gradients, scale)
+            for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+            self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return StepResult(float(norm), applied)
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """See `Engine`."""
+        dtype = torch.bfloat16 if self._stage.precision == "bf16" else torch.float32
+        for name, tensor in saved_tensors(self.model).items():
+            yield name, tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None)
+
+    def state(self) -> Iterator[tuple[str, Tensor]]:
+        """See `Engine`."""
+        for name, parameter in self._named():
+            moments = self._optimizer.state.get(parameter, {})
+            yield state_key(name, "master"), parameter.detach().cpu()
+            for key in STATE_KEYS[1:]:
+                yield state_key(name, key), moments.get(key, torch.zeros_like(parameter)).cpu()
+
+    @torch.no_grad()
+    def load_state(self, read: Callable[[str], Tensor], steps_taken: int) -> None:
+        """See `Engine`."""
+        for name, parameter in self._named():
+            parameter.copy_(read(state_key(name, "master")))
+            self._optimizer.state[parameter] = {
+                "step": torch.tensor(float(steps_taken)),
+                **{key: read(state_key(name, key)).to(parameter.device, copy=True) for key in STATE_KEYS[1:]},
+            }
+
+    def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for group in self._groups:
+            yield from zip(group.names, group.parameters, strict=True)
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [parameter for _, parameter in self._named()]
+
+
+def make_engine(
+    model: nn.Module,
+    groups: Sequence[ParameterGroup],
+    stage: StageConfig,
+    world: World,
+    deepspeed_options: Mapping[str, Any],
+) -> Engine:
+    """Build the engine that the stage names. DeepSpeed is imported only when it is asked for."""
+    if stage.engine == "torch":
+        return TorchEngine(model, groups, stage, world)
+    from owl3.train.deepspeed_engine import DeepSpeedEngine
+
+    return DeepSpeedEngine(model, groups, stage, world, deepspeed_options)

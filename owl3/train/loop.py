@@ -1,0 +1,293 @@
+"""The training loop: batch → loss → backward → step → log → save. One story, read top to bottom.
+
+All ranks run it in lockstep. What they must agree on (is the loss finite? is a stop wanted?) travels in one small
+exchange per step, before the optimizer changes a weight.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from owl3.errors import CheckFailed, Interrupted
+from owl3.storage import write_atomic
+from owl3.train.checkpoint import Checkpoints, Drop, TrainerState
+from owl3.train.distributed import World
+from owl3.train.engine import Engine
+from owl3.train.metrics import SpikeDetector
+from owl3.train.optim import ParameterGroup, rate_at
+from owl3.train.stages import StageConfig
+
+Row = tuple[int, tuple[str, ...]]
+"""Number of a packed row within its step, and the ids of its samples in order."""
+
+Fingerprint = tuple[int, int]
+"""Sum, modulo 2^64, over samples of two scrambled words of (id, slot in the step); see `owl3.planfile.fingerprints`."""
+
+
+class Order(Protocol):
+    """What the plan says a step holds: the other side of the proof."""
+
+    def fingerprint(self, step: int) -> Fingerprint:
+        """The step's fingerprint, over all ranks."""
+
+    def prefix_digest(self, step: int) -> str:
+        """Digest over the fingerprints of the first `step` steps."""
+
+
+class MicroBatch(Protocol):
+    """Some packed rows, ready for the model. A rank that has no row left in a step gets one of weight 0."""
+
+    inputs: Mapping[str, Tensor]
+    rows: Sequence[Row]
+    tokens: int  # real ones: padding is not counted
+    images: int
+
+
+class Step(Protocol):
+    """One rank's share of a step."""
+
+    index: int
+    samples: int  # of all ranks
+    trained_tokens: int  # of all ranks, from the plan
+    micro_batches: Sequence[MicroBatch]
+    drops: Sequence[tuple[str, str]]  # (sample id, reason), this rank's
+    fingerprint: Fingerprint  # of the ids that this rank read from the samples themselves, dropped ones too
+
+
+@dataclass
+class StageRun:
+    """Everything a stage needs once it stands: made by `owl3.train.run`, or by a test."""
+
+    stage: StageConfig
+    total_steps: int
+    seed: int
+    engine: Engine
+    groups: Sequence[ParameterGroup]
+    world: World
+    checkpoints: Checkpoints
+    steps_from: Callable[[int], Iterator[Step]]
+    order: Order
+    folder: Path
+    log: Callable[[Mapping[str, Any]], None] = lambda record: None
+    on_checkpoint: Callable[[Path, int], None] = lambda path, step: None
+    kept_checkpoints: Callable[[], Sequence[Path]] = tuple
+    validate: Callable[[int], Mapping[str, float]] | None = None
+    stop_wanted: Callable[[], bool] = lambda: False
+    watch: Callable[[str, int, Sequence[Row]], None] = lambda phase, step, rows: None
+    spikes: SpikeDetector | None = None
+    flops_per_token: float | None = None
+
+
+def train(run: StageRun, state: TrainerState) -> TrainerState:
+    """Take the remaining steps of the stage.
+
+    Args:
+        run: See `StageRun`.
+        state: Where to go on; its step number is all that the data order needs.
+
+    Raises:
+        CheckFailed: a loss or gradient is not finite; no rank has taken the step, and its samples are named.
+        Interrupted: a stop was asked for, and a checkpoint saved; or a checkpoint could not be written.
+    """
+    engine, world, stage = run.engine, run.world, run.stage
+    steps = run.steps_from(state.step)
+    while state.step < run.total_steps:
+        began = time.perf_counter()
+        run.watch("load", state.step, ())
+        step = next(steps)
+        assert step.index == state.step, f"the loader gave step {step.index} when {state.step} was due"
+        waited_s = time.perf_counter() - began
+        rows = [row for batch in step.micro_batches for row in batch.rows]
+        run.watch("compute", step.index, rows)
+
+        _seed(run.seed, step.index, world.data_rank)
+        losses = []
+        for number, batch in enumerate(step.micro_batches, start=1):
+            loss = engine.forward(batch.inputs, step.trained_tokens, last=number == len(step.micro_batches))
+            engine.backward(loss)
+            losses.append(loss.detach())
+
+        run.watch("exchange", step.index, rows)
+        total = _exchange(run, step, losses)
+        if total.fingerprint != run.order.fingerprint(step.index):
+            raise CheckFailed(f"{run.folder}: step {step.index} held other samples than the plan says; plan again")
+        if not math.isfinite(total.loss):
+            raise _not_finite(run, step, losses, f"loss is {total.loss}")
+        rates = [rate_at(step.index, run.total_steps, stage, group.rate) for group in run.groups]
+        result = engine.step(rates)
+        if not result.applied:
+            raise _not_finite(run, step, losses, f"gradient norm is {result.grad_norm}")
+
+        state = _after(run, state, step, total)
+        seconds = time.perf_counter() - began
+        if state.step % stage.log_steps == 0 or state.step == run.total_steps:
+            timing = {"seconds": seconds, "waited_s": waited_s}
+            run.log(_record(run, state, step, total, grad_norm=result.grad_norm, rates=rates, **timing))
+        _note_spike(run, step, losses, total.loss, result.grad_norm)
+        if run.validate and stage.validation and state.step % stage.validation.eval_steps == 0:
+            run.log({"step": state.step, **run.validate(state.step)})
+
+        is_due = state.step % stage.save_steps == 0 or state.step == run.total_steps
+        if is_due or total.stop_wanted:
+            run.watch("save", step.index, rows)
+            path, state = run.checkpoints.save(engine, state, keep_in_history=is_due)
+            if is_due:
+                run.on_checkpoint(path, state.step)
+            run.checkpoints.prune(keep=run.kept_checkpoints())
+        if total.stop_wanted and state.step < run.total_steps:
+            raise Interrupted(f"{run.folder}: stopped after step {state.step}, saved; run again to resume")
+    return state
+
+
+@dataclass(frozen=True)
+class _Total:
+    """One step, added up over ranks. The same on every rank."""
+
+    loss: float
+    tokens: int
+    images: int
+    drops: tuple[Drop, ...]
+    fingerprint: Fingerprint
+    stop_wanted: bool
+
+
+def _exchange(run: StageRun, step: Step, losses: Sequence[Tensor]) -> _Total:
+    """Tell all ranks what this one did, and learn what the others did.
+
+    Tensor-parallel peers did the same rows, so only the first of them speaks.
+    """
+    speaks = run.world.rank % run.world.tensor_parallel == 0
+    mine = {
+        "loss": math.fsum(float(loss) for loss in losses),
+        "tokens": sum(batch.tokens for batch in step.micro_batches),
+        "images": sum(batch.images for batch in step.micro_batches),
+        "drops": [Drop(step=step.index, sample_id=sample_id, reason=reason) for sample_id, reason in step.drops],
+        "fingerprint": step.fingerprint,
+        "index": step.index,
+        "speaks": speaks,
+        "stop": run.stop_wanted(),
+    }
+    everyone: list[dict[str, Any]] = run.world.gather(mine)
+    assert {entry["index"] for entry in everyone} == {step.index}, "ranks are at different steps"
+    speakers = [entry for entry in everyone if entry["speaks"]]
+    return _Total(
+        loss=math.fsum(entry["loss"] for entry in speakers),
+        tokens=sum(entry["tokens"] for entry in speakers),
+        images=sum(entry["images"] for entry in speakers),
+        drops=tuple(sorted((d for entry in speakers for d in entry["drops"]), key=lambda d: d.sample_id)),
+        fingerprint=(
+            sum(entry["fingerprint"][0] for entry in speakers) % (1 << 64),
+            sum(entry["fingerprint"][1] for entry in speakers) % (1 << 64),
+        ),
+        stop_wanted=any(entry["stop"] for entry in everyone),
+    )
+
+
+def _after(run: StageRun, state: TrainerState, step: Step, total: _Total) -> TrainerState:
+    return state.model_copy(
+        update={
+            "step": step.index + 1,
+            "samples": state.samples + step.samples,
+            "tokens": state.tokens + total.tokens,
+            "trained_tokens": state.trained_tokens + step.trained_tokens,
+            "images": state.images + total.images,
+            "loss": total.loss,
+            "proof": run.order.prefix_digest(step.index + 1),
+            "drops": (*state.drops, *total.drops),
+        }
+    )
+
+
+def _record(
+    run: StageRun,
+    state: TrainerState,
+    step: Step,
+    total: _Total,
+    *,
+    grad_norm: float,
+    rates: Sequence[float],
+    seconds: float,
+    waited_s: float,
+) -> dict[str, Any]:
+    return {
+        "step": state.step,
+        "loss": total.loss,
+        "grad_norm": grad_norm,
+        "learning_rate": {group.group: rate for group, rate in zip(run.groups, rates, strict=True)},
+        "samples": step.samples,
+        "tokens": total.tokens,
+        "trained_tokens": step.trained_tokens,
+        "images": total.images,
+        "dropped": len(total.drops),
+        "seconds": seconds,
+        "data_wait": waited_s / seconds,
+        "tokens_per_s": total.tokens / seconds,
+        "images_per_s": total.images / seconds,
+        "memory_bytes": _memory_bytes(run.world.device),
+    }
+
+
+def _memory_bytes(device: torch.device) -> int:
+    """Peak of this process: device memory on a GPU, resident memory on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _seed(seed: int, step: int, data_rank: int) -> None:
+    """Make every random choice of a step a function of its number, so that no random state needs saving."""
+    digest = hashlib.sha256(f"{seed} {step} {data_rank}".encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:7]))
+
+
+def _describe_step(run: StageRun, step: Step, losses: Sequence[Tensor]) -> list[dict[str, Any]]:
+    """What every rank had in the step, with the loss of each micro-batch. All ranks call it."""
+    mine = {
+        "rank": run.world.rank,
+        "micro_batches": [
+            {"loss": repr(float(loss)), "rows": [{"row": n, "samples": list(ids)} for n, ids in batch.rows]}
+            for batch, loss in zip(step.micro_batches, losses, strict=True)
+        ],
+    }
+    return run.world.gather(mine)
+
+
+def _write_incident(run: StageRun, kind: str, step: Step, losses: Sequence[Tensor], why: str) -> Path:
+    path = run.folder / "incidents" / f"{kind}-{step.index:06d}.json"
+    ranks = _describe_step(run, step, losses)
+    if run.world.is_main:
+        content = {"kind": kind, "step": step.index, "why": why, "ranks": ranks}
+        write_atomic(path, json.dumps(content, indent=1).encode())
+    return path
+
+
+def _not_finite(run: StageRun, step: Step, losses: Sequence[Tensor], why: str) -> CheckFailed:
+    """Write down which samples the step held, and say so. All ranks call it, and no rank has taken the step."""
+    path = _write_incident(run, "nonfinite", step, losses, why)
+    bad = [n for n, loss in enumerate(losses) if not math.isfinite(float(loss))]
+    suspects = [sid for n in bad or range(len(losses)) for _, ids in step.micro_batches[n].rows for sid in ids]
+    everyone = sorted({sample_id for ids in run.world.gather(suspects if bad else []) for sample_id in ids})
+    named = everyone or suspects
+    shown = ", ".join(named[:8]) + (f" and {len(named) - 8} more" if len(named) > 8 else "")
+    return CheckFailed(
+        f"{run.folder}: step {step.index}: {why}; no rank took the step. Samples: {shown} (all ranks': {path}). "
+        "Look at them with owl3 trace, take them out with owl3 train --quarantine ID, or resume to try again"
+    )
+
+
+def _note_spike(run: StageRun, step: Step, losses: Sequence[Tensor], loss: float, grad_norm: float) -> None:
+    """Log a loss that stands out, with its samples. Every rank sees the same loss, so all of them come here or none."""
+    z_score = run.spikes.z_score(loss) if run.spikes else None
+    if z_score is not None:
+        why = f"loss {loss:.4f} is {z_score:.1f} standard deviations above its window (gradient norm {grad_norm:.3f})"
+        _write_incident(run, "spike", step, losses, why)

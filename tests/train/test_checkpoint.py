@@ -1,0 +1,84 @@
+"""Checkpoints: whole or absent, checked before use, readable by any engine."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from owl3.errors import InputError, Interrupted
+from owl3.train import checkpoint as checkpoint_module
+from owl3.train.checkpoint import state_reader
+from owl3.train.loop import train
+from train.toy import alone, toy_engine, toy_run, toy_stage
+
+
+def trained(folder: Path) -> Path:
+    """A toy run of six steps with checkpoints after 2, 4 and 6."""
+    run, state = toy_run(folder)
+    train(run, state)
+    return folder / "checkpoints"
+
+
+@pytest.mark.parametrize("file", ["model/model.safetensors", "state/rank-00000-000.safetensors", "trainer.json"])
+def test_one_changed_byte_sends_resuming_back_to_the_checkpoint_before(
+    tmp_path: Path, file: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints = trained(tmp_path)
+    path = checkpoints / "step-000006" / file
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    _, state = toy_run(tmp_path)
+    assert state.step == 4
+    assert "content differs from its manifest; going back" in caplog.text
+    assert (checkpoints / "step-000006.damaged").is_dir()
+
+
+def test_a_checkpoint_without_manifest_is_not_one(tmp_path: Path) -> None:
+    checkpoints = trained(tmp_path)
+    (checkpoints / "step-000006" / "manifest.json").unlink()
+    assert toy_run(tmp_path)[1].step == 4
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoints = trained(tmp_path)
+    (checkpoints / ".step-000008.partial" / "state").mkdir(parents=True)
+    assert toy_run(tmp_path)[1].step == 6
+    assert not (checkpoints / ".step-000008.partial").exists()
+    assert "was being written when the run stopped" in caplog.text
+
+
+@pytest.mark.parametrize("part", ["save_file", "write_model"])
+def test_no_space_left_keeps_the_checkpoint_before_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    run, state = toy_run(tmp_path, total_steps=2)
+    state = train(run, state)
+
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint_module, part, full)
+    run.total_steps = 4
+    with pytest.raises(Interrupted, match=r"rank 0 could not save step 4 .*No space left.*earlier checkpoints are"):
+        train(run, state)
+    assert toy_run(tmp_path)[1].step == 2
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000002"]
+
+
+def test_state_of_other_parameters_is_refused_by_name(tmp_path: Path) -> None:
+    checkpoints = trained(tmp_path)
+    engine, _ = toy_engine(toy_stage(trainable=["projector", "language_model", "vision"]), alone())
+    with pytest.raises(InputError, match="holds no vision_model.weight:master"):
+        engine.load_state(state_reader(checkpoints / "step-000006"), 6)
+
+
+def test_a_checkpoint_holds_every_tensor_frozen_ones_too(tmp_path: Path) -> None:
+    run, state = toy_run(tmp_path)
+    train(run, state)
+    from safetensors.torch import load_file
+
+    stored = load_file(tmp_path / "checkpoints" / "step-000006" / "model" / "model.safetensors")
+    live = run.engine.model.state_dict()
+    assert stored.keys() == live.keys()
+    assert all(torch.equal(stored[name], live[name]) for name in live)
