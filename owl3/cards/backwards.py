@@ -1,0 +1,103 @@
+"""From a checkpoint back to its sources: what did these weights learn from?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from owl3.cards import runs
+from owl3.cards.trace import MAX_ROWS, PlanHit, Subject, Trace, list_artifacts, records
+from owl3.manifest import MANIFEST_NAME
+from owl3.planfile import Plan, kept_rows
+
+
+def trace_checkpoint(
+    workspace: Path, subject: Subject, db: duckdb.DuckDBPyConnection, views: set[str], datacards_dir: Path | None
+) -> Trace:
+    """Collect every sample that a checkpoint's stage, and the stages before it, had seen.
+
+    Raises:
+        InputError: there is no such checkpoint.
+    """
+    run, step = runs.find_checkpoint(workspace, subject.text)
+    found = Trace(subject)
+    db.execute("create or replace temp table hits (sample_id varchar primary key, is_built boolean)")
+    current: runs.Run | None = run
+    inherited = ""
+    while current is not None:
+        steps = step if current is run else current.steps
+        hit = _seen(workspace, current, steps, db)
+        if hit is not None:
+            found.plans.append(hit)
+        checkpoint = runs.Checkpoint(current.name, steps, "", False)
+        found.checkpoints.append(runs.Tainted(checkpoint, 0, steps - 1, steps, inherited))
+        inherited = current.name
+        current = runs.read_run(workspace, workspace / "runs" / current.parent) if current.parent else None
+    _add_ancestors(db, views)
+    _fill(db, views, found)
+    found.evaluations = runs.evaluations(workspace, found.checkpoints[:1])
+    found.cards = runs.cards_about(datacards_dir, [(a["kind"], a["name"]) for a in found.artifacts])
+    return found
+
+
+def _seen(workspace: Path, run: runs.Run, steps: int, db: duckdb.DuckDBPyConnection) -> PlanHit | None:
+    folder = workspace / "plans" / run.name
+    if not (folder / MANIFEST_NAME).is_file():
+        return None
+    plan = Plan.open(folder)
+    positions = plan.seen_before(steps)
+    ids = ids_at(workspace, plan, positions)
+    db.register("seen", pa.table({"sample_id": ids}))
+    db.execute("insert or ignore into hits select distinct sample_id, true from seen")
+    db.unregister("seen")
+    name = "/".join(plan.folder.parts[-2:])
+    return PlanHit(
+        name, plan.digest, plan.num_steps, steps * plan.global_batch_size, list(range(steps)), ids[:MAX_ROWS]
+    )
+
+
+def ids_at(workspace: Path, plan: Plan, positions: np.ndarray) -> list[str]:
+    """Sample ids at rising positions of a plan, shard by shard."""
+    ids: list[str] = []
+    for dataset in plan.header.datasets:
+        firsts = [shard.first for shard in dataset.shards] + [dataset.num_samples]
+        for shard, end in zip(dataset.shards, firsts[1:], strict=True):
+            low, high = dataset.offset + shard.first, dataset.offset + end
+            local = positions[(positions >= low) & (positions < high)] - low
+            if len(local):
+                column = kept_rows(workspace / "samples" / dataset.name / f"{shard.name}.parquet", ["sample_id"])
+                ids += column["sample_id"].take(pa.array(local)).to_pylist()
+    return ids
+
+
+def _add_ancestors(db: duckdb.DuckDBPyConnection, views: set[str]) -> None:
+    """Add the parents of what was seen, to the rows of URLs."""
+    if "sample_rows" not in views:
+        return
+    while True:
+        before = db.execute("select count(*) from hits").fetchone()
+        db.execute(
+            "insert or ignore into hits select distinct parent, exists (from sample_rows s where s.sample_id = parent) "
+            "from (select unnest(parents) as parent from sample_rows semi join hits using (sample_id))"
+        )
+        if db.execute("select count(*) from hits").fetchone() == before:
+            return
+
+
+def _fill(db: duckdb.DuckDBPyConnection, views: set[str], found: Trace) -> None:
+    if "sample_rows" in views:
+        kept = "from sample_rows semi join hits using (sample_id) where decision = 'kept'"
+        found.built_total = records(db, f"select count(*) as n {kept}")[0]["n"]
+        found.artifacts += list_artifacts(db, "samples", kept)
+    if "shard_rows" in views:
+        rows = "from shard_rows semi join hits using (sample_id) where decision = 'kept'"
+        found.urls_total = found.urls_kept = records(db, f"select count(*) as n {rows}")[0]["n"]
+        found.urls = records(
+            db,
+            f"select domain, licence, source, artifact, count(*) as amount {rows} "
+            f"group by all order by amount desc, domain, licence, source, artifact limit {MAX_ROWS}",
+        )
+        found.artifacts += list_artifacts(db, "shards", rows)

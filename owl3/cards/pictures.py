@@ -1,0 +1,55 @@
+"""Small pictures for cards and reports: decoded within bounds, re-encoded without metadata, inline.
+
+A thumbnail is a new JPEG made from pixels alone, so that no EXIF, GPS position, comment or trailing bytes of a
+downloaded file reach a page.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from owl3.media import encode_jpeg, open_header, thumbnail
+
+DATA_URI_PREFIX = "data:image/jpeg;base64,"
+
+
+def small_picture(data: bytes, side_px: int, *, blurred: bool = False) -> bytes:
+    """Shrink a picture to fit a square of `side_px`, as JPEG without metadata.
+
+    Raises:
+        MediaError: when `data` is no picture, or has more pixels than `owl3.media` allows.
+    """
+    jpeg = thumbnail(data, side_px)
+    if not blurred:
+        return jpeg
+    with Image.open(io.BytesIO(jpeg)) as image:
+        return encode_jpeg(image.convert("RGB").filter(ImageFilter.GaussianBlur(side_px / 12)), quality=80)
+
+
+def size_and_format(data: bytes) -> tuple[int, int, str]:
+    """Width and height in pixels and the lower-case format ("jpeg"), read from the bytes, not from a table."""
+    image = open_header(data)
+    return image.width, image.height, (image.format or "").lower()
+
+
+def data_uri(jpeg: bytes) -> str:
+    """A JPEG as the `src` of an `<img>`, so that a page needs no second file."""
+    return DATA_URI_PREFIX + base64.b64encode(jpeg).decode("ascii")
+
+
+def from_data_uri(uri: str) -> bytes:
+    """The inverse of `data_uri`."""
+    return base64.b64decode(uri.removeprefix(DATA_URI_PREFIX), validate=True)
+
+
+def pixel_distance(first: bytes, second: bytes) -> float:
+    """Mean absolute difference of two pictures, 0 (equal) to 255; 255 when their shapes differ.
+
+    JPEG decoders differ by a level or two, so pictures made on two machines are compared by pixels and not by bytes.
+    """
+    left, right = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), np.float32) for data in (first, second))
+    return 255.0 if left.shape != right.shape else float(np.abs(left - right).mean())

@@ -1,0 +1,157 @@
+"""`owl3 retract`: take it out.
+
+First what would be hit, in full: shards, built samples (also those where one of eight pictures is hit), plans and
+checkpoints with the first tainted step, evaluations, cards. Then tombstones, which curation, building and loading
+honour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock
+
+from owl3.cards import runs, trace
+from owl3.errors import InputError
+from owl3.ledger import TOMBSTONES, connect, tombstones_path
+from owl3.manifest import now
+from owl3.shards import write_table
+
+
+@dataclass(frozen=True)
+class Impact:
+    """What a retraction hits.
+
+    Attributes:
+        ids: Sample ids to bury: those asked for, and everything built from them.
+        matched: (what, value) by sample id.
+        missing: Subjects that nothing in the ledger matches.
+    """
+
+    ids: tuple[str, ...]
+    matched: dict[str, tuple[str, str]]
+    missing: tuple[trace.Subject, ...]
+    artifacts: tuple[dict[str, object], ...]
+    urls_kept: int
+    built: int
+    plans: tuple[trace.PlanHit, ...]
+    checkpoints: tuple[runs.Tainted, ...]
+    evaluations: tuple[runs.Evaluation, ...] = ()
+    cards: tuple[dict[str, str], ...] = ()
+    already: int = 0
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to bury."""
+        return not self.ids
+
+
+def assess(workspace: Path, subjects: Sequence[trace.Subject], datacards_dir: Path | None = None) -> Impact:
+    """Find all that the subjects hit, and write nothing.
+
+    Raises:
+        InputError: no subject was given.
+    """
+    if not subjects:
+        raise InputError(
+            "nothing to retract: give --url, --domain, --licence, --sha256, --sample-id, --image or --list"
+        )
+    matched: dict[str, tuple[str, str]] = {}
+    missing = []
+    with connect(workspace) as db:
+        views = trace.views_of(db)
+        for subject in subjects:
+            trace.collect_hits(db, views, subject)
+            found = [str(row[0]) for row in db.execute("select sample_id from hits order by sample_id").fetchall()]
+            if not found:
+                missing.append(subject)
+            for sample_id in found:
+                matched.setdefault(sample_id, (subject.what, subject.text))
+        return _impact(workspace, db, matched, tuple(missing), datacards_dir)
+
+
+def _impact(
+    workspace: Path,
+    db: trace.Connection,
+    matched: dict[str, tuple[str, str]],
+    missing: tuple[trace.Subject, ...],
+    datacards_dir: Path | None,
+) -> Impact:
+    views = trace.views_of(db)
+    ids = pa.array(sorted(matched), pa.string())
+    db.execute("create or replace temp table hits (sample_id varchar primary key, is_built boolean)")
+    db.register("matched", pa.table({"sample_id": ids}))
+    built = "exists (from sample_rows s where s.sample_id = matched.sample_id)" if "sample_rows" in views else "false"
+    db.execute(f"insert into hits select sample_id, {built} from matched")
+    db.unregister("matched")
+    found = trace.Trace(trace.Subject("sample_id", "", ()))
+    trace.fill_rows(db, views, found)
+    plans = trace.plan_hits(workspace, ids)
+    checkpoints = runs.tainted(workspace, {hit.plan: hit.steps for hit in plans})
+    return Impact(
+        ids=tuple(sorted(matched)),
+        matched=matched,
+        missing=missing,
+        artifacts=tuple(found.artifacts),
+        urls_kept=found.urls_kept,
+        built=found.built_total,
+        plans=tuple(plans),
+        checkpoints=tuple(checkpoints),
+        evaluations=tuple(runs.evaluations(workspace, checkpoints)),
+        cards=tuple(runs.cards_about(datacards_dir, [(str(a["kind"]), str(a["name"])) for a in found.artifacts])),
+        already=found.tombstoned,
+    )
+
+
+def bury(workspace: Path, impact: Impact, reason: str) -> int:
+    """Append tombstones for every id of an impact that has none; return how many are new.
+
+    Raises:
+        InputError: without a reason: a tombstone says why.
+    """
+    if not reason.strip():
+        raise InputError("a tombstone says why: give --reason")
+    path = tombstones_path(workspace)
+    with FileLock(workspace / ".tombstones.lock"):
+        before = read_tombstones(workspace)
+        known = set(before["sample_id"].to_pylist())
+        time = now()
+        rows = [
+            {"sample_id": key, "matched_by": what, "matched_value": value, "reason": reason, "time": time}
+            for key, (what, value) in sorted(impact.matched.items())
+            if key not in known
+        ]
+        if rows:
+            write_table(path, pa.concat_tables([before, pa.Table.from_pylist(rows, schema=TOMBSTONES)]))
+    return len(rows)
+
+
+def read_tombstones(workspace: Path) -> pa.Table:
+    """All tombstones of a workspace; an empty table when nothing was ever retracted."""
+    path = tombstones_path(workspace)
+    return pq.read_table(path, schema=TOMBSTONES) if path.is_file() else TOMBSTONES.empty_table()
+
+
+def read_list(path: Path) -> list[trace.Subject]:
+    """Subjects of a removal list: one URL, domain, sha256 or sample id per line; `#` begins a comment.
+
+    Raises:
+        InputError: the file is missing, or a line is none of these.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such removal list")
+    subjects = []
+    for number, raw in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        line = raw.split(" #")[0].strip()
+        if not line or line.startswith("#"):
+            continue
+        subject = trace.understand(line)
+        if subject.what in ("licence", "checkpoint", "image"):
+            raise InputError(f"{path}:{number}: {line!r} is no URL, domain, sha256 or sample id")
+        subjects.append(subject)
+    return subjects

@@ -1,0 +1,289 @@
+"""`owl3 card`, `audit`, `trace`, `retract`, `report`: what a corpus and its models answer for."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, TerminalProgress, Workspace, emit, table
+from owl3.errors import CheckFailed, InputError
+
+Datacards = Annotated[
+    Path, typer.Option("--datacards", envvar="OWL3_DATACARDS", help="Folder of facts files and rendered cards.")
+]
+DEFAULT_DATACARDS = Path("datacards")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    app.command("card")(card)
+    app.command("audit")(audit)
+    app.command("trace")(trace)
+    app.command("retract")(retract)
+    app.command("report")(report)
+
+
+def card(
+    name: Annotated[str, typer.Argument(help="Folder under datacards/ that holds facts.yaml.")],
+    shards: Annotated[list[str] | None, typer.Option("--shards", help="Shard artifacts the card covers.")] = None,
+    samples: Annotated[list[str] | None, typer.Option("--samples", help="Sample artifacts the card covers.")] = None,
+    version: Annotated[str, typer.Option("--card-version", help="Version of the card.")] = "1.0.0",
+    replace: Annotated[bool, typer.Option("--replace", help="Render a draft again over other inputs.")] = False,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    datacards: Datacards = DEFAULT_DATACARDS,
+    as_json: Json = False,
+) -> None:
+    """Render a datacard from manifests, ledger and facts.yaml. Without --shards, all artifacts of the workspace.
+
+    Example: `owl3 card demo --shards photos --samples together`
+    """
+    from owl3.cards.config import CardConfig
+    from owl3.cards.render import card as render
+    from owl3.config import validate
+
+    fields = {
+        "name": name,
+        "version": version,
+        "shards": shards or _finished(workspace, "shards"),
+        "samples": samples if samples is not None else [] if shards else _finished(workspace, "samples"),
+    }
+    config = validate(fields, CardConfig, f"card {name}")
+    manifest = render(config, workspace, datacards, replace=replace, progress=TerminalProgress())
+    folder = datacards / name / version
+    emit(
+        as_json,
+        {"name": manifest.name, "digest": manifest.digest, "folder": folder, "counts": manifest.counts},
+        f"{folder}: digest {manifest.digest}",
+        f"look at {folder / 'card.html'}, check it with: owl3 audit {name}",
+    )
+
+
+def _finished(workspace: Path, kind: str) -> list[str]:
+    return sorted(path.parent.name for path in workspace.glob(f"{kind}/*/manifest.json"))
+
+
+def find_card(text: str, datacards: Path) -> Path:
+    """The folder of a card given as a path, NAME (its newest version) or NAME/VERSION.
+
+    Raises:
+        InputError: naming the cards there are.
+    """
+    for folder in (Path(text), datacards / text):
+        if (folder / "manifest.json").is_file():
+            return folder
+        versions = sorted(path.parent for path in folder.glob("*/manifest.json"))
+        if versions:
+            return max(versions, key=_version_key)
+    names = sorted("/".join(path.parts[-3:-1]) for path in datacards.glob("*/*/manifest.json"))
+    raise InputError(
+        f"{text!r}: no rendered card (in {datacards}: {', '.join(names) or 'none'}); render one with owl3 card"
+    )
+
+
+def _version_key(folder: Path) -> tuple[list[int], bool, str]:
+    numbers, _, draft = folder.name.partition("-")
+    return [int(part) for part in numbers.split(".") if part.isdecimal()], not draft, draft
+
+
+def audit(
+    name: Annotated[str, typer.Argument(metavar="CARD", help="NAME, NAME/VERSION or the folder of a card.")],
+    sample: Annotated[float | None, typer.Option("--sample", help="Read a random part only, e.g. 0.02.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Which random part.")] = 0,
+    expect: Annotated[str | None, typer.Option("--expect", help="The card's digest as published elsewhere.")] = None,
+    show_all: Annotated[bool, typer.Option("--all", help="List the claims that hold, too.")] = False,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    datacards: Datacards = DEFAULT_DATACARDS,
+    as_json: Json = False,
+) -> None:
+    """Derive every figure of a card again from the shards, offline, and walk its digests back to the sources.
+
+    Example: `owl3 audit demo`
+    """
+    from owl3.cards.audit import audit as run_audit
+
+    folder = find_card(name, datacards)
+    result = run_audit(folder, workspace, sample=sample, seed=seed, expect=expect, progress=TerminalProgress())
+    false = [check for check in result.checks if not check.passed]
+    shown = table(f"Audit of {result.card}", "", "area", "subject", "stated", "found")
+    for check in result.checks if show_all else false:
+        mark = "[green]holds[/green]" if check.passed else "[red]FALSE[/red]"
+        shown.add_row(mark, check.area, *(escape(_short(text)) for text in (check.subject, check.stated, check.found)))
+    by_area: dict[str, list[int]] = {}
+    for check in result.checks:
+        by_area.setdefault(check.area, [0, 0])[not check.passed] += 1
+    tally = ", ".join(
+        f"{area} {held} hold{f', {failed} FALSE' if failed else ''}" for area, (held, failed) in by_area.items()
+    )
+    data = {
+        "card": result.card,
+        "digest": result.digest,
+        "passed": result.passed,
+        "checks": len(result.checks),
+        "false": [check.line() for check in false],
+        "first_false": false[0].line() if false else None,
+        "claims": [
+            {"area": c.area, "subject": c.subject, "passed": c.passed, "stated": c.stated, "found": c.found}
+            for c in result.checks
+        ],
+        "rows": result.num_rows,
+        "bytes": result.num_bytes,
+        "sample": result.sample,
+        "statement": result.statement,
+    }
+    emit(
+        as_json,
+        data,
+        *([shown] if false or show_all else []),
+        f"{len(result.checks)} checks: {tally}",
+        result.statement,
+    )
+    if false:
+        raise CheckFailed(
+            f"card {result.card}: {len(false)} of {len(result.checks)} claims are false; first: {false[0].line()}"
+        )
+
+
+def _short(text: str, most: int = 120) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def trace(
+    subject: Annotated[
+        str, typer.Argument(help="URL, domain, licence, sha256, picture file, sample id or checkpoint.")
+    ],
+    what: Annotated[str | None, typer.Option("--as", help="What it is, where the guess is wrong.")] = None,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    datacards: Datacards = DEFAULT_DATACARDS,
+    as_json: Json = False,
+) -> None:
+    """Follow one thing back to its source and forward to every sample, step, checkpoint, score and card it touched.
+
+    Example: `owl3 trace http://photos.owl3.test/train/000123.jpg`
+    """
+    from owl3.cards import runs
+    from owl3.cards.trace import trace as run_trace
+    from owl3.cards.trace import understand
+
+    found = run_trace(workspace, understand(subject, what), datacards)  # type: ignore[arg-type]
+    emit(as_json, {"found": found.found, **runs.as_data(found)}, *_trace_tables(found))
+
+
+def _trace_tables(found: Any) -> list[Any]:
+    parts: list[Any] = []
+    if found.urls:
+        columns = list(found.urls[0])
+        shown = table(f"From: {found.urls_total:,} rows of URLs, {found.urls_kept:,} kept", *columns)
+        for row in found.urls[:10]:
+            shown.add_row(*(escape(_short(str(row[name] if row[name] is not None else "-"), 60)) for name in columns))
+        parts.append(shown)
+    if found.built:
+        shown = table(f"Built samples: {found.built_total:,}", "sample", "kind", "artifact", "shard", ">pictures")
+        for row in found.built[:10]:
+            shown.add_row(row["sample_id"], row["kind"], row["artifact"], row["shard"], str(row["images"]))
+        parts.append(shown)
+    if found.plans:
+        shown = table("Plans", "plan", ">draws", ">steps", ">first step", ">last step")
+        for hit in found.plans:
+            shown.add_row(
+                hit.plan, f"{hit.draws:,}", f"{len(hit.steps):,} of {hit.num_steps:,}", str(hit.first), str(hit.last)
+            )
+        parts.append(shown)
+    if found.checkpoints:
+        shown = table(
+            "Checkpoints that learned from it", "checkpoint", ">first step", ">last step", ">steps", "through"
+        )
+        for hit in found.checkpoints:
+            own = ["-" if step is None else str(step) for step in (hit.first_step, hit.last_step)]
+            shown.add_row(hit.checkpoint.label, *own, str(hit.num_steps), hit.inherited_from or "its own plan")
+        parts.append(shown)
+    if found.evaluations:
+        shown = table("Evaluations of these", "checkpoint", "task", "figure", ">score")
+        for result in found.evaluations:
+            title = f"{result.title}{' (blind)' if result.blind else ''}"
+            score = "-" if result.score is None else f"{result.score:.3f}"
+            shown.add_row(f"{result.run}/{result.checkpoint}", title, result.primary, score)
+        parts.append(shown)
+    parts += [f"card {entry['name']}: digest {entry['digest'][:16]}" for entry in found.cards]
+    if found.tombstoned:
+        parts.append(f"{found.tombstoned:,} of these samples are retracted")
+    if not parts:
+        parts.append(f"nothing in the workspace holds {escape(found.subject.text)!r} (read as {found.subject.what})")
+    return parts
+
+
+def retract(
+    reason: Annotated[str, typer.Option("--reason", help="Why; it stands in the tombstone.")] = "",
+    url: Annotated[list[str] | None, typer.Option("--url")] = None,
+    domain: Annotated[list[str] | None, typer.Option("--domain", help="With all its subdomains.")] = None,
+    licence: Annotated[list[str] | None, typer.Option("--licence")] = None,
+    sha256: Annotated[list[str] | None, typer.Option("--sha256", help="Of a picture, as fetched or stored.")] = None,
+    sample_id: Annotated[list[str] | None, typer.Option("--sample-id")] = None,
+    image: Annotated[list[Path] | None, typer.Option("--image", help="By hash, then by looks.")] = None,
+    removal_list: Annotated[list[Path] | None, typer.Option("--list", help="One subject per line.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Write the tombstones; without it, only show.")] = False,
+    dry_run: DryRun = False,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    datacards: Datacards = DEFAULT_DATACARDS,
+    as_json: Json = False,
+) -> None:
+    """Show what a retraction hits; with --yes, bury it.
+
+    Example: `owl3 retract --domain birds.example.org --reason "request of 2026-11-20" --yes`
+    """
+    from owl3.cards import retract as library
+    from owl3.cards import runs
+    from owl3.cards.trace import Subject, understand
+
+    subjects: list[Subject] = []
+    given = {"url": url, "domain": domain, "licence": licence, "sha256": sha256, "sample_id": sample_id, "image": image}
+    for what, values in given.items():
+        subjects += [understand(str(value), what) for value in values or []]  # type: ignore[arg-type]
+    for path in removal_list or []:
+        subjects += library.read_list(path)
+    impact = library.assess(workspace, subjects, datacards)
+    buried = library.bury(workspace, impact, reason) if yes and not dry_run and not impact.is_empty else 0
+    data = runs.as_data(impact) | {"buried": buried}
+    data.pop("matched")
+    emit(as_json, data, *_impact_lines(impact, buried, yes and not dry_run))
+
+
+def _impact_lines(impact: Any, buried: int, done: bool) -> list[Any]:
+    lines: list[Any] = [f"matches nothing: {subject.what} {escape(subject.text)}" for subject in impact.missing]
+    if impact.is_empty:
+        return lines
+    shown = table("What is hit", "what", ">amount", "where")
+    shown.add_row("pictures kept", f"{impact.urls_kept:,}", "")
+    shown.add_row("built samples", f"{impact.built:,}", "")
+    for entry in impact.artifacts:
+        shown.add_row(
+            str(entry["kind"]), str(len(entry["shards"])), f"{entry['name']}: shards {', '.join(entry['shards'][:8])}"
+        )
+    for hit in impact.plans:
+        shown.add_row("plan", f"{len(hit.steps):,} steps", f"{hit.plan}: first at step {hit.first}")
+    for hit in impact.checkpoints:
+        how = f"from step {hit.first_step}" if hit.first_step is not None else f"through {hit.inherited_from}"
+        shown.add_row("checkpoint", "1", f"{hit.checkpoint.label}: {how}")
+    for entry in impact.cards:
+        shown.add_row("card", "1", entry["name"])
+    lines.append(shown)
+    lines.append(
+        f"{buried:,} tombstones written" if done else "nothing was written; add --reason TEXT --yes to bury these"
+    )
+    return lines
+
+
+def report(
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the pages; default WORKSPACE/report.")] = None,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    datacards: Datacards = DEFAULT_DATACARDS,
+    as_json: Json = False,
+) -> None:
+    """Build static pages about a workspace: corpora, samples, lineage, runs, scores, cards.
+
+    Example: `owl3 report --out report/`
+    """
+    from owl3.report.build import build_report
+
+    index = build_report(workspace, datacards, out or workspace / "report", progress=TerminalProgress())
+    emit(as_json, {"report": index}, f"open {index}")

@@ -1,0 +1,1 @@
+"""Static pages about a workspace: no server, no external request."""

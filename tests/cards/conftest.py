@@ -1,0 +1,315 @@
+"""A small workspace, written with the contract's own writers: from a source of pictures to built samples."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from owl3.cards.rederive import TokenCounter
+from owl3.config import canonical_json
+from owl3.manifest import Counts, Manifest, write_manifest
+from owl3.samples import (
+    Sample,
+    Segment,
+    Turn,
+    built_sample_id,
+    canonical_url,
+    url_sample_id,
+)
+from owl3.shards import SAMPLE_INDEX, ShardWriter, write_index, write_table
+from owl3.tokens import TextTokenizer, save_tokenizer, train_tiny
+
+HOSTS = (
+    "photos.owl3.test",
+    "stall.owl3.test",
+    "robots.owl3.test",
+    "birds.example.org",
+    "a.example.net",
+)
+LICENCES = ("CC0-1.0", "CC-BY-4.0")
+DROPS = {
+    7: ("fetch", "not_found"),
+    13: ("fetch", "timeout"),
+    19: ("rights", "robots_disallowed"),
+    23: ("dedup", "duplicate_exact"),
+}
+NUM_URLS = 30
+SHARD_ROWS = 10
+GLOBAL_BATCH = 4
+
+
+def picture(number: int, width: int = 48, height: int = 32) -> bytes:
+    image = Image.new(
+        "RGB",
+        (width + number % 5, height),
+        ((number * 37) % 256, (number * 91) % 256, 200),
+    )
+    image.paste((255, 255, 255), (4, 4, 12 + number % 8, 20))
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=90)
+    return out.getvalue()
+
+
+def caption(number: int) -> str:
+    return f"scene {number} with {'a white box ' * (1 + number % 3)}".strip()
+
+
+def url(number: int) -> str:
+    return f"http://{HOSTS[number % len(HOSTS)]}/pictures/{number}.jpg"
+
+
+def make_source(workspace: Path, name: str = "tiny") -> Manifest:
+    folder = workspace / "sources" / name
+    rows = [
+        {
+            "sample_id": url_sample_id(url(n), caption(n)),
+            "url": url(n),
+            "caption": caption(n),
+            "licence": LICENCES[n % 2],
+        }
+        for n in range(NUM_URLS)
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    write_table(folder / "urls-00000.parquet", pa.Table.from_pylist(rows))
+    counts = Counts(seen=NUM_URLS, kept=NUM_URLS)
+    return write_manifest(folder, kind="source", name=name, counts=counts, recipe={"name": name})
+
+
+SHARD_TABLE = pa.schema(
+    [
+        (name, pa.string())
+        for name in (
+            "sample_id",
+            "url",
+            "canonical_url",
+            "domain",
+            "caption",
+            "language",
+            "licence",
+        )
+    ]
+    + [(name, pa.string()) for name in ("source", "decision", "reason", "stage", "shard", "key")]
+    + [("position", pa.int64())]
+    + [
+        (name, pa.string())
+        for name in (
+            "media_sha256",
+            "sha256",
+            "phash",
+            "format",
+            "status",
+            "error_message",
+        )
+    ]
+    + [(name, pa.string()) for name in ("rights_signal", "rights_value")]
+    + [(name, pa.int64()) for name in ("width", "height", "bytes")]
+    + [(name, pa.int64()) for name in ("json_offset", "json_bytes", "media_offset", "media_bytes")]
+)
+
+
+def make_shards(workspace: Path, source: Manifest, name: str = "tiny") -> Manifest:
+    folder = workspace / "shards" / name
+    kept_all, drops = 0, dict[str, int]()
+    for shard_number in range(NUM_URLS // SHARD_ROWS):
+        shard = f"{shard_number:05d}"
+        rows: list[dict[str, Any]] = []
+        with ShardWriter(folder / f"{shard}.tar") as tar:
+            for number in range(shard_number * SHARD_ROWS, (shard_number + 1) * SHARD_ROWS):
+                row = _shard_row(number, shard)
+                if number in DROPS:
+                    stage, reason = DROPS[number]
+                    drops[reason] = drops.get(reason, 0) + 1
+                    row |= {"decision": "dropped", "stage": stage, "reason": reason}
+                    if reason == "robots_disallowed":
+                        row |= {
+                            "rights_signal": "robots.txt",
+                            "rights_value": "Disallow: /",
+                        }
+                    rows.append(row)
+                    continue
+                data = picture(number)
+                record = {key: row[key] for key in ("sample_id", "url", "caption", "licence", "source")}
+                members = {
+                    "jpg": data,
+                    "txt": caption(number).encode(),
+                    "json": canonical_json(record),
+                }
+                jpg, _, side = tar.add(row["sample_id"], members)
+                with Image.open(io.BytesIO(data)) as image:
+                    row |= {"width": image.width, "height": image.height}
+                digest = hashlib.sha256(data).hexdigest()
+                row |= {
+                    "decision": "kept",
+                    "key": row["sample_id"],
+                    "position": tar.num_samples - 1,
+                }
+                row |= {
+                    "media_sha256": digest,
+                    "sha256": digest,
+                    "phash": digest[:16],
+                    "format": "jpeg",
+                }
+                row |= {
+                    "bytes": len(data),
+                    "status": "200",
+                    "media_offset": jpg.offset,
+                    "media_bytes": jpg.num_bytes,
+                }
+                row |= {"json_offset": side.offset, "json_bytes": side.num_bytes}
+                rows.append(row)
+                kept_all += 1
+        write_index(folder / f"{shard}.parquet", rows, SHARD_TABLE)
+    counts = Counts(seen=NUM_URLS, kept=kept_all, dropped=dict(sorted(drops.items())))
+    return write_manifest(
+        folder,
+        kind="shards",
+        name=name,
+        counts=counts,
+        parents=[source],
+        recipe={"name": name},
+    )
+
+
+def _shard_row(number: int, shard: str) -> dict[str, Any]:
+    return {
+        "sample_id": url_sample_id(url(number), caption(number)),
+        "url": url(number),
+        "canonical_url": canonical_url(url(number)),
+        "domain": urlsplit(url(number)).hostname,
+        "caption": caption(number),
+        "language": "en",
+        "licence": LICENCES[number % 2],
+        "source": "tiny",
+        "shard": shard,
+    }
+
+
+def make_tokenizer(workspace: Path) -> Manifest:
+    folder = workspace / "tokenizers" / "tiny"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_tokenizer(train_tiny([caption(n) for n in range(NUM_URLS)], 400), folder)
+    return write_manifest(folder, kind="tokenizer", name="tiny", counts=Counts(seen=0, kept=0), recipe={"name": "tiny"})
+
+
+def make_samples(workspace: Path, shards: Manifest, tokenizer: Manifest, name: str = "pairs") -> Manifest:
+    """Interleaved samples of three pictures each; the pictures that do not fill a sample are dropped."""
+    folder = workspace / "samples" / name
+    numbers = [n for n in range(NUM_URLS) if n not in DROPS]
+    text = TextTokenizer.load(workspace / "tokenizers" / "tiny")
+    counter = TokenCounter(text, "241101", 32)
+    rows: list[dict[str, Any]] = []
+    with ShardWriter(folder / "00000.tar") as tar:
+        for start in range(0, len(numbers) - 2, 3):
+            rows.append(_add_built(tar, numbers[start : start + 3], counter))
+    kept = len(rows)
+    rows.append(
+        {
+            "sample_id": built_sample_id("interleaved_caption", "1", 0, ("left",)),
+            "decision": "dropped",
+            "reason": "too_few_images",
+            "shard": "00000",
+            "kind": "interleaved",
+            "builder": "interleaved_caption",
+            "builder_version": "1",
+            "seed": 0,
+            "source": "tiny",
+            "licence": "CC0-1.0",
+            "parents": [],
+        }
+    )
+    write_index(folder / "00000.parquet", rows, SAMPLE_INDEX)
+    stats = {"tokenizer_digest": text.digest, "release": "241101", "tile_px": 32}
+    counts = Counts(seen=kept + 1, kept=kept, dropped={"too_few_images": 1})
+    return write_manifest(
+        folder,
+        kind="samples",
+        name=name,
+        counts=counts,
+        parents=[tokenizer, shards],
+        recipe={"name": name},
+        stats=stats,
+    )
+
+
+def _add_built(tar: ShardWriter, numbers: list[int], counter: TokenCounter) -> dict[str, Any]:
+    parents = tuple(url_sample_id(url(n), caption(n)) for n in numbers)
+    sample_id = built_sample_id("interleaved_caption", "1", 0, parents)
+    segments: list[Segment] = []
+    turns: list[Turn] = []
+    for index, number in enumerate(numbers):
+        segments += [Segment(image=index), Segment(text=caption(number))]
+        turns.append(Turn(role="user", start=2 * index, end=2 * index + 1))
+        turns.append(Turn(role="assistant", start=2 * index + 1, end=2 * index + 2))
+    sample = Sample(
+        id=sample_id,
+        kind="interleaved",
+        segments=tuple(segments),
+        turns=tuple(turns),
+        parents=parents,
+        builder="interleaved_caption",
+        builder_version="1",
+        source="tiny",
+        licence="CC-BY-4.0",
+    )
+    members = {"json": sample.to_json()} | {f"{i}.jpg": picture(n) for i, n in enumerate(numbers)}
+    placed = tar.add(sample_id, members)
+    media = []
+    for number, member in zip(numbers, placed[1:], strict=True):
+        data = picture(number)
+        with Image.open(io.BytesIO(data)) as image:
+            media.append(
+                {
+                    "path": "samples/pairs/00000.tar",
+                    "offset": member.offset,
+                    "bytes": member.num_bytes,
+                    "sha256": hashlib.sha256(data).hexdigest(),
+                    "width": image.width,
+                    "height": image.height,
+                    "time_s": None,
+                }
+            )
+    return {
+        "sample_id": sample_id,
+        "decision": "kept",
+        "shard": "00000",
+        "key": sample_id,
+        "position": tar.num_samples - 1,
+        "kind": "interleaved",
+        "builder": "interleaved_caption",
+        "builder_version": "1",
+        "seed": 0,
+        "source": "tiny",
+        "licence": "CC-BY-4.0",
+        "parents": list(parents),
+        "images": 3,
+        **counter.counts(sample, media),
+        "json_offset": placed[0].offset,
+        "json_bytes": placed[0].num_bytes,
+        "media": media,
+    }
+
+
+@pytest.fixture(scope="session")
+def _golden_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workspace = tmp_path_factory.mktemp("workspace")
+    source = make_source(workspace)
+    shards = make_shards(workspace, source)
+    make_samples(workspace, shards, make_tokenizer(workspace))
+    return workspace
+
+
+@pytest.fixture
+def workspace(_golden_workspace: Path, tmp_path: Path) -> Path:
+    """A private copy, free to be damaged."""
+    import shutil
+
+    target = tmp_path / "workspace"
+    shutil.copytree(_golden_workspace, target)
+    return target
