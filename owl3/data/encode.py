@@ -1,0 +1,136 @@
+"""A stored sample becomes what the model reads: token ids with labels, and pictures as square tiles.
+
+The text follows `owl3.template`, so ids and costs have one source. Pictures are resized as the released processor does
+it (Pillow, bicubic, ignoring aspect ratio) and stay bytes: they become floats where the model is, not in a worker.
+
+Shape letters in this file: T tiles, H and W their sides.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from owl3.data.reading import StoredSample
+from owl3.media import open_image
+from owl3.template import Grid, Release, Style, render, tokenize
+from owl3.tiling import choose_grid
+from owl3.tokens import TextTokenizer
+
+U8 = npt.NDArray[np.uint8]
+Decoder = Literal["pillow", "opencv"]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedSample:
+    """One sample, ready to be put into a row."""
+
+    sample_id: str
+    input_ids: npt.NDArray[np.int64]
+    trained: npt.NDArray[np.bool_]
+    """Which tokens have a label."""
+    image_starts: npt.NDArray[np.int64]
+    """Index of the first placeholder token of each tile, within this sample."""
+    tiles: U8
+    """(T, H, W, 3), in the order of `image_starts`."""
+
+
+class Encoder:
+    """Encodes samples for one plan and one model."""
+
+    def __init__(
+        self, tokenizer: TextTokenizer, *, release: Release, style: Style, tile_px: int, decoder: Decoder = "pillow"
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.release: Release = release
+        self.style: Style = style
+        self.tile_px = tile_px
+        self._open: Callable[[bytes], U8 | Image.Image] = open_image if decoder == "pillow" else open_fast
+        self._resize = resize_pillow if decoder == "pillow" else resize_fast
+
+    def encode(self, stored: StoredSample, cut: bool) -> EncodedSample:
+        """Encode a sample; `cut`: its pictures become tiles.
+
+        Raises:
+            MediaError: a medium can't be decoded; the reason is one of the ledger's.
+        """
+        sample = stored.sample
+        pictures = [self._open(data) for data in stored.media]
+        grids: dict[int, Grid] = {}
+        if cut:
+            grids = {k: choose_grid(*_size(picture), self.tile_px) for k, picture in enumerate(pictures)}
+        text = tokenize(
+            render(sample.segments, sample.turns, release=self.release, style=self.style, grids=grids), self.tokenizer
+        )
+        return EncodedSample(
+            sample_id=sample.id,
+            input_ids=np.array(text.input_ids, dtype=np.int64),
+            trained=np.array(text.trained, dtype=np.bool_),
+            image_starts=np.array(text.image_starts, dtype=np.int64),
+            tiles=self._tiles(pictures, grids),
+        )
+
+    def text_tokens(self, stored: StoredSample) -> int:
+        """Count the tokens of a sample whose pictures stay whole; needs no decoding."""
+        chunks = render(stored.sample.segments, stored.sample.turns, release=self.release, style=self.style)
+        return len(tokenize(chunks, self.tokenizer).input_ids)
+
+    def _tiles(self, pictures: Sequence[U8 | Image.Image], grids: Mapping[int, Grid]) -> U8:
+        """All tiles of a sample: a cut picture's row by row, then its global view; a whole picture is its own tile."""
+        side = self.tile_px
+        num_tiles = sum(grids[k][0] * grids[k][1] + 1 if k in grids else 1 for k in range(len(pictures)))
+        tiles_THW3 = np.empty((num_tiles, side, side, 3), dtype=np.uint8)
+        first = 0
+        for k, picture in enumerate(pictures):
+            if k in grids:
+                rows, columns = grids[k]
+                whole = self._resize(picture, columns * side, rows * side)
+                by_row = whole.reshape(rows, side, columns, side, 3).swapaxes(1, 2)
+                tiles_THW3[first : first + rows * columns] = by_row.reshape(-1, side, side, 3)
+                first += rows * columns
+            tiles_THW3[first] = self._resize(picture, side, side)
+            first += 1
+        return tiles_THW3
+
+
+def resize_pillow(picture: U8 | Image.Image, width: int, height: int) -> U8:
+    """Resize as the released processor: Pillow's bicubic, which smooths when it shrinks."""
+    assert isinstance(picture, Image.Image)
+    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def open_fast(data: bytes) -> U8:
+    """Decode with OpenCV, where it does what Pillow does; else with Pillow.
+
+    Raises:
+        MediaError: as `owl3.media.open_image`.
+    """
+    import cv2
+
+    whole_jpeg = data[:3] == b"\xff\xd8\xff" and data[-2:] == b"\xff\xd9"
+    if not whole_jpeg:  # transparency, animation, palettes, a broken end: one way to treat them
+        return np.asarray(open_image(data))
+    decoded = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR)
+    if decoded is None:
+        return np.asarray(open_image(data))  # says why
+    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def resize_fast(picture: U8 | Image.Image, width: int, height: int) -> U8:
+    """Resize with OpenCV: by area where it shrinks, bicubic where it grows. Not pixel-equal to Pillow."""
+    import cv2
+
+    pixels = np.asarray(picture)
+    shrinks = pixels.shape[1] > width and pixels.shape[0] > height
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=how), dtype=np.uint8)
+
+
+def _size(picture: U8 | Image.Image) -> tuple[int, int]:
+    """(width, height)."""
+    if isinstance(picture, Image.Image):
+        return picture.size
+    return picture.shape[1], picture.shape[0]

@@ -1,0 +1,140 @@
+"""Read one sample's bytes from its tar, by place: one read, no scan, no index table in memory.
+
+The members of a sample are adjacent, so a plan keeps only where each sample begins. The tar's own headers say the rest,
+and prove on every read that this is still the shard that was planned.
+"""
+
+import os
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from owl3.errors import InputError, StaleError
+from owl3.planfile import TAR_BLOCK, Place, Plan, kept_rows
+from owl3.samples import Sample
+from owl3.shards import read_member
+
+_OPEN_FILES = 256
+"""File handles kept per worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSample:
+    """A sample as it lies in its tar."""
+
+    sample: Sample
+    media: list[bytes]
+    where: str
+    """`samples/NAME/00000.tar:KEY`, for messages and drop records."""
+
+
+class SampleReader:
+    """Random access to the samples of a plan. Each worker process has its own."""
+
+    def __init__(self, plan: Plan, workspace: Path) -> None:
+        self.plan = plan
+        self.workspace = workspace
+        self._handles: OrderedDict[Path, int] = OrderedDict()
+        self._media_of_shard = lru_cache(maxsize=8)(self._read_media_places)
+
+    def read(self, position: int) -> StoredSample:
+        """Read a sample and its media.
+
+        Raises:
+            StaleError: the shard is not the one that was planned.
+            InputError: the shard is missing or damaged.
+        """
+        place = self.plan.place(position)
+        path = self._shard_path(place, ".tar")
+        members = _parse_members(self._read_range(path, place), path, place.start)
+        (name, data), *media = members.items()
+        key = name.partition(".")[0]
+        if name != f"{key}.json":
+            raise _stale(path, f"{name} stands where a sample's json should")
+        try:
+            sample = Sample.model_validate_json(data)
+        except ValidationError as error:
+            raise InputError(f"{path}: {name} is not a sample: {error.errors()[0]['msg']}; build it again") from error
+        if sample.id != key:
+            raise _stale(path, f"{name} holds the sample {sample.id}")
+        where = f"samples/{self.plan.header.datasets[place.dataset].name}/{path.name}:{key}"
+        return StoredSample(sample, self._media(sample, media, position, place), where)
+
+    def _media(self, sample: Sample, members: list[tuple[str, bytes]], position: int, place: Place) -> list[bytes]:
+        """The media in order: beside the json or, where a builder only referred to them, in the parents' tars."""
+        if len(members) == sample.num_media:
+            for number, (name, _) in enumerate(members):
+                if not name.startswith(f"{sample.id}.{number}."):
+                    raise _stale(self._shard_path(place, ".tar"), f"{name} stands where medium {number} should")
+            return [data for _, data in members]
+        dataset = self.plan.header.datasets[place.dataset]
+        number = position - dataset.offset - dataset.shards[place.shard].first
+        places = self._media_of_shard(self._shard_path(place, ".parquet"))[number]
+        if len(places) != sample.num_media:
+            raise _stale(self._shard_path(place, ".tar"), f"{sample.id} has {len(places)} media of {sample.num_media}")
+        return [read_member(self.workspace / p["path"], p["offset"], p["bytes"]) for p in places]
+
+    def _read_media_places(self, index: Path) -> list[list[dict[str, Any]]]:
+        places: list[list[dict[str, Any]]] = kept_rows(index, ["media"])["media"].to_pylist()
+        return places
+
+    def _shard_path(self, place: Place, suffix: str) -> Path:
+        dataset = self.plan.header.datasets[place.dataset]
+        return self.workspace / "samples" / dataset.name / f"{dataset.shards[place.shard].name}{suffix}"
+
+    def _read_range(self, path: Path, place: Place) -> bytes:
+        data = os.pread(self._handle(path, place.shard_bytes), place.end - place.start, place.start)
+        if len(data) != place.end - place.start:
+            raise _stale(path, f"it ends before byte {place.end}")
+        return data
+
+    def _handle(self, path: Path, expected_bytes: int) -> int:
+        handle = self._handles.pop(path, None)
+        if handle is None:
+            try:
+                handle = os.open(path, os.O_RDONLY)
+            except FileNotFoundError as error:
+                raise InputError(f"{path}: missing; bring it back or build it again") from error
+            if os.fstat(handle).st_size != expected_bytes:
+                size = os.fstat(handle).st_size
+                os.close(handle)
+                raise _stale(path, f"it has {size} bytes, planned were {expected_bytes}")
+            if len(self._handles) >= _OPEN_FILES:
+                os.close(self._handles.popitem(last=False)[1])
+        self._handles[path] = handle
+        return handle
+
+    def close(self) -> None:
+        """Close all files."""
+        while self._handles:
+            os.close(self._handles.popitem()[1])
+
+
+def _parse_members(data: bytes, path: Path, start: int) -> dict[str, bytes]:
+    """Walk over USTAR headers: {name: bytes} up to the end of the range or the tar's closing zeros."""
+    members: dict[str, bytes] = {}
+    offset = 0
+    while offset + TAR_BLOCK <= len(data):
+        header = data[offset : offset + TAR_BLOCK]
+        if not header[0]:
+            break
+        if header[257:262] != b"ustar":
+            raise _stale(path, f"no tar member begins at byte {start + offset}")
+        name = header[:100].rstrip(b"\0").decode("ascii", "replace")
+        size = int(header[124:136].rstrip(b"\0 ") or b"0", 8)
+        body = offset + TAR_BLOCK
+        if body + size > len(data):
+            raise _stale(path, f"{name} reaches into the next sample")
+        members[name] = data[body : body + size]
+        offset = body + (size + TAR_BLOCK - 1) // TAR_BLOCK * TAR_BLOCK
+    if not members:
+        raise _stale(path, f"no tar member begins at byte {start}")
+    return members
+
+
+def _stale(path: Path, what: str) -> StaleError:
+    return StaleError(f"{path}: {what}: the shard was rewritten or damaged after planning; bring it back or plan again")

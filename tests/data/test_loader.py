@@ -1,0 +1,249 @@
+"""The same samples at any world size, worker count and accumulation; drops counted, stale data refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from owl3.data.collate import IGNORED, MicroBatch
+from owl3.data.loader import Step, StepLoader
+from owl3.errors import ConfigError, InputError, StaleError
+from owl3.ledger import TOMBSTONES, tombstones_path
+from owl3.planfile import Plan
+from owl3.samples import Sample
+from owl3.shards import iter_samples
+from owl3.template import render, tokenize
+from owl3.tokens import TextTokenizer, train_tiny
+from tests.data.conftest import TILE_PX, MakeSamples, conversation, picture, write_samples
+from tests.data.test_plan import config, planned
+
+
+@pytest.fixture
+def plan(workspace: Path, make_samples: MakeSamples) -> Plan:
+    make_samples("photos", 30, words=(2, 30))
+    make_samples("pages", 30, images=(0, 4), words=(2, 30))
+    return planned(workspace, config("photos", "pages", max_tokens=150))
+
+
+def load(plan: Plan, workspace: Path, tokenizer: TextTokenizer, **how: object) -> list[Step]:
+    return list(StepLoader(plan.folder, workspace, tokenizer, tile_px=TILE_PX, **how))  # type: ignore[arg-type]
+
+
+def ids(step: Step) -> list[str]:
+    return [i for batch in step.micro_batches for row in batch.sample_ids for i in row]
+
+
+def global_batches(
+    plan: Plan, workspace: Path, tokenizer: TextTokenizer, world_size: int, **how: object
+) -> list[list[str]]:
+    """Sample ids of each step, over all ranks, sorted: rows may be computed anywhere."""
+    ranks = [load(plan, workspace, tokenizer, rank=r, world_size=world_size, **how) for r in range(world_size)]
+    assert len({tuple(len(step.micro_batches) for step in rank) for rank in ranks}) == 1
+    for steps in zip(*ranks, strict=True):
+        total = np.sum([step.fingerprint for step in steps], axis=0, dtype=np.uint64)
+        assert total.tolist() == plan.steps[steps[0].index]["fingerprint"].tolist()
+    return [sorted(i for rank in ranks for i in ids(rank[n])) for n in range(len(ranks[0]))]
+
+
+def expected(plan: Plan, workspace: Path) -> list[list[str]]:
+    rows = plan.sample_rows(workspace, plan.order.tolist(), ["sample_id"])
+    all_ids = [row["sample_id"] for row in rows]
+    return [sorted(all_ids[n : n + 8]) for n in range(0, len(all_ids), 8)]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("micro_batch_rows", [1, 2, 4])
+def test_global_batches_are_the_plans_at_any_world_size(
+    plan: Plan, workspace: Path, tokenizer: TextTokenizer, world_size: int, micro_batch_rows: int
+) -> None:
+    batches = global_batches(plan, workspace, tokenizer, world_size, micro_batch_rows=micro_batch_rows)
+    assert batches == expected(plan, workspace)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_workers_change_no_bit_of_a_batch(
+    plan: Plan, workspace: Path, tokenizer: TextTokenizer, num_workers: int
+) -> None:
+    alone = load(plan, workspace, tokenizer, micro_batch_rows=2)
+    helped = load(plan, workspace, tokenizer, micro_batch_rows=2, num_workers=num_workers)
+    for one, two in zip(alone, helped, strict=True):
+        for a, b in zip(one.micro_batches, two.micro_batches, strict=True):
+            assert a.sample_ids == b.sample_ids
+            assert {name: t.tolist() for name, t in a.text.items()} == {name: t.tolist() for name, t in b.text.items()}
+            assert a.tiles is None or torch.equal(a.tiles, b.tiles)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("before", "after", "step"), [(1, 2, 3), (4, 3, 7), (2, 8, 9)])
+def test_resuming_elsewhere_gives_the_same_remaining_samples(
+    plan: Plan, workspace: Path, tokenizer: TextTokenizer, before: int, after: int, step: int
+) -> None:
+    whole = global_batches(plan, workspace, tokenizer, before)
+    rest = global_batches(plan, workspace, tokenizer, after, start_step=step)
+    assert rest == whole[step:]
+
+
+def test_a_packed_row_is_its_samples_side_by_side(plan: Plan, workspace: Path, tokenizer: TextTokenizer) -> None:
+    samples = stored_samples(workspace)
+    for step in load(plan, workspace, tokenizer, micro_batch_rows=3):
+        for batch in step.micro_batches:
+            text = {name: tensor.numpy() for name, tensor in batch.text.items()}
+            for b, row_ids in enumerate(batch.sample_ids):
+                start = 0
+                for number, sample_id in enumerate(row_ids, start=1):
+                    segments, turns = samples[sample_id].segments, samples[sample_id].turns
+                    whole = tokenize(render(segments, turns, release="241101"), tokenizer)
+                    here = slice(start, start + len(whole.input_ids))
+                    assert text["input_ids"][b, here].tolist() == whole.input_ids
+                    assert (text["segment_ids"][b, here] == number).all()
+                    assert text["position_ids"][b, here].tolist() == list(range(len(whole.input_ids)))
+                    labels = [t if on else IGNORED for t, on in zip(whole.input_ids, whole.trained, strict=True)]
+                    assert text["labels"][b, here].tolist() == labels
+                    mine = starts_in(batch, b, here)
+                    assert [s - start for s in mine] == whole.image_starts
+                    start = here.stop
+                assert (text["segment_ids"][b, start:] == 0).all()
+                assert (text["labels"][b, start:] == IGNORED).all()
+
+
+def starts_in(batch: MicroBatch, row: int, columns: slice) -> list[int]:
+    if "image_rows" not in batch.text:
+        return []
+    pairs = zip(batch.text["image_rows"].tolist(), batch.text["image_starts"].tolist(), strict=True)
+    return [s for b, s in pairs if b == row and columns.start <= s < columns.stop]
+
+
+def stored_samples(workspace: Path) -> dict[str, Sample]:
+    """All samples of the workspace, read front to back as webdataset would."""
+    tars = sorted(workspace.glob("samples/*/*.tar"))
+    found = [Sample.model_validate_json(members["json"]) for tar in tars for _, members in iter_samples(tar)]
+    return {sample.id: sample for sample in found}
+
+
+def test_the_loss_divisor_is_the_number_of_labels_over_all_ranks(
+    plan: Plan, workspace: Path, tokenizer: TextTokenizer
+) -> None:
+    ranks = [load(plan, workspace, tokenizer, rank=r, world_size=3) for r in range(3)]
+    for steps in zip(*ranks, strict=True):
+        assert sum(b.trained_tokens for s in steps for b in s.micro_batches) == steps[0].trained_tokens
+
+
+def test_ranks_carry_nearly_equal_pictures(
+    workspace: Path, make_samples: MakeSamples, tokenizer: TextTokenizer
+) -> None:
+    make_samples("pages", 64, images=(0, 4), words=(2, 10))
+    plan = planned(workspace, config("pages", global_batch_size=64, steps=3, max_tokens=150, max_tiles=6))
+    for steps in zip(*(load(plan, workspace, tokenizer, rank=r, world_size=2) for r in range(2)), strict=True):
+        tiles = [sum(batch.images for batch in step.micro_batches) for step in steps]
+        assert max(tiles) <= 1.1 * min(tiles)
+
+
+def test_pictures_become_floats_as_the_released_processor_makes_them(
+    plan: Plan, workspace: Path, tokenizer: TextTokenizer
+) -> None:
+    batch = next(b for s in load(plan, workspace, tokenizer) for b in s.micro_batches if b.images)
+    assert batch.tiles is not None
+    pixels = batch.inputs["pixel_values"]
+    assert pixels.shape == (batch.images, 3, TILE_PX, TILE_PX)
+    assert torch.allclose(pixels, (batch.tiles.float() / 255 - 0.5) / 0.5, atol=1e-6)
+
+
+def test_an_undecodable_picture_is_a_counted_drop(workspace: Path, tokenizer: TextTokenizer) -> None:
+    samples = [conversation("photos", i, 1, 5) for i in range(16)]
+    write_samples(workspace, tokenizer, "photos", samples, media=lambda i, k: b"no picture" if i == 3 else picture(i))
+    plan = planned(workspace, config("photos", steps=2))
+    steps = load(plan, workspace, tokenizer, world_size=1)
+    drops = [drop for step in steps for drop in step.drops]
+    assert [(drop.sample_id, drop.reason) for drop in drops] == [(samples[3].id, "not_an_image")]
+    assert drops[0].where == f"samples/photos/00000.tar:{samples[3].id}"
+    assert sum(step.num_samples for step in steps) + len(drops) == 16
+
+
+def test_a_stream_of_bad_samples_stops_the_run(workspace: Path, tokenizer: TextTokenizer) -> None:
+    samples = [conversation("photos", i, 1, 5) for i in range(104)]
+    write_samples(workspace, tokenizer, "photos", samples, media=lambda i, k: b"no picture", per_shard=52)
+    plan = planned(workspace, config("photos", steps=13))
+    with pytest.raises(InputError, match=r"samples/photos/0000\d\.tar:[0-9a-f]{32}: not_an_image .* owl3 lint"):
+        load(plan, workspace, tokenizer)
+
+
+def test_a_retraction_takes_effect_in_a_running_loader(plan: Plan, workspace: Path, tokenizer: TextTokenizer) -> None:
+    steps = iter(StepLoader(plan.folder, workspace, tokenizer, tile_px=TILE_PX))
+    next(steps)
+    gone = expected(plan, workspace)[5][0]
+    row = {"sample_id": gone, "matched_by": "sample_id", "matched_value": gone, "reason": "asked", "time": ""}
+    pq.write_table(pa.Table.from_pylist([row], schema=TOMBSTONES), tombstones_path(workspace))
+    rest = list(steps)
+    assert gone not in [i for step in rest for i in ids(step)]
+    assert {(d.sample_id, d.reason) for step in rest for d in step.drops} == {(gone, "tombstoned")}
+
+
+def test_cut_pictures_cost_what_was_planned(
+    workspace: Path, make_samples: MakeSamples, tokenizer: TextTokenizer
+) -> None:
+    make_samples("photos", 16)
+    mixture = {"datasets": [{"name": "photos", "cut": 0.5}]}
+    plan = planned(workspace, config(mixture=mixture, steps=2, max_tokens=300, max_tiles=30))
+    steps = load(plan, workspace, tokenizer)
+    tiles = sum(batch.images for step in steps for batch in step.micro_batches)
+    assert tiles == int(plan.steps["tiles"].sum())
+    assert 16 < tiles < 16 * 7
+
+
+def test_another_tokenizer_is_refused(plan: Plan, workspace: Path) -> None:
+    with pytest.raises(ConfigError, match="use the tokenizer that the samples were built with"):
+        load(plan, workspace, train_tiny(["other words"] * 3, 400))
+
+
+def test_samples_made_anew_are_refused(
+    plan: Plan, workspace: Path, make_samples: MakeSamples, tokenizer: TextTokenizer
+) -> None:
+    (workspace / "samples" / "photos").rename(workspace / "samples" / "old")
+    make_samples("photos", 31)
+    with pytest.raises(StaleError, match=r"samples/photos: was made anew after .* was planned"):
+        load(plan, workspace, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"), [("truncate", "it has"), ("rewrite", "no tar member begins"), ("remove", "missing")]
+)
+def test_a_shard_changed_during_training_is_named(
+    plan: Plan, workspace: Path, tokenizer: TextTokenizer, damage: str, message: str
+) -> None:
+    steps = iter(StepLoader(plan.folder, workspace, tokenizer, tile_px=TILE_PX))
+    for tar in (workspace / "samples" / "photos").glob("*.tar"):
+        data = tar.read_bytes()
+        tar.unlink()
+        if damage != "remove":
+            tar.write_bytes(data[:-512] if damage == "truncate" else data[512:] + data[:512])
+    with pytest.raises(InputError, match=rf"samples/photos/0000\d\.tar: {message}"):
+        list(steps)
+
+
+def test_samples_costed_otherwise_are_named(
+    workspace: Path, make_samples: MakeSamples, tokenizer: TextTokenizer
+) -> None:
+    make_samples("photos", 16)
+    index = workspace / "samples" / "photos" / "00000.parquet"
+    table = pq.read_table(index)
+    wrong = pa.compute.add(table["text_tokens"], 1)
+    pq.write_table(table.set_column(table.column_names.index("text_tokens"), "text_tokens", wrong), index)
+    plan = planned(workspace, config("photos", steps=2))
+    with pytest.raises(InputError, match=r"samples/photos/00000\.tar:[0-9a-f]+: has \d+ text tokens, its index says"):
+        load(plan, workspace, tokenizer)
+
+
+def test_more_ranks_than_rows_still_keep_step(
+    workspace: Path, make_samples: MakeSamples, tokenizer: TextTokenizer
+) -> None:
+    make_samples("photos", 8, words=(2, 3))
+    plan = planned(workspace, config("photos", steps=1, max_tokens=1000, max_tiles=8))
+    assert len(plan.rows(0)) == 1
+    idle = load(plan, workspace, tokenizer, rank=1, world_size=2)[0].micro_batches[0]
+    assert idle.rows == ()
+    assert idle.trained_tokens == 0
+    assert idle.inputs["input_ids"].shape == (1, 1)
+    assert "pixel_values" not in idle.inputs
