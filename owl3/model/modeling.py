@@ -22,4 +22,391 @@ L visual tokens per image. A *row* holds one sample (perhaps padded, on either s
 * Order of images is free; an image is seen only by later tokens of its own sample.
 * A label at the first token of a packed sample is ignored: no token of the same sample comes before it.
 * With `labels` the result holds `loss` and no logits, unless `return_logits=True`.
+* `image_index` (N,) int64 lets an image be shown N times: then `image_rows` and `image_starts` are (N,) and say where
+  picture `image_index[n]` stands. It is how beams share a picture.
 """
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import GenerationMixin, PreTrainedModel, Qwen2Config, SiglipVisionModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import ModelOutput
+from transformers.modeling_utils import slice_logits_to_keep
+from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP, Qwen2RMSNorm, Qwen2RotaryEmbedding
+
+from owl3.errors import InputError
+from owl3.model.cache import Owl3Cache
+from owl3.model.config import Owl3Config
+from owl3.model.hyper_attention import (
+    FUSIONS,
+    HyperAttention,
+    Images,
+    Rotation,
+    SelfAttention,
+    StaticGatedAttention,
+)
+from owl3.model.inputs import Inputs, check_cache, check_inputs, check_positions
+from owl3.model.layout import Layout, StreamLayout
+from owl3.model.loss import next_token_loss
+from owl3.model.planning import plan_cached, plan_slots, plan_stream
+from owl3.model.rope import image_rotation
+
+
+@dataclass
+class Owl3Output(ModelOutput):  # type: ignore[misc]
+    """What `forward` returns.
+
+    `loss` is 0-d, `logits` (B, S or fewer, vocabulary), `last_hidden_state` (B, S, D), normed, and 0 on padding.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: Owl3Cache | None = None
+    last_hidden_state: Tensor | None = None
+
+
+class Owl3DecoderLayer(GradientCheckpointingLayer):  # type: ignore[misc]
+    """A Qwen2 layer; a hyper layer if its attention reads images."""
+
+    def __init__(self, config: Qwen2Config, layer_idx: int, attention: type[SelfAttention]) -> None:
+        super().__init__()
+        self.self_attn = attention(config, layer_idx)
+        self.mlp = Qwen2MLP(config)
+        self.input_layernorm = Qwen2RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.post_attention_layernorm = Qwen2RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+    def forward(
+        self, hidden: Tensor, rotation: Rotation, layout: Layout, images: Images | None, cache: Owl3Cache | None
+    ) -> Tensor:
+        """(B, S, D) -> (B, S, D). Text and images go through the same input norm."""
+        if images is not None and isinstance(self.self_attn, HyperAttention):
+            images = replace(images, features=self.input_layernorm(images.features))
+        hidden = hidden + self.self_attn(self.input_layernorm(hidden), rotation, layout, images, cache)
+        return hidden + self.mlp(self.post_attention_layernorm(hidden))
+
+
+class Owl3PreTrainedModel(PreTrainedModel):  # type: ignore[misc]
+    """What transformers needs to know to build, load and save the model."""
+
+    config_class = Owl3Config
+    config: Owl3Config
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["Owl3DecoderLayer", "SiglipEncoderLayer", "SiglipVisionEmbeddings"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+    _supports_attention_backend = True
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Fresh weights: normal, with gates that let through half of each side (as published)."""
+        super()._init_weights(module)
+        if isinstance(module, StaticGatedAttention):
+            nn.init.zeros_(module.gate)
+
+
+class Owl3TextModel(Owl3PreTrainedModel):
+    """Qwen2's layers, some of them hyper layers."""
+
+    def __init__(self, config: Owl3Config) -> None:
+        super().__init__(config)
+        text = config.text_config
+        hyper = set(config.hyper_layer_indices)
+        self.embed_tokens = nn.Embedding(text.vocab_size, text.hidden_size)
+        self.layers = nn.ModuleList(
+            Owl3DecoderLayer(text, index, FUSIONS[config.fusion] if index in hyper else SelfAttention)
+            for index in range(text.num_hidden_layers)
+        )
+        self.norm = Qwen2RMSNorm(text.hidden_size, eps=text.rms_norm_eps)
+        self.rotary_emb = Qwen2RotaryEmbedding(text)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def forward(
+        self,
+        embeds: Tensor,
+        positions: Tensor,
+        layout: Layout,
+        images: Images | None = None,
+        cache: Owl3Cache | None = None,
+    ) -> Tensor:
+        """Embeddings (B, S, D) at positions (B or 1, S) to the normed last hidden state (B, S, D)."""
+        hidden = embeds
+        rotation = self.rotary_emb(hidden, positions)
+        for layer in self.layers:
+            hidden = layer(hidden, rotation, layout, images, cache)
+        return self.norm(hidden)
+
+
+class Owl3LanguageModel(nn.Module):
+    """The language model as released checkpoints name it: `language_model.model`, `language_model.lm_head`."""
+
+    def __init__(self, config: Owl3Config) -> None:
+        super().__init__()
+        self.model = Owl3TextModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+
+
+class Owl3ForConditionalGeneration(Owl3PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+    """SigLIP, a projector and a Qwen2 with hyper attention. The arguments of `forward` are at the head of this file."""
+
+    _tied_weights_keys = {"language_model.lm_head.weight": "language_model.model.embed_tokens.weight"}
+
+    def __init__(self, config: Owl3Config) -> None:
+        super().__init__(config)
+        text, vision = config.text_config, config.vision_config
+        self.language_model = Owl3LanguageModel(config)
+        self.vision_model = SiglipVisionModel._from_config(vision)
+        linear = nn.Linear(vision.hidden_size, text.hidden_size)
+        self.vision2text_model: nn.Module = (
+            linear
+            if config.projector == "linear"
+            else nn.Sequential(linear, nn.GELU(), nn.Linear(text.hidden_size, text.hidden_size))
+        )
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The token embedding."""
+        return self.language_model.model.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the token embedding."""
+        self.language_model.model.embed_tokens = value
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The language model's head."""
+        return self.language_model.lm_head
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        """Replace the language model's head."""
+        self.language_model.lm_head = value
+
+    # ------------------------------------------------------------------------------------------------------- vision
+
+    def encode_images(self, pixel_values: Tensor) -> Tensor:
+        """Pictures (I, 3, H, W) to visual tokens (I, L, D) of the language model's width.
+
+        Layers after the one whose output is used do not run. Nothing is kept for a backward pass when the vision
+        model is frozen.
+        """
+        chunk = self.config.vision_batch_size or len(pixel_values)
+        pixel_values = pixel_values.to(device=self.device, dtype=self.dtype)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self._trains_vision()):
+            features = [self._vision_features(part) for part in pixel_values.split(chunk)]
+        return self.vision2text_model(features[0] if len(features) == 1 else torch.cat(features))
+
+    def _vision_features(self, pixel_values: Tensor) -> Tensor:
+        hidden = self.vision_model.embeddings(pixel_values)
+        for layer in self.vision_model.encoder.layers[: self.config.num_vision_layers_used]:
+            hidden = layer(hidden, None)
+        return hidden
+
+    def _trains_vision(self) -> bool:
+        return any(parameter.requires_grad for parameter in self.vision_model.parameters())
+
+    def _anchor_images(self) -> Images:
+        """An image that nobody sees: it keeps the visual parameters in the graph of a batch without images."""
+        vision = self.config.vision_config
+        if self._trains_vision():
+            side = vision.image_size
+            features = self.encode_images(torch.zeros(1, vision.num_channels, side, side))
+        else:
+            features = self.vision2text_model(
+                torch.zeros(1, 1, vision.hidden_size, dtype=self.dtype, device=self.device)
+            )
+        return Images(features, self._rotation(torch.zeros(1, device=self.device)), anchor=True)
+
+    def _images(self, inputs: Inputs, order: Tensor | None, position_I: Tensor) -> Images | None:
+        """The batch's images in `order` (None = as given), each at the position of its placeholder."""
+        if inputs.pixel_values is None:
+            return self._anchor_images() if self.training and torch.is_grad_enabled() else None
+        pixel_values, index = inputs.pixel_values, inputs.image_index
+        if index is None and order is not None:
+            pixel_values = pixel_values[order.to(pixel_values.device)]
+        features = self.encode_images(pixel_values)
+        if index is not None:
+            features = features[(index if order is None else index[order]).to(features.device)]
+        return Images(features, self._rotation(position_I + self.config.image_offset))
+
+    def _rotation(self, position_I: Tensor) -> Rotation:
+        return image_rotation(position_I, self.language_model.model.rotary_emb.inv_freq)
+
+    # ------------------------------------------------------------------------------------------------------ forward
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        segment_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_rows: Tensor | None = None,
+        image_starts: Tensor | None = None,
+        image_index: Tensor | None = None,
+        past_key_values: Owl3Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        num_items_in_batch: float | Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        return_logits: bool | None = None,
+        **kwargs: Any,
+    ) -> Owl3Output:
+        """The tensors are described at the head of this file.
+
+        Args:
+            past_key_values: An `Owl3Cache`, to go on from and to fill. `attention_mask` is then (B, past + S), and
+                rows can't be packed.
+            use_cache: Make a cache and return it. Off unless asked for: with a cache, padding costs.
+            logits_to_keep: Only the last so many columns' logits (0 = all), or those of these columns.
+            return_logits: Compute logits although there are labels (or don't, although there are none).
+
+        Raises:
+            InputError: for arguments that contradict each other, saying how.
+        """
+        inputs = check_inputs(
+            self.config, input_ids, inputs_embeds, pixel_values, image_rows, image_starts, image_index
+        )
+        if use_cache and past_key_values is None:
+            past_key_values = Owl3Cache(self.config)
+        loss = logits = None
+        if past_key_values is not None:
+            check_cache(past_key_values)
+            if segment_ids is not None or labels is not None:
+                raise InputError("a cache holds one sample per row and gives no loss: leave out segment_ids and labels")
+            hidden = self._forward_cached(inputs, attention_mask, position_ids, past_key_values)
+        else:
+            segments = segment_ids if segment_ids is not None else attention_mask
+            stream, layout = self._forward_stream(inputs, segments, position_ids)
+            if labels is not None:
+                loss = next_token_loss(
+                    stream,
+                    self.language_model.lm_head,
+                    labels,
+                    layout,
+                    num_items_in_batch,
+                    chunk_size=self.config.loss_chunk_size,
+                )
+            hidden = _to_batch(stream, layout, inputs.shape)
+        if return_logits or (return_logits is None and labels is None):
+            logits = self.language_model.lm_head(slice_logits_to_keep(hidden, logits_to_keep))
+        return Owl3Output(loss=loss, logits=logits, past_key_values=past_key_values, last_hidden_state=hidden)
+
+    def _forward_stream(
+        self, inputs: Inputs, segment_ids: Tensor | None, position_ids: Tensor | None
+    ) -> tuple[Tensor, StreamLayout]:
+        """Without cache: the batch's real tokens as one stream, (1, T, D)."""
+        if segment_ids is None:
+            segments = np.ones(inputs.shape, dtype=np.int64)
+        elif tuple(segment_ids.shape) == inputs.shape:
+            segments = segment_ids.cpu().numpy().astype(np.int64, copy=False)
+        else:
+            raise InputError(f"segment_ids (or attention_mask) is {tuple(segment_ids.shape)}, the batch {inputs.shape}")
+        check_positions(self.config, position_ids, inputs.shape[1])
+        layout = plan_stream(segments, inputs.image_rows, inputs.image_starts, **self._plan_options())
+        positions, places = layout.positions, layout.image_places
+        if position_ids is not None:
+            flat = position_ids.to(self.device).expand(inputs.shape).flatten()
+            positions = (flat if layout.token_index is None else flat[layout.token_index]).unsqueeze(0)
+            places = positions[0, layout.image_tokens]
+        images = self._images(inputs, layout.image_order, places)
+        embeds = inputs.embed(self.get_input_embeddings(), layout.token_index)
+        return self.language_model.model(embeds, positions, layout, images), layout
+
+    def _forward_cached(
+        self, inputs: Inputs, attention_mask: Tensor | None, position_ids: Tensor | None, cache: Owl3Cache
+    ) -> Tensor:
+        """With a cache: rows stay rows, (B, S, D)."""
+        past, (num_rows, num_columns) = cache.get_seq_length(), inputs.shape
+        total = past + num_columns
+        if attention_mask is not None and tuple(attention_mask.shape) != (num_rows, total):
+            raise InputError(
+                f"attention_mask is {tuple(attention_mask.shape)}; with {past} tokens in the cache and {num_columns} "
+                f"new ones it must be ({num_rows}, {total})"
+            )
+        if position_ids is None and attention_mask is None:
+            position_ids = torch.arange(past, total, device=self.device)[None]
+        elif position_ids is None:
+            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)[:, past:]
+        check_positions(self.config, position_ids, total)
+        images = None
+        if inputs.num_images:
+            place = plan_slots(inputs.image_rows, inputs.image_starts, inputs.shape)
+            rows, columns = (torch.from_numpy(x).to(self.device) for x in (inputs.image_rows, inputs.image_starts))
+            position_I = position_ids.expand(inputs.shape)[rows, columns]
+            images = self._images(inputs, None, position_I)
+            images.slots = cache.add_images(place, past, inputs.image_index, position_I)
+        layout = plan_cached(cache, num_columns, attention_mask, **self._plan_options())
+        embeds = inputs.embed(self.get_input_embeddings(), None).view(num_rows, num_columns, -1)
+        return self.language_model.model(embeds, position_ids, layout, images, cache)
+
+    def _plan_options(self) -> dict[str, Any]:
+        return {
+            "tokens_per_image": self.config.tokens_per_image,
+            "image_offset": self.config.image_offset,
+            "joint": self.config.fusion == "joint",
+            "dtype": self.dtype,
+            "device": self.device,
+            "eager": self.config._attn_implementation == "eager",
+        }
+
+    # --------------------------------------------------------------------------------------------------- generation
+
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, *, is_first_iteration: bool | None = False, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Images are read once: later steps find them in the cache."""
+        inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
+        if not is_first_iteration and kwargs.get("use_cache", True):
+            for name in ("pixel_values", "image_rows", "image_starts", "image_index"):
+                inputs.pop(name, None)
+        return inputs
+
+    def _prepare_cache_for_generation(
+        self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> None:
+        """`generate` asks for a cache here; it gets one that holds images."""
+        asked = generation_config.cache_implementation
+        if model_kwargs.get("past_key_values") is None and generation_config.use_cache:
+            if asked not in (None, "dynamic", "offloaded"):
+                raise InputError(f"cache_implementation={asked!r} can't hold images; one of dynamic, offloaded")
+            model_kwargs["past_key_values"] = Owl3Cache(self.config, offloading=asked == "offloaded")
+            return
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+
+    def _expand_inputs_for_generation(
+        self,
+        expand_size: int = 1,
+        is_encoder_decoder: bool = False,
+        input_ids: Tensor | None = None,
+        **model_kwargs: Any,
+    ) -> tuple[Tensor | None, dict[str, Any]]:
+        """Beams of a prompt are rows of their own, and show the same pictures: those are not copied."""
+        pixel_values = model_kwargs.pop("pixel_values", None)
+        places = [model_kwargs.pop(name, None) for name in ("image_rows", "image_starts", "image_index")]
+        input_ids, model_kwargs = super()._expand_inputs_for_generation(
+            expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **model_kwargs
+        )
+        if pixel_values is None:
+            return input_ids, model_kwargs
+        rows, starts, index = places
+        if expand_size > 1:
+            index = torch.arange(len(pixel_values)) if index is None else index
+            beam = torch.arange(expand_size, device=rows.device)
+            rows = (rows[:, None] * expand_size + beam).flatten()
+            starts, index = (x.repeat_interleave(expand_size) for x in (starts, index))
+        images = {"pixel_values": pixel_values, "image_rows": rows, "image_starts": starts, "image_index": index}
+        return input_ids, {**model_kwargs, **images}
+
+
+def _to_batch(stream: Tensor, layout: StreamLayout, shape: tuple[int, int]) -> Tensor:
+    """(1, T, D) back to (B, S, D), zero on padding."""
+    flat = stream.squeeze(0)
+    if layout.token_index is not None:
+        flat = flat.new_zeros(shape[0] * shape[1], flat.shape[-1]).index_copy(0, layout.token_index, flat)
+    return flat.view(*shape, -1)

@@ -1,0 +1,71 @@
+"""Softmax attention over masks: the one place where a backend is chosen.
+
+Shape letters: B rows, S queries, M keys, H heads, K key-value heads, d head size. Tensors are token-major,
+(B, S, H, d), as projections give them; no head is ever repeated in memory.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BACKENDS = ("eager", "sdpa", "flex_attention", "flash_attention_2")
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, causal: bool = False, eager: bool = False
+) -> Tensor:
+    """softmax(q k' / sqrt(d) + mask) v, with each key-value head serving H / K query heads.
+
+    Args:
+        q: (B, S, H, d)
+        k: (B, M, K, d)
+        v: (B, M, K, d)
+        mask: Additive, broadcastable to (B, 1, S, M), or None. No row may be all -inf: such a query must be opened,
+            and its result thrown away, by the caller.
+        causal: Without a mask: query i sees keys 0..i.
+        eager: Spell the formula out instead of calling PyTorch's fused kernel.
+
+    Returns:
+        (B, S, H, d)
+    """
+    if eager:
+        return _attend_eager(q, k, v, mask, causal)
+    grouped = q.shape[2] != k.shape[2]
+    out = F.scaled_dot_product_attention(
+        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, is_causal=causal, enable_gqa=grouped
+    )
+    return out.transpose(1, 2)
+
+
+def attend_two(
+    q: Tensor, first: tuple[Tensor, Tensor, Tensor | None], second: tuple[Tensor, Tensor, Tensor | None]
+) -> Tensor:
+    """One softmax over two sets of keys that lie apart in memory; each set is (k, v, mask) as in `attend`.
+
+    For few queries: it writes the scores out, and so spares copying both sets beside each other at every step.
+    """
+    scores = torch.cat([_scores(q, k, mask) for k, _, mask in (first, second)], dim=-1)
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(q.dtype)
+    sizes = [first[0].shape[1], second[0].shape[1]]
+    parts = [_weigh(w, v) for w, (_, v, _) in zip(weights.split(sizes, dim=-1), (first, second), strict=True)]
+    return (parts[0] + parts[1]).view(q.shape)
+
+
+def _attend_eager(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+    if causal and q.shape[1] > 1:
+        future = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool, device=q.device).triu(1)
+        mask = torch.zeros_like(future, dtype=q.dtype).masked_fill_(future, -torch.inf)[None, None]
+    weights = _scores(q, k, mask).softmax(dim=-1, dtype=torch.float32).to(q.dtype)
+    return _weigh(weights, v).view(q.shape)
+
+
+def _scores(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+    """(B, S, H, d), (B, M, K, d) -> (B, S, K, H / K, M): query heads are folded, so keys need not be repeated."""
+    folded = q.unflatten(2, (k.shape[2], -1))
+    scores = torch.einsum("bskgd,bmkd->bskgm", folded, k) * q.shape[-1] ** -0.5
+    return scores if mask is None else scores + mask.transpose(1, 2).unsqueeze(2)
+
+
+def _weigh(weights: Tensor, v: Tensor) -> Tensor:
+    """(B, S, K, H / K, M), (B, M, K, d) -> (B, S, H, d)"""
+    return torch.einsum("bskgm,bmkd->bskgd", weights, v).flatten(2, 3)

@@ -1,0 +1,180 @@
+"""Hyper attention: how a layer of the language model looks at images.
+
+A hyper layer is a Qwen2 layer whose attention also reads images. With x the text, V the image tokens (the projected
+vision features, the same for every layer) and LN the layer's own input norm, shared by both:
+
+    q, k, v   = LN(x) Wq, LN(x) Wk, LN(x) Wv        the layer's own projections; q, k rotated by text positions
+    kv, vv    = LN(V) Wvk, LN(V) Wvv                the one new projection; kv rotated by the image's position
+
+    gated, static_gate (240728, 241014)
+        h_text  = softmax(q k' / sqrt(d)) v         causal
+        h_image = softmax(q kv' / sqrt(d)) vv       over the images before the token
+        g       = sigmoid(Wg h_text + bg)           gated: a (d, d) matrix, one for all heads
+                  sigmoid(g0)                       static_gate: a learned number per channel
+        h       = (1 - g) h_text + g h_image        plain h_text for a token that sees no image
+
+    joint (241101)
+        h       = softmax(q [kv, k]' / sqrt(d)) [vv, v]
+
+    output    = h Wo
+
+No further query projection, norm, MLP or residual branch: what a hyper layer adds is Wvk, Wvv and the gate.
+
+Source: mPLUG-Owl3 (arXiv:2408.04840 §2.2) and the released code of the three models.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import Qwen2Config
+from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention
+
+from owl3.model.cache import Owl3Cache
+from owl3.model.config import Fusion
+from owl3.model.layout import Layout, VisualKV
+from owl3.model.rope import rotate
+
+Rotation = tuple[Tensor, Tensor]
+"""Cosines and sines, (…, d)."""
+
+
+@dataclass
+class Images:
+    """The images that arrive with a forward pass.
+
+    `features` (I, L, D); `rotation` (I, d) each, fp32; `slots` (B, slots) tells, with a cache, which image fills which
+    slot of a row. With `anchor` nobody sees them: they only keep the visual parameters in the graph.
+    """
+
+    features: Tensor
+    rotation: Rotation
+    slots: Tensor | None = None
+    anchor: bool = False
+
+
+class SelfAttention(Qwen2Attention):  # type: ignore[misc]
+    """Qwen2's attention, carried out by a layout (who attends to whom is planned once for all layers)."""
+
+    def forward(
+        self, hidden: Tensor, rotation: Rotation, layout: Layout, images: Images | None, cache: Owl3Cache | None
+    ) -> Tensor:
+        """(B, S, D) -> (B, S, D); `hidden` is already normed, and so are the images' features."""
+        q, k, v = self.project(hidden, rotation, cache)
+        return self.o_proj(layout.attend_text(q, k, v).flatten(-2))
+
+    def project(self, hidden: Tensor, rotation: Rotation, cache: Owl3Cache | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, S, H, d), and keys and values (B, past + S, K, d), rotated by text positions."""
+        cos, sin = (part.unsqueeze(2) for part in rotation)
+        q, k, v = (
+            projection(hidden).unflatten(-1, (-1, self.head_dim))
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        if cache is not None:  # which keeps heads first
+            k, v = cache.update(k.transpose(1, 2), v.transpose(1, 2), self.layer_idx)
+            k, v = k.transpose(1, 2), v.transpose(1, 2)
+        return q, k, v
+
+
+class HyperAttention(SelfAttention):
+    """Self-attention that also reads images; the base of the three fusions."""
+
+    def __init__(self, config: Qwen2Config, layer_idx: int) -> None:
+        super().__init__(config, layer_idx)
+        # Rows of the projection: per key-value head, d rows of keys, then d rows of values.
+        self.v_kv_proj = nn.Linear(config.hidden_size, 2 * config.num_key_value_heads * self.head_dim, bias=True)
+
+    def forward(
+        self, hidden: Tensor, rotation: Rotation, layout: Layout, images: Images | None, cache: Owl3Cache | None
+    ) -> Tensor:
+        """As `SelfAttention`; a batch that has no images attends to text alone."""
+        q, k, v = self.project(hidden, rotation, cache)
+        visual = self.visual_kv(images, cache, hidden.device)
+        if visual is None:
+            return self.o_proj(layout.attend_text(q, k, v).flatten(-2))
+        if images is not None and images.anchor:
+            return self.o_proj(self.anchor(layout.attend_text(q, k, v), visual).flatten(-2))
+        return self.o_proj(self.fuse(q, k, v, visual, layout).flatten(-2))
+
+    def visual_kv(self, images: Images | None, cache: Owl3Cache | None, device: torch.device) -> VisualKV | None:
+        """Keys, rotated, and values of all images: of this pass and, with a cache, of earlier ones."""
+        new = None if images is None else self.project_images(images)
+        if cache is None:
+            return new
+        if new is not None and images is not None and images.slots is not None:
+            rows, slots = images.slots.shape  # (I, L, K, d) -> (B, slots x L, K, d)
+            index = images.slots.flatten()
+            k, v = (x.index_select(0, index).unflatten(0, (rows, slots)).flatten(1, 2) for x in new)
+            cache.add_visual(self.layer_idx, (k, v))
+        return cache.visual(self.layer_idx, device)
+
+    def project_images(self, images: Images) -> VisualKV:
+        """(I, L, D) -> two (I, L, K, d). All tokens of an image are rotated by the one position of its placeholder."""
+        kv = self.v_kv_proj(images.features).unflatten(-1, (-1, 2, self.head_dim))
+        cos, sin = (part[:, None, None, :] for part in images.rotation)
+        return rotate(kv[..., 0, :], cos, sin), kv[..., 1, :]
+
+    def fuse(self, q: Tensor, k: Tensor, v: Tensor, visual: VisualKV, layout: Layout) -> Tensor:
+        """Text and images to (B, S, H, d)."""
+        raise NotImplementedError
+
+    def anchor(self, text: Tensor, visual: VisualKV) -> Tensor:
+        """`text`, in whose graph the visual parameters stand with a gradient of zero."""
+        return text + 0 * (visual[0].mean() + visual[1].mean())
+
+
+class JointAttention(HyperAttention):
+    """One softmax over images and text (241101): the balance is set by the scores themselves."""
+
+    def fuse(self, q: Tensor, k: Tensor, v: Tensor, visual: VisualKV, layout: Layout) -> Tensor:
+        """softmax(q [kv, k]') [vv, v]"""
+        return layout.attend_both(q, k, v, visual)
+
+
+class TwoSoftmaxAttention(HyperAttention):
+    """A softmax over the text and one over the images, mixed by a gate."""
+
+    def gate_of(self, text: Tensor) -> Tensor:
+        """The share of the images, in (0, 1), broadcastable to (B, S, H, d)."""
+        raise NotImplementedError
+
+    def fuse(self, q: Tensor, k: Tensor, v: Tensor, visual: VisualKV, layout: Layout) -> Tensor:
+        """(1 - g) h_text + g h_image; g is 0 where no image is seen."""
+        text, image = layout.attend_text(q, k, v), layout.attend_images(q, visual)
+        return torch.lerp(text, image, self.gate_of(text) * layout.sees_image)
+
+    def anchor(self, text: Tensor, visual: VisualKV) -> Tensor:
+        """As above; the gate too is in the graph."""
+        return super().anchor(text, visual) + 0 * self.gate_of(text)
+
+
+class GatedAttention(TwoSoftmaxAttention):
+    """The gate is computed from the text (240728)."""
+
+    def __init__(self, config: Qwen2Config, layer_idx: int) -> None:
+        super().__init__(config, layer_idx)
+        self.gate_proj = nn.Sequential(nn.Linear(self.head_dim, self.head_dim), nn.Sigmoid())
+
+    def gate_of(self, text: Tensor) -> Tensor:
+        """sigmoid(Wg h_text + bg): (B, S, H, d), the same matrix for every head."""
+        return self.gate_proj(text)
+
+
+class StaticGatedAttention(TwoSoftmaxAttention):
+    """The gate is learned, a number per channel (1B and 2B of 241014)."""
+
+    def __init__(self, config: Qwen2Config, layer_idx: int) -> None:
+        super().__init__(config, layer_idx)
+        self.gate = nn.Parameter(torch.zeros(config.num_attention_heads * self.head_dim))
+
+    def gate_of(self, text: Tensor) -> Tensor:
+        """sigmoid(g0): (H, d)."""
+        return self.gate.sigmoid().unflatten(-1, (-1, self.head_dim))
+
+
+FUSIONS: dict[Fusion, type[HyperAttention]] = {
+    "gated": GatedAttention,
+    "static_gate": StaticGatedAttention,
+    "joint": JointAttention,
+}

@@ -1,0 +1,51 @@
+"""The training loss: each sample's next tokens, and the logits of no token that is not trained."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from owl3.model.layout import StreamLayout
+
+IGNORED = -100
+
+
+def next_token_loss(
+    hidden: Tensor,
+    lm_head: nn.Module,
+    labels: Tensor,
+    layout: StreamLayout,
+    num_items: float | Tensor | None,
+    chunk_size: int,
+) -> Tensor:
+    """Cross-entropy in fp32 over the tokens that a label follows, inside the same sample.
+
+    Args:
+        hidden: (1, T, D) of the stream.
+        labels: (B, S), not shifted, -100 = not trained.
+        num_items: What the sum is divided by; None = the number of trained tokens here.
+        chunk_size: Tokens whose logits exist at once (0 = all). More chunks are recomputed in the backward pass,
+            so that a large vocabulary never takes (T, vocabulary) memory.
+
+    Returns:
+        0-d; exactly 0, with a gradient of zeros, when nothing is trained.
+    """
+    flat = labels.to(hidden.device).flatten()
+    target = flat if layout.token_index is None else flat[layout.token_index]
+    target = target.roll(-1)
+    target[layout.last_of_sample] = IGNORED
+    trained = (target != IGNORED).nonzero().squeeze(1)
+    if not len(trained):
+        return hidden.float().mean() * 0
+    hidden, target = hidden.squeeze(0)[trained], target[trained]
+    if chunk_size and len(trained) > chunk_size:
+        parts = zip(hidden.split(chunk_size), target.split(chunk_size), strict=True)
+        sums = [checkpoint(_summed_loss, h, t, lm_head, use_reentrant=False) for h, t in parts]
+        total = torch.stack(sums).sum()
+    else:
+        total = _summed_loss(hidden, target, lm_head)
+    return total / (len(trained) if num_items is None else num_items)
+
+
+def _summed_loss(hidden: Tensor, target: Tensor, lm_head: nn.Module) -> Tensor:
+    return F.cross_entropy(lm_head(hidden).float(), target, reduction="sum")

@@ -1,0 +1,241 @@
+"""From a batch's segment ids and image places to the plan its layers follow (on the host, once per forward).
+
+Everything here is whole-array arithmetic; the only loops are over groups of samples, of which there are few.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from owl3.errors import InputError
+from owl3.model.cache import Owl3Cache
+from owl3.model.layout import MAX_GROUPS, NEVER, CachedLayout, Group, Ints, StreamLayout, additive, causal_mask
+
+
+def plan_stream(
+    segment_ids: Ints,
+    image_rows: Ints,
+    image_starts: Ints,
+    *,
+    tokens_per_image: int,
+    image_offset: int,
+    joint: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+    eager: bool = False,
+) -> StreamLayout:
+    """Plan a batch without cache.
+
+    Args:
+        segment_ids: (B, S), 0 = padding; each sample one run of columns.
+        image_rows: (I,) row of each image's placeholder.
+        image_starts: (I,) column of its first token.
+        tokens_per_image: L.
+        image_offset: How many tokens after its first placeholder token an image is first seen.
+        joint: Make masks over images and text together.
+        dtype: Of the masks.
+        device: Where the plan's tensors go.
+        eager: Spell attention out.
+
+    Raises:
+        InputError: when a sample is not one run, or an image stands outside of its row or on padding.
+    """
+    num_rows, num_columns = segment_ids.shape
+    real = np.flatnonzero(segment_ids)  # flat columns of the T tokens, row by row
+    first, lengths = _runs(segment_ids, real)
+    sample_of_token = np.repeat(np.arange(len(lengths)), lengths)
+
+    place = _token_of_image(image_rows, image_starts, real, (num_rows, num_columns))
+    image_sample = sample_of_token[place]
+    image_place = place - first[image_sample]  # of its first placeholder token, inside its sample
+    num_images = np.bincount(image_sample, minlength=len(lengths))
+
+    keys = _group_keys(lengths, num_images)
+    order = np.lexsort((lengths, keys))
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    lengths, num_images, keys = lengths[order], num_images[order], keys[order]
+    token_order = np.repeat(first[order], lengths) + _ragged_arange(lengths)
+    image_order = np.lexsort((image_place, rank[image_sample]))
+    image_place = image_place[image_order]
+    image_token = (np.cumsum(lengths) - lengths)[rank[image_sample][image_order]] + image_place
+
+    def tensor(array: Ints) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
+
+    groups: list[Group] = []
+    sees: list[Ints] = []
+    borders = np.flatnonzero(np.diff(keys, prepend=-1, append=-1))
+    image_start = 0
+    for start, end in zip(borders[:-1], borders[1:], strict=True):
+        lens, counts = lengths[start:end], num_images[start:end]
+        group = Group(int(end - start), int(lens.max()), int(counts.max()), int(lens.sum()), int(counts.sum()))
+        places = np.full((group.num_samples, group.num_images), NEVER)
+        filled = np.arange(group.num_images) < counts[:, None]
+        places[filled] = image_place[image_start : image_start + group.stream_images]
+        image_start += group.stream_images
+        if lens.min() < group.num_tokens:
+            kept = np.arange(group.num_tokens) < lens[:, None]
+            group.pad, group.unpad = tensor(_padded_index(lens, group.num_tokens)), tensor(np.flatnonzero(kept))
+            group.is_real = tensor(kept.ravel())
+        if group.num_images and counts.min() < group.num_images:
+            group.image_pad = tensor(_padded_index(counts, group.num_images))
+            group.image_unpad = tensor(np.flatnonzero(filled))
+        if group.num_images:
+            visible = np.arange(group.num_tokens)[:, None] >= places[:, None] + image_offset  # (n, t, m)
+            seen = visible.any(-1)
+            group.mask = _group_mask(tensor(visible), tokens_per_image, joint, dtype)
+            sees.append(seen.ravel() if group.unpad is None else seen[kept])
+        else:
+            sees.append(np.zeros(group.stream_tokens, dtype=bool))
+        groups.append(group)
+
+    stands_as_is = len(real) == segment_ids.size and bool((np.diff(token_order) == 1).all())
+    has_image_order = bool((np.diff(image_order) != 1).any())
+    return StreamLayout(
+        groups=groups,
+        token_index=None if stands_as_is else tensor(real[token_order]),
+        image_order=tensor(image_order) if has_image_order else None,
+        positions=tensor(_ragged_arange(lengths)).unsqueeze(0),
+        image_tokens=tensor(image_token),
+        image_places=tensor(image_place),
+        last_of_sample=tensor(np.cumsum(lengths) - 1),
+        sees_image=tensor(np.concatenate(sees)).to(dtype).view(1, -1, 1, 1) if len(place) else None,
+        eager=eager,
+    )
+
+
+def plan_cached(
+    cache: Owl3Cache,
+    num_new: int,
+    attention_mask: Tensor | None,
+    *,
+    tokens_per_image: int,
+    image_offset: int,
+    joint: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+    eager: bool = False,
+) -> CachedLayout:
+    """Plan `num_new` tokens per row, of which the past is in `cache` (their images, if any, are already entered).
+
+    Args:
+        attention_mask: (B, past + num_new), 0 = padding; None when there is none.
+    """
+    past = cache.get_seq_length()
+    column = torch.arange(past, past + num_new, device=device)
+    text_mask = None
+    if attention_mask is not None and not bool(attention_mask.all()):
+        key = torch.arange(past + num_new, device=device)
+        allowed = (key <= column[:, None]) & attention_mask.bool()[:, None]
+        allowed |= key == column[:, None]  # padding sees itself: a row of -inf alone would be NaN
+        text_mask = additive(allowed, dtype).unsqueeze(1)
+    elif past and num_new > 1:
+        text_mask = causal_mask(num_new, past + num_new, dtype, device)
+    starts = cache.image_starts
+    if starts is None:
+        return CachedLayout(text_mask, None, None, eager)
+    if cache.all_slots_filled and past > cache.last_image_start:
+        return CachedLayout(text_mask, None, torch.ones(1, 1, 1, 1, dtype=dtype, device=device), eager)
+    visible = column[:, None] >= starts[:, None] + image_offset  # (B, S, slots)
+    seen = visible.any(-1)
+    image_mask = additive(_per_token(visible if joint else _open_blind(visible), tokens_per_image), dtype).unsqueeze(1)
+    return CachedLayout(text_mask, image_mask, seen.to(dtype)[..., None, None], eager)
+
+
+def plan_slots(image_rows: Ints, image_starts: Ints, shape: tuple[int, int]) -> tuple[Ints, Ints]:
+    """Sort images into their rows, for a cache.
+
+    Returns:
+        (B, slots) index of the image in each slot, -1 where a row has fewer, and (B, slots) its column or `NEVER`.
+    """
+    num_rows, num_columns = shape
+    _token_of_image(image_rows, image_starts, np.arange(num_rows * num_columns), shape)
+    order = np.lexsort((image_starts, image_rows))
+    counts = np.bincount(image_rows, minlength=num_rows)
+    filled = np.arange(counts.max()) < counts[:, None]
+    slots, starts = np.full(filled.shape, -1), np.full(filled.shape, NEVER)
+    slots[filled], starts[filled] = order, image_starts[order]
+    return slots, starts
+
+
+def _runs(segment_ids: Ints, real: Ints) -> tuple[Ints, Ints]:
+    """Where in the T tokens each sample begins, and its length."""
+    if not len(real):
+        raise InputError("segment_ids: the batch holds no token, only padding")
+    rows, ids = real // segment_ids.shape[1], segment_ids.ravel()[real]
+    names = rows * (int(ids.max()) + 1) + ids
+    first = np.flatnonzero(np.diff(names, prepend=-1))
+    lengths = np.diff(first, append=len(real))
+    torn = real[first + lengths - 1] - real[first] != lengths - 1
+    if torn.any() or len(np.unique(names[first])) != len(first):
+        raise InputError("segment_ids: a sample must be one run of columns in one row, one of them is torn apart")
+    return first, lengths
+
+
+def _token_of_image(image_rows: Ints, image_starts: Ints, real: Ints, shape: tuple[int, int]) -> Ints:
+    """The index among the T tokens of each image's first placeholder token."""
+    num_rows, num_columns = shape
+    inside = (image_rows >= 0) & (image_rows < num_rows) & (image_starts >= 0) & (image_starts < num_columns)
+    token_at = np.full(num_rows * num_columns, -1)
+    token_at[real] = np.arange(len(real))
+    place = token_at[np.where(inside, image_rows * num_columns + image_starts, 0)]
+    bad = np.flatnonzero(~inside | (place < 0))
+    if len(bad):
+        image = int(bad[0])
+        raise InputError(
+            f"image {image}: row {image_rows[image]}, column {image_starts[image]} is not a token of the "
+            f"{num_rows} x {num_columns} batch (outside of it, or padding)"
+        )
+    return place
+
+
+def _group_keys(lengths: Ints, num_images: Ints) -> Ints:
+    """A number per sample, equal for samples of like size; at most `MAX_GROUPS` different ones.
+
+    Sizes are compared on a log scale that is made coarser until there are few enough.
+    """
+    for steps_per_doubling in (4, 2, 1, 0.5, 0.25):
+        size = np.ceil(np.log2(lengths) * steps_per_doubling).astype(np.int64)
+        images = np.ceil(np.log2(np.maximum(num_images, 0.5)) * min(steps_per_doubling, 2)).astype(np.int64) + 64
+        names, keys = np.unique(images * 4096 + size, return_inverse=True)
+        if len(names) <= MAX_GROUPS:
+            return np.asarray(keys, dtype=np.int64)
+    return (num_images > 0).astype(np.int64)
+
+
+def _ragged_arange(lengths: Ints) -> Ints:
+    """0..n-1 for each length n, one after the other."""
+    ends = np.cumsum(lengths)
+    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths, lengths)
+
+
+def _padded_index(lengths: Ints, longest: int) -> Ints:
+    """Index that lays runs of these lengths out as rows of `longest`; a row's padding repeats its last element.
+
+    An empty run's padding is element 0 of all: whatever stands there is masked.
+    """
+    starts = np.cumsum(lengths) - lengths
+    last = np.maximum(lengths - 1, 0)
+    index = np.minimum(np.arange(longest), last[:, None]) + starts[:, None]
+    return np.where(lengths[:, None] > 0, index, 0).ravel()
+
+
+def _group_mask(visible: Tensor, tokens_per_image: int, joint: bool, dtype: torch.dtype) -> Tensor:
+    """The additive mask of a group from (n, t, m): which token sees which image."""
+    num_samples, num_tokens, _ = visible.shape
+    if not joint:
+        return additive(_per_token(_open_blind(visible), tokens_per_image), dtype).unsqueeze(1)
+    causal = torch.ones(num_tokens, num_tokens, dtype=torch.bool, device=visible.device).tril()
+    both = torch.cat((_per_token(visible, tokens_per_image), causal.expand(num_samples, -1, -1)), dim=-1)
+    return additive(both, dtype).unsqueeze(1)
+
+
+def _open_blind(visible: Tensor) -> Tensor:
+    """Let a token that sees no image see all: a row of -inf alone would be NaN. What it reads is not used."""
+    return visible | ~visible.any(-1, keepdim=True)
+
+
+def _per_token(visible: Tensor, tokens_per_image: int) -> Tensor:
+    """(…, images) -> (…, images x L): all tokens of an image are seen together."""
+    return visible[..., None].expand(*visible.shape, tokens_per_image).flatten(-2)
