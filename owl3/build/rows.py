@@ -129,13 +129,15 @@ def iter_json(path: Path) -> Iterator[Any]:
 def _iter_json_text(handle: TextIO) -> Iterator[Any]:
     """Decode value after value from a sliding window, so that a list of a million rows needs no million rows."""
     decoder = json.JSONDecoder()
-    text, place, is_list, ended = "", 0, False, False
+    is_list: bool | None = None  # the first character tells
+    text, place, ended = "", 0, False
     while True:
         place = _skip(_BETWEEN if is_list else _BLANK, text, place)
         if is_list and text.startswith("]", place):
             return
-        if not is_list and text.startswith("[", place):
-            is_list, place = True, place + 1
+        if is_list is None and place < len(text):
+            is_list = text.startswith("[", place)
+            place += is_list
             continue
         if place < len(text):
             try:

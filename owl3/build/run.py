@@ -11,9 +11,11 @@ the second wave replaces what the first one dropped, and so on.
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,8 @@ from owl3.progress import SILENT, Progress
 from owl3.storage import sha256_of, write_atomic
 from owl3.tokens import TextTokenizer
 
+_PATIENCE_S = 3.0
+"""How long a build goes on in one process before it starts others: about what their imports take."""
 _WINDOW = 4
 """Runs that wait per process: enough to keep all busy, few enough to keep memory flat."""
 
@@ -42,7 +46,8 @@ def build(cfg: BuildBase, workspace: Path, progress: Progress = SILENT, *, proce
 
     Args:
         cfg: One entry of a recipe's `build:` section.
-        processes: Worker processes; None: one per core. The bytes do not depend on it.
+        processes: Worker processes; None: one per core, but only for work that takes longer than they take to start.
+            The bytes do not depend on it.
 
     Raises:
         InputError: when a parent is missing, the count can't be reached, or too much is dropped.
@@ -63,7 +68,7 @@ def build(cfg: BuildBase, workspace: Path, progress: Progress = SILENT, *, proce
         work = _work_folder(folder, digest_of([recipe, [parent.digest for parent in parents]]))
         prepared = _prepare(cfg, workspace, work)
         with builder_class(cfg)(cfg, workspace, work) as builder:
-            _build_all(_Workers(builder, folder, workspace, processes or _cores()), builder, folder, progress)
+            _build_all(_Workers(builder, folder, workspace, processes), builder, folder, progress)
             counts = Counts.total(count_index(path) for path in _indexes(folder))
             _check_budget(cfg, counts)
             tokenizer = TextTokenizer.load(workspace / "tokenizers" / cfg.tokenizer)
@@ -173,11 +178,12 @@ def _build_all(workers: "_Workers", builder: Builder[Any], folder: Path, progres
 class _Workers:
     """Writes runs in this process or in several, a bounded number ahead."""
 
-    def __init__(self, builder: Builder[Any], folder: Path, workspace: Path, processes: int) -> None:
+    def __init__(self, builder: Builder[Any], folder: Path, workspace: Path, processes: int | None) -> None:
         self._builder = builder
         self._folder = folder
         self._workspace = workspace
-        self._processes = processes
+        self._processes = processes or len(os.sched_getaffinity(0))
+        self._patience_s = _PATIENCE_S if processes is None else 0.0
         self._pool: ProcessPoolExecutor | None = None
         self._here: ShardBuilder | None = None
 
@@ -190,15 +196,15 @@ class _Workers:
 
     def write_all(self, runs: Iterator[Run], progress: Progress) -> Iterator[Run]:
         """Write every run that is not done yet; yield each when it is."""
-        head = [run for _, run in zip(range(2), runs, strict=False)]
-        if self._processes == 1 or len(head) < 2:
-            for run in _chain(head, runs):
-                if not _is_done(self._folder, run):
-                    self._local().write(run)
-                progress.advance(run.count)
-                yield run
-            return
-        yield from self._write_parallel(_chain(head, runs), progress)
+        since = time.monotonic()
+        for run in runs:
+            if self._processes > 1 and time.monotonic() - since >= self._patience_s:
+                yield from self._write_parallel(chain([run], runs), progress)
+                return
+            if not _is_done(self._folder, run):
+                self._local().write(run)
+            progress.advance(run.count)
+            yield run
 
     def _write_parallel(self, runs: Iterator[Run], progress: Progress) -> Iterator[Run]:
         pool = self._open_pool()
@@ -235,11 +241,6 @@ def _collect(waiting: dict[Future[None], Run], progress: Progress) -> Iterator[R
         future.result()
         progress.advance(run.count)
         yield run
-
-
-def _chain(head: Sequence[Run], rest: Iterator[Run]) -> Iterator[Run]:
-    yield from head
-    yield from rest
 
 
 _worker: ShardBuilder | None = None  # of this worker process
@@ -281,7 +282,3 @@ def _check_budget(cfg: BuildBase, counts: Counts) -> None:
             f"build {cfg.name}: {dropped} of {counts.seen} were dropped, mostly as {worst}, which is more than "
             f"max_drop_fraction {cfg.max_drop_fraction}; look at the reasons with -v, or raise it"
         )
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
