@@ -6,7 +6,7 @@
     served/                   the files behind the URLs
     tables/scenes.parquet     url, caption, licence, similarity, punsafe, fault
     tables/clips.parquet      url, caption, licence
-    instruct/scenes.json      conversations in LLaVA's layout; pictures are named by URL
+    instruct/scenes.json      conversations in LLaVA's layout, with pictures named by URL; clips.json likewise
     heldout/scenes-single/    questions.jsonl and its pictures; scenes-multi-N and scenes-video likewise
     truth.jsonl               what is on each picture and clip, by URL
 
@@ -20,7 +20,7 @@ import hashlib
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import imagehash
 import numpy as np
@@ -56,9 +56,10 @@ ROW_CHANGES: dict[str, dict[str, Any]] = {
 """What is wrong with the table's row, for faults that lie there and not in the server's answer."""
 
 
-class CorpusConfig(Config):
+class ScenesConfig(Config):
     """How large a corpus to make. The rows of the fault schedule come on top of `pictures`."""
 
+    kind: Literal["scenes"] = "scenes"
     seed: int = 0
     pictures: int = Field(default=800, ge=120)
     clips: int = Field(default=32, ge=4)
@@ -73,7 +74,7 @@ class CorpusConfig(Config):
     """One held-out set `scenes-multi-N` for each N."""
 
 
-def make_corpus(folder: Path, config: CorpusConfig) -> dict[str, Any]:
+def make_corpus(folder: Path, config: ScenesConfig) -> dict[str, Any]:
     """Make the corpus in `folder` unless it is there; return what `corpus.json` says.
 
     Raises:
@@ -107,7 +108,7 @@ def read_expected(folder: Path) -> dict[str, Any]:
 class _Maker:
     """One run of the generator: a random stream, the pictures so far, and what was written about them."""
 
-    def __init__(self, folder: Path, config: CorpusConfig) -> None:
+    def __init__(self, folder: Path, config: ScenesConfig) -> None:
         self.folder = folder
         self.config = config
         self.rng = np.random.default_rng(config.seed)
@@ -130,10 +131,10 @@ class _Maker:
         conversations = [
             *about_one(askable, self.rng),
             *about_several(askable, self.config.conversations_among, self.config.max_images, self.rng),
-            *about_clips(clip_urls, self.rng),
             *about_missing(),
         ]
-        self._write("instruct/scenes.json", json.dumps(conversations, indent=0, ensure_ascii=False).encode())
+        self._write("instruct/scenes.json", json.dumps(conversations, indent=0).encode())
+        self._write("instruct/clips.json", json.dumps(list(about_clips(clip_urls, self.rng)), indent=0).encode())
         floors = self._make_heldout(heldout)
         write_routes(self.folder / "routes.jsonl", self.routes)
         self._write("truth.jsonl", b"".join(canonical_json(line) + b"\n" for line in self.truth))
@@ -271,7 +272,12 @@ def _spoil(name: str, data: bytes, number: int) -> bytes:
     if name == "bomb":
         return bomb_png()
     if name == "near-copy":
-        again = jpeg_bytes(Image.open(io.BytesIO(data)), quality=80)
-        assert np.bitwise_count(perceptual_hash(data) ^ perceptual_hash(again)) <= NEAR_HASH_DISTANCE
-        return again
+        return _near_copy(data)
     return data
+
+
+def _near_copy(data: bytes) -> bytes:
+    """The picture encoded again, as lossy as its hash allows."""
+    picture, code = Image.open(io.BytesIO(data)), perceptual_hash(data)
+    tries = (jpeg_bytes(picture, quality) for quality in (75, 80, 85, 88, 92, 95, 97))
+    return next(again for again in tries if np.bitwise_count(code ^ perceptual_hash(again)) <= NEAR_HASH_DISTANCE)

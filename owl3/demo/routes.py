@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -47,3 +48,15 @@ def read_routes(path: Path) -> dict[tuple[str, str], Route]:
     lines = path.read_text(encoding="utf-8").splitlines()
     routes = [validate(json.loads(line), Route, where=f"{path}:{n}") for n, line in enumerate(lines, 1)]
     return {route.place: route for route in routes}
+
+
+def write_mounts(folder: Path, mounts: Mapping[str, Path]) -> None:
+    """Say which hosts serve whole folders."""
+    data = {host: str(path) for host, path in sorted(mounts.items())}
+    write_atomic(folder / "mounts.json", json.dumps(data, indent=1).encode())
+
+
+def read_mounts(folder: Path) -> dict[str, str]:
+    """Folders by host; none when nothing is mounted."""
+    path = folder / "mounts.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}

@@ -46,6 +46,9 @@ PLACES: dict[str, tuple[float, float]] = {
     "top": (0.5, 0.26),
     "bottom": (0.5, 0.74),
 }
+WORD_HEIGHTS = {"high": 0.3, "middle": 0.5, "low": 0.7}
+"""Where a word is written. Nobody is asked for it: with it, every word is seen in every colour in training too."""
+
 NUMBERS = ("one", "two", "three", "four")
 WORDS = ("cat", "dog", "sun", "map", "key", "bus", "hat", "owl")
 KINDS = ("one", "pair", "count", "word")
@@ -73,7 +76,7 @@ class Scene:
     def key(self) -> str:
         """The scene without its seed: equal keys have equal answers to every question."""
         seen = "+".join(f"{thing.colour} {thing.shape} {thing.place}".strip() for thing in self.things)
-        return f"{self.kind}/{self.word or seen}/{self.things[0].colour}"
+        return f"{self.kind}/{self.word}/{seen}"
 
     @property
     def held_out(self) -> bool:
@@ -99,7 +102,8 @@ def random_scene(kind: str, rng: np.random.Generator) -> Scene:
         number = 1 + int(rng.integers(len(NUMBERS)))
         return Scene(kind, (Thing(shapes[0], colours[0]),) * number, seed)
     if kind == "word":
-        return Scene(kind, (Thing("word", colours[0]),), seed, word=_pick(rng, WORDS))
+        height = _pick(rng, tuple(WORD_HEIGHTS))
+        return Scene(kind, (Thing("word", colours[0], height),), seed, word=_pick(rng, WORDS))
     raise ValueError(f"unknown kind of scene {kind!r}: one of {', '.join(KINDS)}")
 
 
@@ -108,7 +112,7 @@ def draw(scene: Scene) -> Image.Image:
     rng = np.random.default_rng(scene.seed)
     canvas = mottled_ground(rng)
     if scene.kind == "word":
-        _write(canvas, scene.word, COLOURS[scene.things[0].colour], rng)
+        _write(canvas, scene.word, scene.things[0], rng)
     elif scene.kind == "count":
         cells = rng.permutation(9)[: len(scene.things)]
         for thing, cell in zip(scene.things, cells, strict=True):
@@ -160,11 +164,11 @@ def stamp(canvas: Image.Image, thing: Thing, centre: tuple[float, float], radius
         raise ValueError(f"unknown shape {thing.shape!r}: one of {', '.join(SHAPES)}")
 
 
-def _write(canvas: Image.Image, word: str, colour: tuple[int, int, int], rng: np.random.Generator) -> None:
+def _write(canvas: Image.Image, word: str, letters: Thing, rng: np.random.Generator) -> None:
     font = ImageFont.load_default(round(canvas.width * (0.42 + 0.04 * rng.random())))
-    x, y = _jitter((0.5, 0.5), 0.05, rng)
+    x, y = _jitter((0.5, WORD_HEIGHTS[letters.place]), 0.04, rng)
     ImageDraw.Draw(canvas).text(
-        (x * canvas.width, y * canvas.width), word, fill=colour, font=font, anchor="mm", stroke_width=2
+        (x * canvas.width, y * canvas.width), word, fill=COLOURS[letters.colour], font=font, anchor="mm", stroke_width=2
     )
 
 

@@ -19,12 +19,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
+from urllib.parse import unquote
 
 from aiohttp import web
 
 from owl3 import lifeline
 from owl3.demo.faults import ROBOTS_TXT
-from owl3.demo.routes import Route, read_routes
+from owl3.demo.routes import Route, read_mounts, read_routes
 from owl3.errors import Interrupted
 
 ADDRESS = "127.0.0.1"
@@ -39,13 +40,14 @@ class Site:
     """Answers requests as the routes of one folder say.
 
     Args:
-        folder: Holds `routes.jsonl` and the files it names.
+        folder: Holds `routes.jsonl` and the files it names, and `mounts.json` for hosts that serve a whole folder.
         log: Where one JSON line per request goes.
     """
 
     def __init__(self, folder: Path, log: TextIO | None = None) -> None:
         self.folder = folder
         self.routes = read_routes(folder / "routes.jsonl")
+        self.mounts = read_mounts(folder)
         self.times_asked: Counter[tuple[str, str]] = Counter()
         self.log = log
 
@@ -60,7 +62,7 @@ class Site:
         if place[1] == "/robots.txt":
             text = ROBOTS_TXT.get(place[0])
             return web.Response(text=text) if text else web.Response(status=404)
-        route = self.routes.get(place)
+        route = self.routes.get(place) or self._mounted(place[0], unquote(place[1]))
         if route is None:
             return web.Response(status=404)
         if route.behaviour == "status" or (route.behaviour == "busy_once" and self.times_asked[place] == 1):
@@ -70,6 +72,16 @@ class Site:
         if route.behaviour in ("stall", "drip"):
             return await self._hold(request, route)
         return web.Response(body=self._body(route), headers={**route.headers, "Content-Type": _content_type(route)})
+
+    def _mounted(self, host: str, path: str) -> Route | None:
+        """The file below a mounted folder that a path means, if there is one; never one outside of it."""
+        if host not in self.mounts:
+            return None
+        top = Path(self.mounts[host]).resolve()
+        file = (top / path.lstrip("/")).resolve()
+        return (
+            Route(url=f"http://{host}{path}", file=str(file)) if file.is_relative_to(top) and file.is_file() else None
+        )
 
     async def _hold(self, request: web.Request, route: Route) -> web.StreamResponse:
         """Promise a body, then send nothing (stall) or next to nothing (drip) until the other side goes away."""

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from owl3.demo.corpus import CorpusConfig, make_corpus
+from owl3.demo.corpus import ScenesConfig, make_corpus
 
-SMALL = CorpusConfig(
+SMALL = ScenesConfig(
     pictures=120, clips=4, conversations_among=20, questions=40, video_questions=8, max_images=3, among=(2,)
 )
 

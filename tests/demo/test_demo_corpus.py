@@ -14,7 +14,7 @@ from PIL import Image
 from owl3.demo.corpus import (
     MIN_HASH_DISTANCE,
     NEAR_HASH_DISTANCE,
-    CorpusConfig,
+    ScenesConfig,
     make_corpus,
     perceptual_hash,
     read_expected,
@@ -41,7 +41,7 @@ def test_a_corpus_that_is_there_is_left_alone_and_another_one_is_refused(corpus:
     make_corpus(corpus, SMALL)
     assert (corpus / "corpus.json").stat().st_mtime_ns == before
     with pytest.raises(StaleError, match="other settings"):
-        make_corpus(corpus, CorpusConfig(seed=9))
+        make_corpus(corpus, ScenesConfig(seed=9))
 
 
 def test_every_fault_stands_in_the_table_as_often_as_the_schedule_says(corpus: Path) -> None:
@@ -97,7 +97,8 @@ def test_questions_among_pictures_name_the_place_of_the_picture_asked_about(corp
 
 
 def test_conversations_refer_to_each_of_their_pictures_once(corpus: Path) -> None:
-    for talked in json.loads((corpus / "instruct/scenes.json").read_text()):
+    files = [corpus / "instruct/scenes.json", corpus / "instruct/clips.json"]
+    for talked in [talked for file in files for talked in json.loads(file.read_text())]:
         text = " ".join(turn["value"] for turn in talked["conversations"])
         media = talked.get("video") or talked["image"]
         assert text.count("<image>") + text.count("<video>") == (1 if isinstance(media, str) else len(media))
