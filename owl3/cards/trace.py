@@ -200,7 +200,8 @@ def add_descendants(db: Connection) -> None:
 
 def hit_ids(db: Connection) -> pa.Array:
     """Ids of all hits."""
-    return db.sql("select sample_id from hits order by sample_id").to_arrow_table()["sample_id"].combine_chunks()
+    rows = db.execute("select sample_id from hits order by sample_id").fetchall()
+    return pa.array([row[0] for row in rows], pa.string())
 
 
 def _condition(subject: Subject, columns: set[str]) -> tuple[str, list[str]]:

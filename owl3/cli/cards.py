@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
 
 def card(
     name: Annotated[str, typer.Argument(help="Folder under datacards/ that holds facts.yaml.")],
+    *,
     shards: Annotated[list[str] | None, typer.Option("--shards", help="Shard artifacts the card covers.")] = None,
     samples: Annotated[list[str] | None, typer.Option("--samples", help="Sample artifacts the card covers.")] = None,
     version: Annotated[str, typer.Option("--card-version", help="Version of the card.")] = "1.0.0",
@@ -88,6 +89,7 @@ def _version_key(folder: Path) -> tuple[list[int], bool, str]:
 
 def audit(
     name: Annotated[str, typer.Argument(metavar="CARD", help="NAME, NAME/VERSION or the folder of a card.")],
+    *,
     sample: Annotated[float | None, typer.Option("--sample", help="Read a random part only, e.g. 0.02.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Which random part.")] = 0,
     expect: Annotated[str | None, typer.Option("--expect", help="The card's digest as published elsewhere.")] = None,
@@ -213,6 +215,7 @@ def _trace_tables(found: Any) -> list[Any]:
 
 
 def retract(
+    *,
     reason: Annotated[str, typer.Option("--reason", help="Why; it stands in the tombstone.")] = "",
     url: Annotated[list[str] | None, typer.Option("--url")] = None,
     domain: Annotated[list[str] | None, typer.Option("--domain", help="With all its subdomains.")] = None,

@@ -14,7 +14,9 @@ from PIL import Image
 
 from owl3.cards.rederive import TokenCounter
 from owl3.config import canonical_json
+from owl3.curate.table import SHARD_TABLE, member_json
 from owl3.manifest import Counts, Manifest, write_manifest
+from owl3.media import perceptual_hash
 from owl3.samples import (
     Sample,
     Segment,
@@ -82,99 +84,46 @@ def make_source(workspace: Path, name: str = "tiny") -> Manifest:
     return write_manifest(folder, kind="source", name=name, counts=counts, recipe={"name": name})
 
 
-SHARD_TABLE = pa.schema(
-    [
-        (name, pa.string())
-        for name in (
-            "sample_id",
-            "url",
-            "canonical_url",
-            "domain",
-            "caption",
-            "language",
-            "licence",
-        )
-    ]
-    + [(name, pa.string()) for name in ("source", "decision", "reason", "stage", "shard", "key")]
-    + [("position", pa.int64())]
-    + [
-        (name, pa.string())
-        for name in (
-            "media_sha256",
-            "sha256",
-            "phash",
-            "format",
-            "status",
-            "error_message",
-        )
-    ]
-    + [(name, pa.string()) for name in ("rights_signal", "rights_value")]
-    + [(name, pa.int64()) for name in ("width", "height", "bytes")]
-    + [(name, pa.int64()) for name in ("json_offset", "json_bytes", "media_offset", "media_bytes")]
-)
-
-
 def make_shards(workspace: Path, source: Manifest, name: str = "tiny") -> Manifest:
     folder = workspace / "shards" / name
-    kept_all, drops = 0, dict[str, int]()
+    kept, drops = 0, dict[str, int]()
     for shard_number in range(NUM_URLS // SHARD_ROWS):
         shard = f"{shard_number:05d}"
         rows: list[dict[str, Any]] = []
         with ShardWriter(folder / f"{shard}.tar") as tar:
             for number in range(shard_number * SHARD_ROWS, (shard_number + 1) * SHARD_ROWS):
-                row = _shard_row(number, shard)
                 if number in DROPS:
-                    stage, reason = DROPS[number]
-                    drops[reason] = drops.get(reason, 0) + 1
-                    row |= {"decision": "dropped", "stage": stage, "reason": reason}
-                    if reason == "robots_disallowed":
-                        row |= {
-                            "rights_signal": "robots.txt",
-                            "rights_value": "Disallow: /",
-                        }
-                    rows.append(row)
-                    continue
-                data = picture(number)
-                record = {key: row[key] for key in ("sample_id", "url", "caption", "licence", "source")}
-                members = {
-                    "jpg": data,
-                    "txt": caption(number).encode(),
-                    "json": canonical_json(record),
-                }
-                jpg, _, side = tar.add(row["sample_id"], members)
-                with Image.open(io.BytesIO(data)) as image:
-                    row |= {"width": image.width, "height": image.height}
-                digest = hashlib.sha256(data).hexdigest()
-                row |= {
-                    "decision": "kept",
-                    "key": row["sample_id"],
-                    "position": tar.num_samples - 1,
-                }
-                row |= {
-                    "media_sha256": digest,
-                    "sha256": digest,
-                    "phash": digest[:16],
-                    "format": "jpeg",
-                }
-                row |= {
-                    "bytes": len(data),
-                    "status": "200",
-                    "media_offset": jpg.offset,
-                    "media_bytes": jpg.num_bytes,
-                }
-                row |= {"json_offset": side.offset, "json_bytes": side.num_bytes}
-                rows.append(row)
-                kept_all += 1
+                    rows.append(_dropped_row(number, shard))
+                    drops[DROPS[number][1]] = drops.get(DROPS[number][1], 0) + 1
+                else:
+                    rows.append(_kept_row(tar, number, shard))
+                    kept += 1
         write_index(folder / f"{shard}.parquet", rows, SHARD_TABLE)
-    counts = Counts(seen=NUM_URLS, kept=kept_all, dropped=dict(sorted(drops.items())))
-    return write_manifest(
-        folder,
-        kind="shards",
-        name=name,
-        counts=counts,
-        parents=[source],
-        recipe={"name": name},
-    )
+    counts = Counts(seen=NUM_URLS, kept=kept, dropped=dict(sorted(drops.items())))
+    return write_manifest(folder, kind="shards", name=name, counts=counts, parents=[source], recipe={"name": name})
+
+
+def _dropped_row(number: int, shard: str) -> dict[str, Any]:
+    stage, reason = DROPS[number]
+    row = _shard_row(number, shard) | {"decision": "dropped", "stage": stage, "reason": reason}
+    if reason == "robots_disallowed":
+        row |= {"rights_signal": "robots.txt", "rights_value": "Disallow: /"}
+    return row
+
+
+def _kept_row(tar: ShardWriter, number: int, shard: str) -> dict[str, Any]:
+    """Write the members as curation does: KEY.jpg, KEY.txt, KEY.json with the row itself."""
+    data = picture(number)
+    digest = hashlib.sha256(data).hexdigest()
+    row = _shard_row(number, shard)
+    row |= {"decision": "kept", "key": row["sample_id"], "media_sha256": digest, "sha256": digest}
+    with Image.open(io.BytesIO(data)) as image:
+        row |= {"width": image.width, "height": image.height, "phash": perceptual_hash(image.convert("L"))}
+    row |= {"format": "jpeg", "extension": "jpg", "bytes": len(data), "http_status": 200, "status": "success"}
+    members = {"jpg": data, "txt": caption(number).encode(), "json": canonical_json(member_json(row))}
+    jpg, _, side = tar.add(row["sample_id"], members)
+    row |= {"media_offset": jpg.offset, "media_bytes": jpg.num_bytes}
+    return row | {"json_offset": side.offset, "json_bytes": side.num_bytes}
 
 
 def _shard_row(number: int, shard: str) -> dict[str, Any]:
@@ -188,6 +137,7 @@ def _shard_row(number: int, shard: str) -> dict[str, Any]:
         "licence": LICENCES[number % 2],
         "source": "tiny",
         "shard": shard,
+        "position": number,
     }
 
 

@@ -1,0 +1,202 @@
+"""`owl3 report`: static pages about a workspace, from what lies in it.
+
+    report/
+        index.html             what came in, what was built, what was trained, what it scored
+        cards/NAME-VERSION.html
+
+No server, no script, no request: the pages can be mailed, printed and kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from owl3 import __version__
+from owl3.cards import charts
+from owl3.cards.render import stylesheet, template_environment
+from owl3.cards.runs import Evaluation
+from owl3.cards.trace import Connection
+from owl3.progress import SILENT, Progress
+from owl3.report import collect, lineage
+from owl3.storage import write_atomic
+
+THUMBNAIL_PX = 132
+
+
+def build_report(
+    workspace: Path, datacards_dir: Path, out: Path, *, progress: Progress = SILENT, thumbnail_px: int = THUMBNAIL_PX
+) -> Path:
+    """Write the pages into `out` and return the path of index.html.
+
+    Raises:
+        InputError: there is no workspace.
+    """
+    environment = page_environment()
+    with collect.open_ledger(workspace) as db:
+        found = collect.artifacts(workspace, datacards_dir)
+        progress.start("report", total=len(found) + 3)
+        page = _page(db, Where(workspace, datacards_dir, thumbnail_px), found, progress)
+    for artifact in found:
+        if artifact.manifest.kind == "card" and (artifact.folder / "card.html").is_file():
+            write_atomic(out / card_link(artifact), (artifact.folder / "card.html").read_bytes())
+    index = out / "index.html"
+    write_atomic(index, environment.get_template("index.html.jinja").render(page).encode())
+    progress.finish(str(index))
+    return index
+
+
+def page_environment() -> jinja2.Environment:
+    """Templates of the report, on top of the cards' page."""
+    environment = template_environment()
+    loader = environment.loader
+    assert loader is not None
+    environment.loader = jinja2.ChoiceLoader([jinja2.PackageLoader("owl3.report"), loader])
+    return environment
+
+
+def card_link(artifact: collect.Artifact) -> str:
+    """Where a card's page lies, relative to index.html."""
+    return f"cards/{artifact.manifest.name.replace('/', '-')}.html"
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """What a report is about, and how large its thumbnails are."""
+
+    workspace: Path
+    datacards_dir: Path
+    thumbnail_px: int
+
+
+def _page(db: Connection, where: Where, found: Sequence[collect.Artifact], progress: Progress) -> dict[str, Any]:
+    workspace, thumbnail_px = where.workspace, where.thumbnail_px
+    funnels, grids, built = [], [], []
+    for artifact in found:
+        kind, name = artifact.manifest.kind, artifact.manifest.name
+        if kind in ("source", "shards", "samples"):
+            funnels.append(_funnel(artifact))
+        if kind == "shards":
+            grids.append({"name": name, "cells": collect.pictures_of(db, workspace, name, thumbnail_px)})
+        if kind == "samples":
+            built.append({"name": name, "samples": collect.samples_of(db, workspace, name, thumbnail_px)})
+        progress.advance()
+    views = collect.run_views(workspace)
+    example = collect.example_trace(db, workspace, where.datacards_dir)
+    progress.advance()
+    return {
+        "css": Markup(stylesheet()),
+        "owl3_version": __version__,
+        "title": workspace.resolve().name,
+        "tiles": _tiles(found, views),
+        "funnels": funnels,
+        "grids": grids,
+        "built": built,
+        "graph": lineage.draw(found),
+        "runs": [_run(view) for view in views],
+        "scores": score_table([result for view in views for result in view.evaluations]),
+        "cards": [
+            {"name": a.manifest.name, "link": card_link(a), "digest": a.manifest.digest}
+            for a in found
+            if a.manifest.kind == "card"
+        ],
+        "trace": example,
+    }
+
+
+def _funnel(artifact: collect.Artifact) -> dict[str, Any]:
+    counts = artifact.manifest.counts
+    drops = collect.drops(artifact.manifest)
+    return {
+        "label": artifact.label,
+        "counts": counts,
+        "kept_share": charts.share(counts.kept, counts.seen),
+        "width": f"{100 * counts.kept / max(counts.seen, 1):.2f}",
+        "bars": charts.bars(
+            drops, caption="Dropped, by reason", hints=collect.reason_hints(artifact.manifest), total=counts.seen
+        )
+        if drops
+        else None,
+    }
+
+
+def _run(view: collect.RunView) -> dict[str, Any]:
+    curves = [
+        charts.lines({"loss": view.curves["loss"]} | _only(view, "validation_loss"), caption="Loss per trained token")
+        if "loss" in view.curves
+        else None,
+        charts.lines(view.rates, caption="Learning rate by group") if view.rates else None,
+        charts.lines(_only(view, "grad_norm"), caption="Gradient norm, logarithmic", log_y=True)
+        if "grad_norm" in view.curves
+        else None,
+        _score_curve(view.evaluations),
+    ]
+    stats = view.stats
+    wanted = ("steps", "loss", "trained_tokens", "images")
+    return {
+        "name": view.run.name,
+        "parent": view.run.parent,
+        "anchor": view.run.name.replace("/", "-"),
+        "facts": [(key.replace("_", " "), charts.number(stats[key])) for key in wanted if stats.get(key) is not None],
+        "curves": [curve for curve in curves if curve is not None],
+        "checkpoints": len(view.run.checkpoints),
+        "finished": view.run.manifest is not None,
+    }
+
+
+def _only(view: collect.RunView, key: str) -> dict[str, list[tuple[float, float]]]:
+    return {key.replace("_", " "): view.curves[key]} if key in view.curves else {}
+
+
+def _score_curve(results: Sequence[Evaluation]) -> Markup | None:
+    """Scores by step, blind runs left out."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for result in results:
+        if not result.blind and result.score is not None and result.checkpoint.startswith("step-"):
+            step = float(result.checkpoint.removeprefix("step-"))
+            series.setdefault(result.title, []).append((step, result.score))
+    drawn = {name: sorted(points) for name, points in series.items() if len(points) > 1}
+    return charts.lines(drawn, caption="Score by checkpoint") if drawn else None
+
+
+def score_table(results: Sequence[Evaluation]) -> dict[str, Any] | None:
+    """Checkpoints by tasks, each cell with the score and the blind one beside it."""
+    if not results:
+        return None
+    titles = sorted({result.title for result in results})
+    rows: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for result in results:
+        cell = rows.setdefault((result.run, result.checkpoint), {}).setdefault(result.title, {})
+        cell["blind" if result.blind else "score"] = None if result.score is None else f"{result.score:.3f}"
+        cell["questions"] = result.num_questions
+    return {
+        "titles": titles,
+        "rows": [
+            {"run": run, "checkpoint": checkpoint, "cells": [cells.get(title, {}) for title in titles]}
+            for (run, checkpoint), cells in rows.items()
+        ],
+    }
+
+
+def _tiles(found: Sequence[collect.Artifact], views: Sequence[collect.RunView]) -> list[dict[str, str]]:
+    def total(kind: str, attribute: str) -> int:
+        return sum(getattr(a.manifest.counts, attribute) for a in found if a.manifest.kind == kind)
+
+    tiles = [
+        {"title": "URLs seen", "value": charts.number(total("shards", "seen")), "note": ""},
+        {"title": "Pictures and clips kept", "value": charts.number(total("shards", "kept")), "note": ""},
+        {"title": "Samples built", "value": charts.number(total("samples", "kept")), "note": ""},
+        {"title": "Steps trained", "value": charts.number(sum(view.run.steps for view in views)), "note": ""},
+    ]
+    final = [r for view in views[-1:] for r in view.evaluations if r.checkpoint == "end"]
+    for result in final:
+        if not result.blind and result.score is not None:
+            blind = next((r.score for r in final if r.blind and r.title == result.title), None)
+            note = f"blind {blind:.3f}" if blind is not None else ""
+            tiles.append({"title": f"{result.title}, last stage", "value": f"{result.score:.3f}", "note": note})
+    return tiles
