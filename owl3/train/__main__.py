@@ -31,10 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     # torch takes seconds to import; wrong arguments should not have to wait for it.
+    from transformers.utils.logging import disable_progress_bar
+
     from owl3.train.deepspeed_engine import read_options
     from owl3.train.run import Where, run_stage
     from owl3.train.stages import load_recipe
 
+    disable_progress_bar()  # of loading and saving: a line per checkpoint is enough
     recipe = load_recipe(options.recipe)
     where = Where(
         workspace=options.workspace,

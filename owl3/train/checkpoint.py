@@ -10,20 +10,18 @@ Every rank writes its share of the tensors (so writing scales with ranks) and re
 random state is kept: every step seeds itself from the run's seed and its own number.
 """
 
-import json
 import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from owl3.config import Config, canonical_json, plain
+from owl3.config import Config, canonical_json
 from owl3.errors import InputError, Interrupted
 from owl3.manifest import MANIFEST_NAME, Counts, Parent, read_manifest, verify_files, write_manifest
 from owl3.storage import partial_path, write_atomic
@@ -66,15 +64,21 @@ class TrainerState(Config):
     history: tuple[Saved, ...] = ()
     plan: str = Field(description="digest of the plan that the steps followed")
 
+    def counts(self) -> Counts:
+        """What became of every sample whose turn came."""
+        reasons = sorted({drop.reason for drop in self.drops})
+        dropped = {reason: sum(drop.reason == reason for drop in self.drops) for reason in reasons}
+        return Counts(seen=self.samples, kept=self.samples - len(self.drops), dropped=dropped)
+
 
 class Checkpoints:
     """The checkpoints folder of one stage. Methods marked collective are called by all ranks together."""
 
-    def __init__(self, folder: Path, world: World, *, plan: Parent, extras: Sequence[Savable], limit: int) -> None:
+    def __init__(self, folder: Path, world: World, *, plan: Parent, limit: int) -> None:
         self.folder = folder
         self._world = world
         self._plan = plan
-        self._extras = extras
+        self.extras: Sequence[Savable] = ()  # what is saved beside the model: its processor
         self._limit = limit
 
     def path(self, step: int) -> Path:
@@ -103,7 +107,7 @@ class Checkpoints:
         self._world.barrier()
         errors: list[str] = []
         weights = dict(_collect(engine.weights(), keep=self._world.is_main))
-        digest = self._attempt(errors, lambda: write_model(aside / "model", engine.model, weights, self._extras))
+        digest = self._attempt(errors, lambda: write_model(aside / "model", engine.model, weights, self.extras))
         weights.clear()
         self._write_state(aside / "state", engine.state(), errors)
         self._raise_together(errors, aside, state.step)
@@ -157,7 +161,7 @@ class Checkpoints:
                 aside,
                 kind="checkpoint",
                 name="/".join(target.parts[-4:-2]) + f"/{target.name}",
-                counts=Counts(seen=state.samples, kept=state.samples - len(state.drops), dropped=_by_reason(state)),
+                counts=state.counts(),
                 parents=[self._plan],
                 stats={"step": state.step, "proof": state.proof},
             )
@@ -229,7 +233,7 @@ def state_reader(checkpoint: Path) -> Callable[[str], Tensor]:
     files = {}
     for file in sorted((checkpoint / "state").glob("*.safetensors")):
         tensors = safe_open(file, framework="pt")
-        files.update(dict.fromkeys(tensors.keys(), tensors))  # noqa: SIM118: not a dict, it has no iterator
+        files.update(dict.fromkeys(tensors.keys(), tensors))
 
     def read(name: str) -> Tensor:
         if name not in files:
@@ -259,11 +263,6 @@ def _check(path: Path) -> list[str]:
         return [str(error)]
 
 
-def _by_reason(state: TrainerState) -> dict[str, int]:
-    reasons = sorted({drop.reason for drop in state.drops})
-    return {reason: sum(drop.reason == reason for drop in state.drops) for reason in reasons}
-
-
 def _sync(folder: Path) -> None:
     """Bring every file below `folder` to disk before its name says it is complete."""
     for path in [*folder.rglob("*"), folder]:
@@ -272,15 +271,3 @@ def _sync(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def describe(state: TrainerState) -> dict[str, Any]:
-    """The state as plain values, for a manifest's statistics: everything but the list of drops."""
-    data = plain(state)
-    assert isinstance(data, dict)
-    return {key: value for key, value in data.items() if key != "drops"} | {"dropped": _by_reason(state)}
-
-
-def dump(state: TrainerState) -> str:
-    """The state as indented JSON, for people."""
-    return json.dumps(describe(state), indent=1, sort_keys=True)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from owl3.errors import ConfigError
 from owl3.tools import tools_dir
 from owl3.train.distributed import World
-from owl3.train.engine import STATE_KEYS, StepResult, saved_tensors, state_key, to_device
+from owl3.train.engine import STATE_KEYS, StepResult, saved_tensors, state_key
 from owl3.train.optim import ParameterGroup, adamw_arguments
 from owl3.train.stages import StageConfig
 
@@ -82,6 +82,7 @@ class DeepSpeedEngine:
         options: Mapping[str, Any],
     ) -> None:
         deepspeed = _import_deepspeed(world.device)
+        self.dtype = torch.bfloat16 if stage.precision == "bf16" else torch.float32
         self._groups = groups
         self._stage = stage
         self._world = world
@@ -96,14 +97,12 @@ class DeepSpeedEngine:
         for name, buffer in exact_buffers.items():
             parent, _, leaf = name.rpartition(".")
             self.model.get_submodule(parent)._buffers[leaf] = buffer.to(world.device)
-        self._dtype = torch.bfloat16 if stage.precision == "bf16" else torch.float32
         self._prepare_state()
 
     def forward(self, inputs: Mapping[str, Tensor], trained_tokens: int, *, last: bool) -> Tensor:
         """See `Engine`."""
         self._engine.set_gradient_accumulation_boundary(last)
-        batch = to_device(inputs, self._world.device, self._dtype)
-        loss: Tensor = self._engine(**batch, num_items_in_batch=trained_tokens).loss
+        loss: Tensor = self._engine(**inputs, num_items_in_batch=trained_tokens).loss
         return loss
 
     def backward(self, loss: Tensor) -> None:

@@ -34,12 +34,13 @@ class Engine(Protocol):
     """Forward, backward and step of one stage."""
 
     model: nn.Module
+    dtype: torch.dtype  # in which it wants pictures
 
     def forward(self, inputs: Mapping[str, Tensor], trained_tokens: int, *, last: bool) -> Tensor:
         """Return the sum of this micro-batch's token losses over the *step's* number of trained tokens.
 
         Args:
-            inputs: Keyword arguments of the model, labels among them.
+            inputs: Keyword arguments of the model, labels among them, on its device.
             trained_tokens: Of the whole step: all ranks, all micro-batches.
             last: Whether this is the rank's last micro-batch of the step; gradients are reduced after it.
         """
@@ -72,19 +73,12 @@ def saved_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name not in tied}
 
 
-def to_device(inputs: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """Move a micro-batch; pixels also get the model's dtype."""
-    return {
-        key: value.to(device, dtype if value.is_floating_point() else value.dtype, non_blocking=True)
-        for key, value in inputs.items()
-    }
-
-
 class TorchEngine:
     """AdamW on whole fp32 tensors; gradients are summed over ranks in one go. No dependency, no compilation."""
 
     def __init__(self, model: nn.Module, groups: Sequence[ParameterGroup], stage: StageConfig, world: World) -> None:
         self.model = model.to(world.device, torch.float32)
+        self.dtype = torch.float32
         self._groups = groups
         self._stage = stage
         self._world = world
@@ -94,10 +88,9 @@ class TorchEngine:
     def forward(self, inputs: Mapping[str, Tensor], trained_tokens: int, *, last: bool) -> Tensor:
         """See `Engine`."""
         self._last = last
-        batch = to_device(inputs, self._world.device, torch.float32)
         device_type = self._world.device.type
         with torch.autocast(device_type, torch.bfloat16, enabled=self._stage.precision == "bf16"):
-            loss: Tensor = self.model(**batch, num_items_in_batch=trained_tokens).loss
+            loss: Tensor = self.model(**inputs, num_items_in_batch=trained_tokens).loss
         return loss
 
     def backward(self, loss: Tensor) -> None:

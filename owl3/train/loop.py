@@ -33,7 +33,9 @@ Fingerprint = tuple[int, int]
 
 
 class Order(Protocol):
-    """What the plan says a step holds: the other side of the proof."""
+    """What the plan says of a step: the other side of the proof."""
+
+    samples_per_step: int
 
     def fingerprint(self, step: int) -> Fingerprint:
         """The step's fingerprint, over all ranks."""
@@ -43,23 +45,41 @@ class Order(Protocol):
 
 
 class MicroBatch(Protocol):
-    """Some packed rows, ready for the model. A rank that has no row left in a step gets one of weight 0."""
+    """Some packed rows. A rank that has no row left in a step gets one token without a label."""
 
-    inputs: Mapping[str, Tensor]
-    rows: Sequence[Row]
-    tokens: int  # real ones: padding is not counted
+    rows: Sequence[int]
+    sample_ids: Sequence[Sequence[str]]
+    text: Mapping[str, Tensor]
     images: int
+
+    def to(self, device: torch.device, pixel_dtype: torch.dtype) -> Mapping[str, Tensor]:
+        """Arguments of the model's forward."""
+
+
+class Dropped(Protocol):
+    """A planned sample that could not be loaded."""
+
+    sample_id: str
+    reason: str
 
 
 class Step(Protocol):
     """One rank's share of a step."""
 
     index: int
-    samples: int  # of all ranks
     trained_tokens: int  # of all ranks, from the plan
-    micro_batches: Sequence[MicroBatch]
-    drops: Sequence[tuple[str, str]]  # (sample id, reason), this rank's
-    fingerprint: Fingerprint  # of the ids that this rank read from the samples themselves, dropped ones too
+
+    @property
+    def micro_batches(self) -> Sequence[MicroBatch]:
+        """At least one, and as many on every rank."""
+
+    @property
+    def drops(self) -> Sequence[Dropped]:
+        """This rank's."""
+
+    @property
+    def fingerprint(self) -> Sequence[Any]:
+        """Of the ids that this rank read from the samples themselves, dropped ones too: two 64-bit words."""
 
 
 @dataclass
@@ -105,13 +125,15 @@ def train(run: StageRun, state: TrainerState) -> TrainerState:
         step = next(steps)
         assert step.index == state.step, f"the loader gave step {step.index} when {state.step} was due"
         waited_s = time.perf_counter() - began
-        rows = [row for batch in step.micro_batches for row in batch.rows]
+        rows = [row for batch in step.micro_batches for row in _rows(batch)]
         run.watch("compute", step.index, rows)
 
         _seed(run.seed, step.index, world.data_rank)
         losses = []
         for number, batch in enumerate(step.micro_batches, start=1):
-            loss = engine.forward(batch.inputs, step.trained_tokens, last=number == len(step.micro_batches))
+            loss = engine.forward(
+                batch.to(world.device, engine.dtype), step.trained_tokens, last=number == len(step.micro_batches)
+            )
             engine.backward(loss)
             losses.append(loss.detach())
 
@@ -167,10 +189,10 @@ def _exchange(run: StageRun, step: Step, losses: Sequence[Tensor]) -> _Total:
     speaks = run.world.rank % run.world.tensor_parallel == 0
     mine = {
         "loss": math.fsum(float(loss) for loss in losses),
-        "tokens": sum(batch.tokens for batch in step.micro_batches),
+        "tokens": sum(_tokens(batch) for batch in step.micro_batches),
         "images": sum(batch.images for batch in step.micro_batches),
-        "drops": [Drop(step=step.index, sample_id=sample_id, reason=reason) for sample_id, reason in step.drops],
-        "fingerprint": step.fingerprint,
+        "drops": [Drop(step=step.index, sample_id=drop.sample_id, reason=drop.reason) for drop in step.drops],
+        "fingerprint": [int(word) for word in step.fingerprint],
         "index": step.index,
         "speaks": speaks,
         "stop": run.stop_wanted(),
@@ -195,7 +217,7 @@ def _after(run: StageRun, state: TrainerState, step: Step, total: _Total) -> Tra
     return state.model_copy(
         update={
             "step": step.index + 1,
-            "samples": state.samples + step.samples,
+            "samples": state.samples + run.order.samples_per_step,
             "tokens": state.tokens + total.tokens,
             "trained_tokens": state.trained_tokens + step.trained_tokens,
             "images": state.images + total.images,
@@ -222,7 +244,7 @@ def _record(
         "loss": total.loss,
         "grad_norm": grad_norm,
         "learning_rate": {group.group: rate for group, rate in zip(run.groups, rates, strict=True)},
-        "samples": step.samples,
+        "samples": run.order.samples_per_step,
         "tokens": total.tokens,
         "trained_tokens": step.trained_tokens,
         "images": total.images,
@@ -233,6 +255,15 @@ def _record(
         "images_per_s": total.images / seconds,
         "memory_bytes": _memory_bytes(run.world.device),
     }
+
+
+def _rows(batch: MicroBatch) -> list[Row]:
+    return [(row, tuple(ids)) for row, ids in zip(batch.rows, batch.sample_ids, strict=True)]
+
+
+def _tokens(batch: MicroBatch) -> int:
+    """Real tokens: padding, and the one token of a batch without rows, are not counted."""
+    return int((batch.text["segment_ids"] > 0).sum()) if batch.rows else 0
 
 
 def _memory_bytes(device: torch.device) -> int:
@@ -255,7 +286,7 @@ def _describe_step(run: StageRun, step: Step, losses: Sequence[Tensor]) -> list[
     mine = {
         "rank": run.world.rank,
         "micro_batches": [
-            {"loss": repr(float(loss)), "rows": [{"row": n, "samples": list(ids)} for n, ids in batch.rows]}
+            {"loss": repr(float(loss)), "rows": [{"row": n, "samples": list(ids)} for n, ids in _rows(batch)]}
             for batch, loss in zip(step.micro_batches, losses, strict=True)
         ],
     }
@@ -275,7 +306,7 @@ def _not_finite(run: StageRun, step: Step, losses: Sequence[Tensor], why: str) -
     """Write down which samples the step held, and say so. All ranks call it, and no rank has taken the step."""
     path = _write_incident(run, "nonfinite", step, losses, why)
     bad = [n for n, loss in enumerate(losses) if not math.isfinite(float(loss))]
-    suspects = [sid for n in bad or range(len(losses)) for _, ids in step.micro_batches[n].rows for sid in ids]
+    suspects = [sid for n in bad or range(len(losses)) for _, ids in _rows(step.micro_batches[n]) for sid in ids]
     everyone = sorted({sample_id for ids in run.world.gather(suspects if bad else []) for sample_id in ids})
     named = everyone or suspects
     shown = ", ".join(named[:8]) + (f" and {len(named) - 8} more" if len(named) > 8 else "")

@@ -3,46 +3,26 @@
 The rate of a step is computed from its number, so a resumed run needs no scheduler state.
 """
 
+import logging
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
-from owl3.errors import ConfigError
+from owl3.model.modeling import Owl3ForConditionalGeneration
+from owl3.model.trainable import group_of, set_trainable
 from owl3.train.stages import Group, Optimizer, Rate, StageConfig
 
-_GATE = re.compile(r"\.self_attn\.gate(_proj\.\d+\.(weight|bias))?$")  # gated | static_gate; never mlp.gate_proj
+logger = logging.getLogger(__name__)
 
 
-def group_of(name: str) -> Group:
-    """Tell which part of the model a parameter belongs to, by its released name."""
-    name = name.removeprefix("base_model.model.")  # peft puts this in front
-    if name.startswith("vision_model."):
-        return "vision"
-    if name.startswith("vision2text_model."):
-        return "projector"
-    if ".self_attn.v_kv_proj." in name:
-        return "visual_kv"
-    if _GATE.search(name):
-        return "gate"
-    assert name.startswith("language_model."), f"parameter {name} belongs to no trainable group"
-    return "language_model"
-
-
-def freeze(model: nn.Module, trainable: Sequence[Group]) -> None:
-    """Let exactly the parameters of the `trainable` groups learn.
-
-    Raises:
-        ConfigError: when the model has no parameter of a group (the joint fusion has no gate).
-    """
-    present = {group_of(name) for name, _ in model.named_parameters()}
+def freeze(model: Owl3ForConditionalGeneration, trainable: Sequence[Group]) -> None:
+    """Let exactly the parameters of the `trainable` groups learn; a group that the model does not have is told of."""
+    trained = {group_of(model, name) for name in set_trainable(model, trainable)}
     for group in trainable:
-        if group not in present:
-            raise ConfigError(f"trainable: the model has no parameters in group {group!r} (it has {sorted(present)})")
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(group_of(name) in trainable)
+        if group not in trained:
+            logger.warning("trainable: %s has no effect, this model has no such parameters", group)
 
 
 @dataclass(frozen=True)
@@ -56,7 +36,7 @@ class ParameterGroup:
     parameters: tuple[nn.Parameter, ...]
 
 
-def parameter_groups(model: nn.Module, stage: StageConfig) -> list[ParameterGroup]:
+def parameter_groups(model: Owl3ForConditionalGeneration, stage: StageConfig) -> list[ParameterGroup]:
     """Sort what learns into groups, in an order that depends on the recipe and the model alone.
 
     Matrices decay; norm weights, biases and gate vectors (fewer than two dimensions) do not.
@@ -65,7 +45,9 @@ def parameter_groups(model: nn.Module, stage: StageConfig) -> list[ParameterGrou
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             decay = stage.optimizer.weight_decay if len(full_shape(parameter)) >= 2 else 0.0
-            buckets.setdefault((group_of(name), decay), []).append((name, parameter))
+            group = group_of(model, name)
+            assert group is not None, f"{name} learns, but never runs"
+            buckets.setdefault((group, decay), []).append((name, parameter))
     return [
         ParameterGroup(group, stage.rate(group), decay, tuple(n for n, _ in pairs), tuple(p for _, p in pairs))
         for (group, decay), pairs in sorted(buckets.items(), key=lambda item: (item[0][0], -item[0][1]))

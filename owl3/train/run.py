@@ -15,7 +15,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,11 @@ import pyarrow.parquet as pq
 import torch
 from filelock import FileLock, Timeout
 
-from owl3.config import canonical_json, plain
+from owl3.config import canonical_json, plain, validate
 from owl3.errors import ConfigError, InputError
+from owl3.eval import queue
+from owl3.eval.settings import EvalConfig
 from owl3.manifest import (
-    Counts,
     Manifest,
     find_current,
     lock_path,
@@ -38,7 +40,7 @@ from owl3.manifest import (
 )
 from owl3.storage import atomic_writer, partial_path, write_atomic
 from owl3.train import distributed
-from owl3.train.build import Start, make_model, step_source
+from owl3.train.assemble import Start, StepSource, load_tokenizer, make_model
 from owl3.train.checkpoint import Checkpoints, TrainerState, state_reader
 from owl3.train.distributed import World
 from owl3.train.engine import make_engine
@@ -64,6 +66,23 @@ class Where:
     timeout_s: float = 600.0
 
 
+@dataclass(frozen=True)
+class Job:
+    """One stage to be trained here."""
+
+    recipe: TrainRecipe
+    stage: StageConfig
+    start: Start
+    folder: Path
+    where: Where
+    world: World
+
+    @property
+    def meaning(self) -> dict[str, Any]:
+        """What decides the weights: what the manifest and `run.json` hold of the recipe."""
+        return self.recipe.meaning(self.stage)
+
+
 def run_stage(recipe: TrainRecipe, stage_name: str, where: Where) -> Manifest:
     """Train a stage, or what is left of it, and write its manifest; a finished one is left alone.
 
@@ -74,24 +93,23 @@ def run_stage(recipe: TrainRecipe, stage_name: str, where: Where) -> Manifest:
         CheckFailed, Interrupted: see `owl3.train.loop.train`.
     """
     stage = recipe.stage(stage_name)
-    folder = stage_folder(where.workspace, recipe.name, stage.name)
     start = find_start(recipe, stage, where.workspace)
-    meaning = recipe.meaning(stage)
     _fix_arithmetic(stage)
     world = distributed.start(tensor_parallel=stage.tensor_parallel, timeout_s=where.timeout_s)
+    job = Job(recipe, stage, start, stage_folder(where.workspace, recipe.name, stage.name), where, world)
     try:
-        _same_on_all_ranks(world, recipe, stage, start)
-        with _only_run(folder, world):
-            done = find_current(folder, meaning, start.parents)
+        _same_on_all_ranks(job)
+        with _only_run(job):
+            done = find_current(job.folder, job.meaning, start.parents)
             if done is not None:
                 return done
-            _same_run_as_before(folder, meaning, world)
-            state = _train(recipe, stage, start, folder, where, world)
+            _same_run_as_before(job)
+            state = _train(job)
             world.barrier()
             if world.is_main:
-                _finish(recipe, stage, start, folder, state, meaning, where)
+                _finish(job, state)
             world.barrier()
-            return read_manifest(folder)
+            return read_manifest(job.folder)
     finally:
         distributed.stop()
 
@@ -112,59 +130,55 @@ def find_start(recipe: TrainRecipe, stage: StageConfig, workspace: Path) -> Star
     return Start(folder, plan, (plan.as_parent(), parent.as_parent()), model_folder)
 
 
-def _train(
-    recipe: TrainRecipe, stage: StageConfig, start: Start, folder: Path, where: Where, world: World
-) -> TrainerState:
+def _train(job: Job) -> TrainerState:
     """Take the steps that are left."""
-    source = step_source(recipe, stage, start, where.workspace, world)
+    stage, where, world = job.stage, job.where, job.world
+    tokenizer = load_tokenizer(job.recipe, where.workspace)
+    source = StepSource(stage, job.start, where.workspace, world, tokenizer)
     checkpoints = Checkpoints(
-        folder / "checkpoints", world, plan=start.plan.as_parent(), extras=source.extras, limit=stage.save_total_limit
+        job.folder / "checkpoints", world, plan=job.start.plan.as_parent(), limit=stage.save_total_limit
     )
     found = checkpoints.latest()
-    state = found[1] if found else TrainerState(plan=start.plan.digest)
-    if state.plan != start.plan.digest:
+    state = found[1] if found else TrainerState(plan=job.start.plan.digest)
+    if state.plan != job.start.plan.digest:
         raise InputError(f"{checkpoints.folder}: was trained on another plan; give this run another name")
     if state.step == source.total_steps:
         return state
     if found:
         logger.warning("resuming %s after step %d of %d", stage.name, state.step, source.total_steps)
 
-    model = make_model(recipe, stage, start, source, weights=found[0] / "model" if found else start.model_folder)
+    model = make_model(job.recipe, stage, tokenizer, found[0] / "model" if found else job.start.model_folder)
+    source.read_for(model.config)
+    checkpoints.extras = source.extras
     freeze(model, stage.trainable)
     groups = parameter_groups(model, stage)
     engine = make_engine(model, groups, stage, world, where.deepspeed_options)
     if found:
         engine.load_state(state_reader(found[0]), state.step)
-    with _Log(folder, world, stage, state.step, source.total_steps) as log, StopSignal(where.grace_s) as stop:
+    with _Log(job, state.step, source.total_steps) as log, StopSignal(where.grace_s) as stop:
         run = StageRun(
             stage=stage,
             total_steps=source.total_steps,
-            seed=recipe.seed,
+            seed=job.recipe.seed,
             engine=engine,
             groups=groups,
             world=world,
             checkpoints=checkpoints,
             steps_from=source.steps_from,
             order=source,
-            folder=folder,
+            folder=job.folder,
             log=log,
-            on_checkpoint=_evaluation_requests(recipe, folder, where.workspace, world, source.total_steps),
+            on_checkpoint=_evaluation_requests(job, source.total_steps),
+            kept_checkpoints=_waiting_for_evaluation(job),
             stop_wanted=stop,
             spikes=SpikeDetector(stage.spikes),
         )
         return train(run, state)
 
 
-def _finish(
-    recipe: TrainRecipe,
-    stage: StageConfig,
-    start: Start,
-    folder: Path,
-    state: TrainerState,
-    meaning: dict[str, Any],
-    where: Where,
-) -> None:
+def _finish(job: Job, state: TrainerState) -> None:
     """Export the last checkpoint's model and write down what the stage was. Rank 0 only; safe to repeat."""
+    recipe, stage, folder = job.recipe, job.stage, job.folder
     last = folder / "checkpoints" / f"step-{state.step:06d}" / "model"
     _link_folder(last, folder / "model")
     digest = weights_digest(digests_on_disk(folder / "model"))
@@ -175,19 +189,17 @@ def _finish(
         pq.write_table(pa.Table.from_pylist(drops, schema=_DROPS), handle)
     proof = {"steps": state.step, "proof": state.proof, "checkpoints": plain(list(state.history))}
     write_atomic(folder / "proof.json", json.dumps(proof, indent=1).encode())
-    by_reason = {r: sum(d.reason == r for d in state.drops) for r in sorted({d.reason for d in state.drops})}
     config = _eval_config(recipe)
     if config is not None:
-        from owl3.eval import queue
-
-        queue.enqueue(folder, folder / "model", step=state.step, config=config, workspace=where.workspace, end=True)
+        workspace = job.where.workspace
+        queue.enqueue(folder, folder / "model", step=state.step, config=config, workspace=workspace, end=True)
     write_manifest(
         folder,
         kind="run",
         name=f"{recipe.name}/{stage.name}",
-        counts=Counts(seen=state.samples, kept=state.samples - len(drops), dropped=by_reason),
-        recipe=meaning,
-        parents=start.parents,
+        counts=state.counts(),
+        recipe=job.meaning,
+        parents=job.start.parents,
         stats={
             "steps": state.step,
             "tokens": state.tokens,
@@ -203,35 +215,38 @@ def _finish(
     )
 
 
-def _evaluation_requests(
-    recipe: TrainRecipe, folder: Path, workspace: Path, world: World, total_steps: int
-) -> Callable[[Path, int], None]:
+def _evaluation_requests(job: Job, total_steps: int) -> Callable[[Path, int], None]:
     """What happens at a checkpoint: rank 0 leaves an evaluation request. The last one is asked for by the export."""
-    config = _eval_config(recipe)
+    config = _eval_config(job.recipe)
 
     def ask(checkpoint: Path, step: int) -> None:
-        if world.is_main and config is not None and step < total_steps:
-            from owl3.eval import queue
-
-            queue.enqueue(folder, checkpoint / "model", step=step, config=config, workspace=workspace)
+        if job.world.is_main and config is not None and step < total_steps:
+            queue.enqueue(job.folder, checkpoint / "model", step=step, config=config, workspace=job.where.workspace)
 
     return ask
 
 
-def _eval_config(recipe: TrainRecipe) -> Any:
+def _waiting_for_evaluation(job: Job) -> Callable[[], Sequence[Path]]:
+    """Checkpoints whose weights an evaluation still has to read."""
+
+    def waiting() -> list[Path]:
+        return [(job.folder / request.model).parent for request in queue.pending(job.folder)]
+
+    return waiting
+
+
+def _eval_config(recipe: TrainRecipe) -> EvalConfig | None:
     if not recipe.eval or not recipe.eval.get("tasks"):
         return None
-    from owl3.eval.settings import EvalConfig
-
-    return EvalConfig.model_validate(recipe.eval)
+    return validate(recipe.eval, EvalConfig, f"recipe {recipe.name}: eval")
 
 
 class _Log:
     """Rank 0's record keeping: metrics file and status line."""
 
-    def __init__(self, folder: Path, world: World, stage: StageConfig, resume_step: int, total_steps: int) -> None:
-        self._file = MetricsFile(folder / METRICS_NAME, resume_step) if world.is_main else None
-        self._status = StatusLine(stage.name, total_steps)
+    def __init__(self, job: Job, resume_step: int, total_steps: int) -> None:
+        self._file = MetricsFile(job.folder / METRICS_NAME, resume_step) if job.world.is_main else None
+        self._status = StatusLine(job.stage.name, total_steps)
 
     def __call__(self, record: Any) -> None:
         if self._file is not None:
@@ -254,50 +269,52 @@ def _fix_arithmetic(stage: StageConfig) -> None:
         torch.use_deterministic_algorithms(True)
 
 
-def _same_on_all_ranks(world: World, recipe: TrainRecipe, stage: StageConfig, start: Start) -> None:
+def _same_on_all_ranks(job: Job) -> None:
     """End before anything is touched when ranks were started with different recipes, plans or parents."""
-    mine = canonical_json([recipe.name, recipe.seed, plain(stage), plain(recipe.model), plain(list(start.parents))])
-    everyone = world.gather(mine)
+    recipe = job.recipe
+    mine = [recipe.name, recipe.seed, plain(job.stage), plain(recipe.model), plain(list(job.start.parents))]
+    everyone = job.world.gather(canonical_json(mine))
     for rank, other in enumerate(everyone):
         if other != everyone[0]:
             raise ConfigError(f"rank {rank} has another recipe, plan or parent than rank 0; start all with the same")
 
 
-def _only_run(folder: Path, world: World) -> Any:
-    """Hold the stage's folder. The lock ends with the process, however that dies."""
-    if not world.is_main:
-        return _Nothing()
-    lock = FileLock(lock_path(folder))
+@contextmanager
+def _only_run(job: Job) -> Iterator[None]:
+    """Hold the stage's folder, on rank 0 for all. The lock ends with the process, however that dies."""
+    lock = FileLock(lock_path(job.folder))
+    taken = False
+    if job.world.is_main:
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            taken = True
+    if any(job.world.gather(taken)):
+        raise ConfigError(f"{job.folder}: another run is at work in this folder; wait for it, or end it")
     try:
-        return lock.acquire(blocking=False)
-    except Timeout:
-        raise ConfigError(f"{folder}: another run is at work in this folder; wait for it, or end it") from None
+        yield
+    finally:
+        lock.release()
 
 
-class _Nothing:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *error: object) -> None: ...
-
-
-def _same_run_as_before(folder: Path, meaning: dict[str, Any], world: World) -> None:
+def _same_run_as_before(job: Job) -> None:
     """Refuse to continue a run under a recipe that would learn something else.
 
     Raises:
         ConfigError: naming the keys that differ.
     """
-    path = folder / "run.json"
+    path = job.folder / "run.json"
+    meaning = json.loads(canonical_json(job.meaning))
     if path.is_file():
-        before = json.loads(path.read_bytes())
-        changed = sorted(_differences(before, json.loads(canonical_json(meaning))))
+        changed = sorted(_differences(json.loads(path.read_bytes()), meaning))
         if changed:
             raise ConfigError(
                 f"{path}: this run was begun with another recipe (differs in {', '.join(changed)}); "
                 "undo that, give the run another name, or remove the folder"
             )
-    elif world.is_main:
-        write_atomic(path, json.dumps(plain(meaning), indent=1, sort_keys=True).encode())
-    world.barrier()
+    job.world.barrier()
+    if job.world.is_main:
+        write_atomic(path, json.dumps(meaning, indent=1, sort_keys=True).encode())
 
 
 def _differences(one: Any, other: Any, prefix: str = "") -> Iterator[str]:

@@ -6,7 +6,7 @@ handled stands in `infra/deepspeed/*.json`, where it changes no result.
 """
 
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -15,11 +15,10 @@ from owl3.data.plan import PlanConfig
 from owl3.errors import ConfigError
 from owl3.manifest import MANIFEST_NAME, Manifest, find_current, read_manifest
 
-Group = Literal["vision", "projector", "language_model", "visual_kv", "gate"]
-"""Disjoint parts of the model that a stage trains or freezes; `language_model` is the text model without the parts
-that hyper attention adds to it, so the paper's "full language model" is `language_model, visual_kv, gate`."""
-
-GROUPS: tuple[Group, ...] = get_args(Group)
+Group = Literal["projector", "visual_kv", "gate", "language_model", "vision_model"]
+"""Disjoint parts of the model that a stage trains or freezes, as `owl3.model.trainable` tells them apart. The text
+model without what hyper attention adds to it is `language_model`, so the paper's "full language model" is
+`language_model, visual_kv, gate`."""
 
 
 class Rate(Config):

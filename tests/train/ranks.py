@@ -31,9 +31,7 @@ def start(script: Path, arguments: list[str], size: int) -> list["subprocess.Pop
             "MASTER_PORT": port,
         }
         command = [sys.executable, str(script), *arguments]
-        processes.append(
-            subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        )
+        processes.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
     return processes
 
 

@@ -68,8 +68,8 @@ def test_no_space_left_keeps_the_checkpoint_before_and_says_so(
 
 def test_state_of_other_parameters_is_refused_by_name(tmp_path: Path) -> None:
     checkpoints = trained(tmp_path)
-    engine, _ = toy_engine(toy_stage(trainable=["projector", "language_model", "vision"]), alone())
-    with pytest.raises(InputError, match="holds no vision_model.weight:master"):
+    engine, _ = toy_engine(toy_stage(trainable=["projector", "language_model", "vision_model"]), alone())
+    with pytest.raises(InputError, match=r"holds no vision_model\.embeddings\.weight:master"):
         engine.load_state(state_reader(checkpoints / "step-000006"), 6)
 
 
