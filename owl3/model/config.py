@@ -16,8 +16,10 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig, Qwen2Config, SiglipVisionConfig
 
 from owl3.errors import ConfigError
+from owl3.template import Release
 
 Fusion = Literal["gated", "static_gate", "joint"]
+RELEASE_OF: Mapping[Fusion, Release] = {"gated": "240728", "static_gate": "241014", "joint": "241101"}
 
 
 @strict
@@ -33,14 +35,17 @@ class Owl3Config(PreTrainedConfig):
         vision_feature_layer: Which hidden state of the vision model is used; -2 leaves its last layer out.
         vision_batch_size: Pictures that go through the vision model at once; 0 = all. The number of such chunks
             differs between ranks, so with parameters sharded over ranks (ZeRO-3) it must be 0.
+        initializer_range: Standard deviation of fresh weights of the language model, projector and visual parts.
+        vision_position_init_std: Of the vision model's fresh position embedding; None = SigLIP's own, width^-0.5.
+            A small model trained from scratch learns *where* things are only if positions are not drowned at first.
         loss_chunk_size: Tokens whose logits are held at once while computing the loss; 0 = all.
     """
 
     model_type = "owl3"
     sub_configs_defaults: ClassVar[dict[str, Any]] = {"text_config": Qwen2Config, "vision_config": SiglipVisionConfig}
 
-    text_config: dict[str, Any] | PreTrainedConfig | None = None
-    vision_config: dict[str, Any] | PreTrainedConfig | None = None
+    text_config: Any = None
+    vision_config: Any = None
     fusion: Fusion = "joint"
     projector: Literal["linear", "mlp"] = "mlp"
     hyper_layers: list[int] | tuple[int, ...] = (7, 15, 23, 26)
@@ -48,12 +53,13 @@ class Owl3Config(PreTrainedConfig):
     vision_batch_size: int = 16
     loss_chunk_size: int = 4096
     initializer_range: float = 0.02
+    vision_position_init_std: float | None = None
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         self.hyper_layers = sorted(set(self.hyper_layers))
-        self.tie_word_embeddings = self.tie_word_embeddings or self.text_config.tie_word_embeddings  # type: ignore[union-attr]
+        self.tie_word_embeddings = self.tie_word_embeddings or self.text_config.tie_word_embeddings
         self._check()
 
     def _check(self) -> None:
@@ -88,6 +94,11 @@ class Owl3Config(PreTrainedConfig):
     def image_offset(self) -> int:
         """How far behind its placeholder's first token an image is placed: its first reader and its rotary position."""
         return 0 if self.fusion == "joint" else 1
+
+    @property
+    def release(self) -> Release:
+        """The release whose architecture this is: whose conversation template goes with it."""
+        return RELEASE_OF[self.fusion]
 
     @property
     def tokens_per_image(self) -> int:

@@ -35,8 +35,8 @@ def next_token_loss(
     target = target.roll(-1)
     target[layout.last_of_sample] = IGNORED
     trained = (target != IGNORED).nonzero().squeeze(1)
-    if not len(trained):
-        return hidden.float().mean() * 0
+    if not len(trained):  # the head too must be in the graph: every rank reduces the same gradients
+        return lm_head(hidden[:, :1]).float().mean() * 0
     hidden, target = hidden.squeeze(0)[trained], target[trained]
     if chunk_size and len(trained) > chunk_size:
         parts = zip(hidden.split(chunk_size), target.split(chunk_size), strict=True)

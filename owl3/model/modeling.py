@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import GenerationMixin, PreTrainedModel, Qwen2Config, SiglipVisionModel
+from transformers import GenerationMixin, PreTrainedModel, Qwen2Config, SiglipVisionModel, initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import ModelOutput
 from transformers.modeling_utils import slice_logits_to_keep
@@ -107,7 +107,11 @@ class Owl3PreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         """Fresh weights: normal, with gates that let through half of each side (as published)."""
         super()._init_weights(module)
         if isinstance(module, StaticGatedAttention):
-            nn.init.zeros_(module.gate)
+            init.zeros_(module.gate)
+        if isinstance(module, Owl3ForConditionalGeneration) and self.config.vision_position_init_std is not None:
+            # The vision model has initialised itself by now: modules are visited from the leaves up.
+            weight = module.vision_model.embeddings.position_embedding.weight
+            init.normal_(weight, std=self.config.vision_position_init_std)
 
 
 class Owl3TextModel(Owl3PreTrainedModel):
