@@ -93,7 +93,7 @@ REASONS: dict[str, str] = {
     "too_few_images": "fewer usable images than the builder's minimum",
     "no_parents_left": "every parent reached its cap",
     "unknown_language": "no template in this language",
-    "not_selected": "not drawn: the builder's count was reached",
+    "not_selected": "not this builder's: its count was reached, or the row is of another kind",
     # plan and load
     "over_row_length": "longer than a row",
     "over_row_images": "more images than a row may hold",

@@ -79,6 +79,8 @@ class RowBuilder(Builder[FileConfigT]):
     def find(self, media: MediaName) -> tuple[Medium, str, str, str]:
         """Look a medium up: (medium, parent id, source, licence).
 
+        A file that is in no shard set has the first half of its sha256 for a parent id.
+
         Raises:
             Refused: `unsafe_path` or `missing_media`.
         """
@@ -121,6 +123,7 @@ class ConversationBuilder(RowBuilder[FileConfigT]):
     def draft(self, ordinal: int, rows: Sequence[int]) -> Draft:
         """See `Builder`."""
         record, meta = self.record(rows[0])
+        self.check(record)
         script, parents, sources, licences = Script(), list[str](), list[str](), list[str]()
 
         def placed(parts: Sequence[str | MediaName]) -> list[Part]:
@@ -151,10 +154,14 @@ class ConversationBuilder(RowBuilder[FileConfigT]):
             meta=meta,
         )
 
+    def check(self, record: Record) -> None:
+        """Refuse rows that are another builder's."""
+        clip = next((media for media in record.media if media.kind == "video"), None)
+        if clip is not None:
+            raise Refused("not_selected", f"{clip.name} is a clip; the video builder takes such rows")
+
     def media_of(self, media: MediaName, meta: dict[str, Any]) -> tuple[list[Part], str, str, str]:
-        """What stands where a medium is named; a picture, or the frames of a clip."""
-        if media.kind == "video":
-            raise Refused("media_mismatch", f"{media.name}: a clip; use the video builder")
+        """What stands where a medium is named: a picture, or the frames of a clip; its parent, source and licence."""
         medium, parent, source, licence = self.find(media)
         return [medium], parent, source, licence
 
@@ -183,9 +190,10 @@ class TextBuilder(ConversationBuilder[TextBuild]):
 
     code_version = "1"
 
-    def media_of(self, media: MediaName, meta: dict[str, Any]) -> tuple[list[Part], str, str, str]:
-        """There are none."""
-        raise Refused("media_mismatch", f"{media.name}: a text sample has no media; use the instruct builder")
+    def check(self, record: Record) -> None:
+        """Rows with media are another builder's."""
+        if record.media:
+            raise Refused("not_selected", "the row has media; the instruct builder takes such rows")
 
 
 def _row_tables(files: Sequence[Path]) -> Iterator[pa.Table]:

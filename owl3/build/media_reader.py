@@ -68,7 +68,7 @@ class MediaReader:
         if place is not None and place.sha256 and place.sha256 != digest:
             raise Gone("hash_mismatch", medium.row, f"{place.path} at {place.offset}: not the bytes of its table")
         try:
-            extension, width, height = _picture_facts(data)
+            extension, width, height = picture_facts(data)
             if medium.time_s is None and (place is None or not place.sha256):
                 open_image(data)  # nobody has decoded it before: curated pictures carry a digest
             if self._max_side_px is not None and max(width, height) > self._max_side_px:
@@ -109,8 +109,12 @@ class MediaReader:
         return handle
 
 
-def _picture_facts(data: bytes) -> tuple[str, int, int]:
-    """Extension, width and height as displayed, from the header alone."""
+def picture_facts(data: bytes) -> tuple[str, int, int]:
+    """Extension, width and height as displayed, from the header alone.
+
+    Raises:
+        MediaError: when it is no still picture of a format that is stored.
+    """
     image = open_header(data)
     extension = _EXTENSIONS.get(str(image.format))
     if extension is None:

@@ -272,13 +272,14 @@ def _indexes(folder: Path) -> list[Path]:
 
 
 def _check_budget(cfg: BuildBase, counts: Counts) -> None:
-    dropped = counts.seen - counts.kept
+    others = counts.dropped.get("not_selected", 0)  # rows of another kind in the same file: nothing went wrong
+    dropped = counts.seen - counts.kept - others
     if counts.kept == 0:
         reasons = ", ".join(f"{reason} {number}" for reason, number in counts.dropped.items()) or "no parents"
         raise InputError(f"build {cfg.name}: not one sample was kept ({reasons})")
-    if dropped > cfg.max_drop_fraction * counts.seen:
-        worst = max(counts.dropped, key=lambda reason: counts.dropped[reason])
+    if dropped > cfg.max_drop_fraction * (counts.seen - others):
+        worst = max(sorted(counts.dropped.keys() - {"not_selected"}), key=lambda reason: counts.dropped[reason])
         raise InputError(
-            f"build {cfg.name}: {dropped} of {counts.seen} were dropped, mostly as {worst}, which is more than "
-            f"max_drop_fraction {cfg.max_drop_fraction}; look at the reasons with -v, or raise it"
+            f"build {cfg.name}: {dropped} of {counts.seen - others} were dropped, mostly as {worst}; that is more "
+            f"than max_drop_fraction {cfg.max_drop_fraction}: see the reasons with -v, or raise it"
         )

@@ -17,7 +17,7 @@ from owl3.build.config import VideoBuild
 from owl3.build.conversations import ConversationBuilder
 from owl3.build.drafts import Draft, Medium, Part, Place, Refused, Script, clean_text
 from owl3.build.frames import FrameSet, sample_frames
-from owl3.build.importers.record import MediaName
+from owl3.build.importers.record import MediaName, Record
 from owl3.build.media_reader import Gone, MediaReader
 from owl3.build.pool import medium_of
 from owl3.media import MediaError
@@ -109,9 +109,7 @@ class VideoQuestionBuilder(ConversationBuilder[VideoBuild]):
         meta["frames"] = frames.facts
         return list(frames.media), parent, source, licence
 
-    def draft(self, ordinal: int, rows: Sequence[int]) -> Draft:
-        """See `Builder`."""
-        draft = super().draft(ordinal, rows)
-        if not any(medium.time_s is not None for medium in draft.script.media):
-            raise Refused("missing_media", "the row names no clip; use the instruct builder")
-        return draft
+    def check(self, record: Record) -> None:
+        """Only rows about a clip are this builder's."""
+        if all(media.kind != "video" for media in record.media):
+            raise Refused("not_selected", "the row names no clip; the instruct builder takes such rows")

@@ -42,6 +42,12 @@ class Record:
     document: list[RecordPart] = field(default_factory=list)
     meta: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def media(self) -> list[MediaName]:
+        """All media in reading order."""
+        parts = [part for _, said in self.turns for part in said] + self.document
+        return [part for part in parts if isinstance(part, MediaName)]
+
 
 def role_of(name: Any) -> Role:
     """The role behind a layout's word for it.
