@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,23 +18,46 @@ from owl3.manifest import Manifest, now
 from owl3.progress import SILENT, Progress
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """How answers are wanted.
+
+    Attributes:
+        max_new_tokens: How long one may be.
+        choose: Pick the likeliest of the options instead of writing, where there are options.
+        letters: Options are meant by their letters, not by their words.
+        cut: Show pictures cut into tiles.
+    """
+
+    max_new_tokens: int = 100
+    choose: bool = False
+    letters: bool = False
+    cut: bool = False
+
+
 class Answerer(Protocol):
     """A model that answers. Its answers may not depend on what else stands in the batch."""
 
-    def answer(self, shown: Sequence[Shown], *, max_new_tokens: int, choose: bool) -> list[str]:
-        """Answer each question; with `choose`, pick the most likely of its options instead of writing."""
+    def answer(self, shown: Sequence[Shown], ask: Ask) -> list[str]:
+        """Answer each question, in the order given."""
 
 
 def select(items: Sequence[Item], limit: int | None) -> list[Item]:
     """The first `limit` questions of a fixed shuffle, in the benchmark's order.
 
     The shuffle is by a hash of the id: a limited run asks a fair sample, and a larger limit asks all of a smaller one.
+    All passes of a question are asked, or none.
     """
     if limit is None or limit >= len(items):
         return list(items)
-    chosen = sorted(items, key=lambda item: hashlib.sha256(item.id.encode()).digest())[:limit]
-    ids = {item.id for item in chosen}
-    return [item for item in items if item.id in ids]
+    questions = sorted({_question(item) for item in items}, key=lambda name: hashlib.sha256(name.encode()).digest())
+    chosen = set(questions[:limit])
+    return [item for item in items if _question(item) in chosen]
+
+
+def _question(item: Item) -> str:
+    """What passes of circular evaluation have in common; else the item's own id."""
+    return str(item.meta.get("question", item.id))
 
 
 def load_items(task: Task, folder: Path) -> Sequence[Item]:
@@ -107,8 +130,8 @@ def evaluate(
     todo = [item for item in put if item.id not in answers]
     progress.start(task.name, len(put))
     progress.advance(len(put) - len(todo))
-    ask = partial(answerer.answer, max_new_tokens=task.max_new_tokens, choose=choose)
-    timing = _answer_all(batches_of(todo, batch_size), answers, ask, progress)
+    ask = Ask(task.max_new_tokens, choose=choose, letters=task.letters, cut=task.cut)
+    timing = _answer_all(batches_of(todo, batch_size), answers, lambda shown: answerer.answer(shown, ask), progress)
     records = [_judge(task, item, answers) for item in put]
     summary = summarise(task, items, records) | {"blind": blind}
     extra = dict([task.submission(records)]) if task.submission and not blind else {}

@@ -23,7 +23,8 @@ from typing import Any
 
 from owl3.errors import CheckFailed, ConfigError, InputError, Interrupted, Owl3Error
 from owl3.eval import queue
-from owl3.eval.evaluate import Answerer, evaluate, load_items, select
+from owl3.eval.evaluate import Answerer, Ask, evaluate, load_items, select
+from owl3.eval.media import Shown
 from owl3.eval.registry import find_task
 from owl3.progress import SILENT, Progress
 
@@ -181,9 +182,9 @@ class Deferred:
     def __init__(self, load: Callable[[], Answerer]) -> None:
         self._load = load
 
-    def answer(self, shown: Sequence[Any], *, max_new_tokens: int, choose: bool) -> list[str]:
+    def answer(self, shown: Sequence[Shown], ask: Ask) -> list[str]:
         """As `Answerer.answer`."""
-        return self._load().answer(shown, max_new_tokens=max_new_tokens, choose=choose)
+        return self._load().answer(shown, ask)
 
 
 def _once(make: Callable[[], Answerer]) -> Callable[[], Answerer]:

@@ -44,6 +44,8 @@ class Task:
         score: What one answer is worth, 0 to 1; None when the gold answer is not public.
         aggregate: The figures of a set of records, primary figure first.
         max_new_tokens: How long an answer may be.
+        letters: Options are answered by their letters.
+        cut: Pictures are cut into tiles: the released evaluation does so for single-image tasks (facts §4.2).
         paper: What the paper reports, by model, in the unit of the primary figure (0 to 1).
         submission: Makes the file that the benchmark's server takes: (name, bytes).
     """
@@ -55,6 +57,8 @@ class Task:
     score: Score = exact
     aggregate: Aggregate = mean_score
     max_new_tokens: int = 100  # the released evaluation's value (facts §4.2)
+    letters: bool = False
+    cut: bool = False
     paper: Mapping[str, float] = field(default_factory=dict)
     submission: Submission | None = None
 

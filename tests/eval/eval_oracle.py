@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from owl3.eval.evaluate import Ask
 from owl3.eval.media import Shown
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 160, 40), "blue": (30, 60, 220)}
@@ -13,7 +14,7 @@ class Oracle:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def answer(self, shown: Sequence[Shown], *, max_new_tokens: int, choose: bool) -> list[str]:
+    def answer(self, shown: Sequence[Shown], ask: Ask) -> list[str]:
         self.asked += [one.item.id for one in shown]
         return [self._look(one) for one in shown]
 

@@ -6,7 +6,7 @@ import pytest
 from eval_oracle import Oracle
 
 from owl3.errors import CheckFailed, ConfigError, InputError
-from owl3.eval.evaluate import evaluate, load_items, select
+from owl3.eval.evaluate import Ask, evaluate, load_items, select
 from owl3.eval.items import Item
 from owl3.eval.media import Shown
 from owl3.eval.registry import find_task
@@ -50,11 +50,11 @@ class DiesAfter(Oracle):
         super().__init__()
         self.left = batches
 
-    def answer(self, shown: Sequence[Shown], *, max_new_tokens: int, choose: bool) -> list[str]:
+    def answer(self, shown: Sequence[Shown], ask: Ask) -> list[str]:
         if self.left == 0:
             raise Dies
         self.left -= 1
-        return super().answer(shown, max_new_tokens=max_new_tokens, choose=choose)
+        return super().answer(shown, ask)
 
 
 def test_a_killed_evaluation_asks_only_what_is_missing(make_benchmark: Make, tmp_path: Path, oracle: Oracle) -> None:

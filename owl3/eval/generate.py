@@ -1,0 +1,142 @@
+"""A model that answers: batched greedy generation with left padding, or the likeliest of the options shown.
+
+What else stands in a batch does not change an answer: rows do not see each other, padding is never attended to, and
+decoding is greedy in float32 on CPU (on a GPU in the weights' own type, where the order of sums may decide a tie).
+
+Shape letters in this file: B rows, S columns, K columns of answers at the end, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+import owl3.model  # noqa: F401 - registers the model type
+from owl3.errors import InputError
+from owl3.eval.evaluate import Ask
+from owl3.eval.items import LETTERS
+from owl3.eval.media import Shown
+from owl3.tokens import TextTokenizer
+
+logger = logging.getLogger(__name__)
+
+Message = dict[str, Any]
+
+
+class Generator:
+    """A checkpoint and its processor, ready to answer.
+
+    Args:
+        model: In evaluation mode, on its device.
+        processor: The one that was saved beside it.
+    """
+
+    def __init__(self, model: Any, processor: Any) -> None:
+        self.model = model
+        self.processor = processor
+        self.tokenizer = TextTokenizer(processor.tokenizer.backend_tokenizer, where="processor.tokenizer")
+
+    @classmethod
+    def load(cls, model_dir: Path, *, threads: int = 0) -> Generator:
+        """Load a `transformers` folder of ours, or a converted release.
+
+        Args:
+            model_dir: The folder.
+            threads: Of torch on CPU; 0 leaves torch's own choice.
+
+        Raises:
+            InputError: the folder holds no model of ours.
+        """
+        if threads:
+            torch.set_num_threads(threads)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        dtype = "auto" if device == "cuda" else torch.float32
+        try:
+            model = AutoModelForImageTextToText.from_pretrained(model_dir, dtype=dtype, local_files_only=True)
+            processor = AutoProcessor.from_pretrained(model_dir, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{model_dir}: can't be loaded: {' '.join(str(error).split())[:300]}") from error
+        return cls(model.to(device).eval(), processor)
+
+    def answer(self, shown: Sequence[Shown], ask: Ask) -> list[str]:
+        """Answer each question; the words without their end tokens."""
+        if not ask.choose:
+            return self._generate(shown, ask)
+        closed = [one for one in shown if one.item.options]
+        free = [one for one in shown if not one.item.options]
+        said = dict(zip((one.item.id for one in free), self._generate(free, ask) if free else [], strict=True))
+        said |= zip((one.item.id for one in closed), self._choose(closed, ask) if closed else [], strict=True)
+        return [said[one.item.id] for one in shown]
+
+    @torch.inference_mode()
+    def _generate(self, shown: Sequence[Shown], ask: Ask) -> list[str]:
+        inputs = self.processor([[question(one)] for one in shown], cut_enable=ask.cut, padding_side="left")
+        prompt_columns = inputs["input_ids"].shape[1]
+        ids_BS = self.model.generate(
+            **inputs.to(self.model.device),
+            max_new_tokens=ask.max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            eos_token_id=self._ends(),
+            pad_token_id=self.tokenizer.end_of_text_id,
+        )
+        return [self._words(row) for row in ids_BS[:, prompt_columns:].tolist()]
+
+    def _ends(self) -> list[int]:
+        return [self.tokenizer.turn_end_id, self.tokenizer.end_of_text_id]
+
+    def _words(self, ids: list[int]) -> str:
+        ends = [ids.index(end) for end in self._ends() if end in ids]
+        return self.tokenizer.decode(ids[: min(ends, default=len(ids))])
+
+    def _choose(self, shown: Sequence[Shown], ask: Ask) -> list[str]:
+        """The candidate whose words and end have the greatest likelihood; the first of equals."""
+        chosen = []
+        for one in shown:
+            options = one.item.options
+            candidates = LETTERS[: len(options)] if ask.letters else options
+            scores = self.likelihoods(one, candidates, cut=ask.cut)
+            chosen.append(candidates[int(scores.argmax())])
+        return chosen
+
+    @torch.inference_mode()
+    def likelihoods(self, one: Shown, candidates: Sequence[str], *, cut: bool = False) -> Tensor:
+        """Log-likelihood of each candidate answer, with its end: (len(candidates),).
+
+        The question's pictures go through the vision model once: all rows share them by `image_index`.
+        """
+        rows = [[question(one), {"role": "assistant", "content": candidate}] for candidate in candidates]
+        inputs = self.processor(rows, cut_enable=cut, return_labels=True, padding_side="left")
+        labels_BS = inputs.pop("labels")
+        if "pixel_values" in inputs:
+            num_pictures = len(inputs["pixel_values"]) // len(rows)
+            inputs["pixel_values"] = inputs["pixel_values"][:num_pictures]
+            inputs["image_index"] = torch.arange(num_pictures).repeat(len(rows))
+        answer_columns = int((labels_BS != -100).sum(1).max())
+        targets_BK = labels_BS[:, -answer_columns:].to(self.model.device)
+        # The column before the first answer token predicts it.
+        logits = self.model(**inputs.to(self.model.device), logits_to_keep=answer_columns + 1).logits
+        logp_BKV = logits[:, :-1].float().log_softmax(-1)
+        told_BK = logp_BKV.gather(2, targets_BK.clamp_min(0)[..., None])[..., 0]
+        scores: Tensor = told_BK.where(targets_BK != -100, 0.0).sum(1)
+        return scores.cpu()
+
+
+def question(one: Shown) -> Message:
+    """The user's message: text, pictures and videos in reading order; a blind question has text alone."""
+    pictures = iter(one.pictures)
+    content: list[dict[str, Any]] = []
+    for part in one.item.prompt:
+        if isinstance(part, str):
+            content.append({"type": "text", "text": part})
+            continue
+        frames = next(pictures)
+        is_video = part.num_frames > 0
+        content.append({"type": "video", "video": list(frames)} if is_video else {"type": "image", "image": frames[0]})
+    return {"role": "user", "content": content}
