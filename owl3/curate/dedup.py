@@ -11,7 +11,7 @@ buckets; memory is a few numpy arrays of one word per row.
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +54,10 @@ class Groups:
     def roots(self, rows: I64) -> I64:
         """The smallest row of each row's group."""
         found: I64 = self._parent[rows]
-        while not np.array_equal(further := self._parent[found], found):
+        while True:
+            further: I64 = self._parent[found]
+            if np.array_equal(further, found):
+                break
             found = further
         self._parent[rows] = found
         return found
@@ -63,39 +66,50 @@ class Groups:
 def group_equal(keys: NDArray[np.generic]) -> I64:
     """For each row the smallest row with the same key."""
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    return first[inverse].astype(np.int64)
+    return np.asarray(first[inverse], dtype=np.int64)
 
 
-def group_near(hashes: U64, radius: int, also_equal: NDArray[np.generic] | None = None) -> I64:
+def group_near(hashes: U64, radius: int, also_equal: NDArray[np.integer[Any]] | None = None) -> I64:
     """For each row the smallest row of its group of near duplicates.
 
     Args:
         hashes: 64-bit perceptual hashes, one per row, rows in the order of preference.
         radius: Largest Hamming distance of a pair.
-        also_equal: A key per row that must be equal as well, for example a hash of the caption.
+        also_equal: A number per row that must be equal as well, for example one per distinct caption.
     """
-    groups = Groups(len(hashes))
-    for left, right in near_pairs(hashes, radius):
-        same = slice(None) if also_equal is None else also_equal[left] == also_equal[right]
-        groups.join(left[same], right[same])
-    return groups.roots(np.arange(len(hashes), dtype=np.int64))
+    also = np.zeros(len(hashes), dtype=np.int64) if also_equal is None else also_equal
+    first, inverse = _distinct(hashes, also)
+    groups = Groups(len(first))
+    if radius > 0:
+        for left, right in near_pairs(hashes[first], also[first], radius):
+            groups.join(left, right)
+    return np.asarray(first[groups.roots(np.arange(len(first)))][inverse], dtype=np.int64)
 
 
-def near_pairs(hashes: U64, radius: int) -> Iterator[tuple[I64, I64]]:
-    """Pairs of rows within `radius`, in blocks; enough of them to connect each group, equal hashes as chains."""
-    unique, first = np.unique(hashes, return_index=True)
-    order = np.argsort(hashes, kind="stable")
-    same = hashes[order[1:]] == hashes[order[:-1]]
-    yield order[:-1][same].astype(np.int64), order[1:][same].astype(np.int64)
-    if radius == 0:
-        return
+def _distinct(hashes: U64, also: NDArray[np.integer[Any]]) -> tuple[I64, I64]:
+    """Number the distinct (hash, also) by their first rows: (first row of each number, number of each row)."""
+    order = np.lexsort((also, hashes))  # stable: the smallest row of equal ones comes first
+    new = np.ones(len(order), dtype=bool)
+    new[1:] = (hashes[order[1:]] != hashes[order[:-1]]) | (also[order[1:]] != also[order[:-1]])
+    first = order[new]
+    by_first = np.argsort(first)
+    number = np.empty(len(first), dtype=np.int64)
+    number[by_first] = np.arange(len(first))
+    inverse = np.empty(len(order), dtype=np.int64)
+    inverse[order] = number[np.cumsum(new) - 1]
+    return np.asarray(first[by_first], dtype=np.int64), inverse
+
+
+def near_pairs(hashes: U64, also: NDArray[np.integer[Any]], radius: int) -> Iterator[tuple[I64, I64]]:
+    """All pairs of rows within `radius` and with equal `also`, in blocks; a pair may come more than once."""
     for shift, width in _bands(radius + 1):
-        band = (unique >> np.uint64(shift)) & np.uint64((1 << width) - 1)
-        order = np.argsort(band, kind="stable")
-        edges = np.flatnonzero(np.diff(band[order])) + 1
+        band = (hashes >> np.uint64(shift)) & np.uint64((1 << width) - 1)
+        order = np.lexsort((also, band)).astype(np.int64)
+        here, there = order[1:], order[:-1]
+        edges = np.flatnonzero((band[here] != band[there]) | (also[here] != also[there])) + 1
         starts = np.concatenate([[0], edges])
         ends = np.concatenate([edges, [len(order)]])
-        yield from _pairs_in_buckets(unique, first, order, (starts, ends), radius)
+        yield from _pairs_in_buckets(hashes, order, (starts, ends), radius)
 
 
 def _bands(count: int) -> list[tuple[int, int]]:
@@ -104,25 +118,19 @@ def _bands(count: int) -> list[tuple[int, int]]:
     return [(low, high - low) for low, high in pairwise(edges)]
 
 
-def _pairs_in_buckets(
-    unique: U64, first: I64, order: I64, edges: tuple[I64, I64], radius: int
-) -> Iterator[tuple[I64, I64]]:
-    """Compare each row with the ones that follow it in its bucket, one distance in the bucket's order at a time."""
-    starts, ends = edges
-    sizes = ends - starts
+def _pairs_in_buckets(hashes: U64, order: I64, edges: tuple[I64, I64], radius: int) -> Iterator[tuple[I64, I64]]:
+    """Compare each row with the ones that follow it in its bucket: the next, the one after it, and so on."""
+    low, high = edges
     step = 1
-    alive = starts[sizes > step], ends[sizes > step]
-    while len(alive[0]):
-        low, high = alive
+    while len(low := low[(longer := high - low > step)]):
+        high = high[longer]
         counts = high - low - step
-        for block in np.array_split(np.arange(len(low)), max(1, int(counts.sum()) // _BLOCK_PAIRS)):
+        for block in np.array_split(np.arange(len(low)), 1 + int(counts.sum()) // _BLOCK_PAIRS):
             rows = _ranges(low[block], counts[block])
             left, right = order[rows], order[rows + step]
-            near = np.bitwise_count(unique[left] ^ unique[right]) <= radius
-            yield first[left[near]].astype(np.int64), first[right[near]].astype(np.int64)
+            near = np.bitwise_count(hashes[left] ^ hashes[right]) <= radius
+            yield left[near], right[near]
         step += 1
-        longer = high - low > step
-        alive = low[longer], high[longer]
 
 
 def _ranges(starts: I64, counts: I64) -> I64:

@@ -266,7 +266,7 @@ class Downloader:
                 raise
             if answer.status not in _REDIRECTS:
                 break
-            url = urljoin(url, answer.body.decode("utf-8", "replace"))
+            url = _target(url, answer)
         else:
             raise _Failed("too_many_redirects", f"more than {self._config.max_redirects} redirects")
         return replace(answer, verdict=answer.verdict if answer.verdict.signal != "none" else last)
@@ -310,7 +310,7 @@ class Downloader:
                     answer = await self._request(url, _ROBOTS_MAX_BYTES, check_rights=False)
                     if answer.status not in _REDIRECTS:
                         return Robots(answer.body.decode("utf-8", "replace"), agent)
-                    url = urljoin(url, answer.body.decode("utf-8", "replace"))
+                    url = _target(url, answer)
                 return robots_from_status(404, agent, rights)  # RFC 9309 §2.3.1.2: after five hops, as if absent
         except (_Failed, TimeoutError) as error:
             status = error.status if isinstance(error, _Failed) else None
@@ -391,6 +391,14 @@ class _Decoder:
     def finish(self) -> bytes:
         """The whole body."""
         return bytes(self._body)
+
+
+def _target(url: str, redirect: _Answer) -> str:
+    """Where a redirect leads."""
+    try:
+        return urljoin(url, redirect.body.decode("utf-8", "replace").strip())
+    except ValueError as error:
+        raise _Failed("bad_url", f"redirected to what is no URL: {error}") from error
 
 
 def _check_status(response: aiohttp.ClientResponse) -> None:

@@ -184,7 +184,12 @@ class _Engine:
         environment |= {"NO_ALBUMENTATIONS_UPDATE": "1", "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
         command = [str(tools.python("img2dataset")), "-c", _LAUNCHER, json.dumps(options)]
         self._process = subprocess.Popen(
-            lifeline.wrap(command), stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+            lifeline.wrap(command),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,  # a SIGKILL to our whole group must not take the lifeline with it
         )
 
     def __enter__(self) -> "_Engine":

@@ -227,12 +227,21 @@ def _add(tar: ShardWriter, known: dict[str, Any], data: bytes) -> dict[str, Any]
     }
 
 
-def _dropped(reason: str, outcome: Outcome | None) -> dict[str, Any]:
+def _dropped(reason: str, outcome: Outcome | None) -> dict[str, str | None]:
     fetched = outcome is not None and outcome.reason is None
     stage = STAGE_OF_REASON.get(reason, "decide" if fetched or outcome is None else "fetch")
     status = outcome.http_status if outcome else None
     message = f"HTTP {status}" if status and status >= 400 else REASONS[check_reason(reason)]
-    return {"decision": "dropped", "reason": reason, "stage": stage, "error_message": message, "extension": None}
+    known: dict[str, str | None] = {
+        "decision": "dropped",
+        "reason": reason,
+        "stage": stage,
+        "error_message": message,
+        "extension": None,
+    }
+    if reason == "dead_host":  # some of its rows were tried before it was given up, others not; they count as one
+        known |= {"rights_signal": "none", "rights_value": ""}
+    return known
 
 
 def _evidence(known: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
