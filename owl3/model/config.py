@@ -10,6 +10,7 @@ s is the position of the first token of the image's placeholder.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -125,6 +126,17 @@ class Owl3Config(PreTrainedConfig):
         for part in ("text_config", "vision_config"):
             values[part] = {**PRESETS[name][part], **changes.get(part, {})}
         return cls(**values)
+
+
+    @classmethod
+    def from_backbones(cls, language_model: Path, vision_model: Path, **changes: Any) -> "Owl3Config":
+        """The configuration of a new model made of a Qwen2 and a SigLIP folder.
+
+        `owl3.model.backbones.from_backbones` makes the model itself.
+        """
+        from owl3.model.backbones import config_from_backbones
+
+        return config_from_backbones(language_model, vision_model, **changes)
 
 
 def _qwen2(hidden: int, mlp: int, layers: int, heads: int, kv_heads: int, vocab: int, tied: bool) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedModel, Qwen2Config, SiglipVisionModel, initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -112,6 +113,24 @@ class Owl3PreTrainedModel(PreTrainedModel):  # type: ignore[misc]
             # The vision model has initialised itself by now: modules are visited from the leaves up.
             weight = module.vision_model.embeddings.position_embedding.weight
             init.normal_(weight, std=self.config.vision_position_init_std)
+
+
+    @classmethod
+    def from_pretrained(cls, folder: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+        """As transformers', but strict: a checkpoint of another architecture, or with weights missing, is an error.
+
+        Raises:
+            InputError: naming the first weight that is missing, left over or of another shape.
+        """
+        try:
+            model, info = super().from_pretrained(folder, *args, output_loading_info=True, **kwargs)
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise InputError(f"{folder}: can't be loaded: {' '.join(str(error).split())}") from error
+        for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+            names = sorted(map(str, info[problem]))
+            if names:
+                raise InputError(f"{folder}: {len(names)} {problem.replace('_keys', ' weights')}, the first is {names[0]}")
+        return (model, info) if output_loading_info else model
 
 
 class Owl3TextModel(Owl3PreTrainedModel):
