@@ -216,14 +216,13 @@ class Plan:
         return found
 
     def find(self, workspace: Path, sample_id: str) -> list[int]:
-        """Positions of a sample, by its id; none when no dataset of the mixture keeps it."""
-        found = []
+        """Positions of a sample, by its id or the beginning of one; none when no dataset of the mixture keeps it."""
+        found: list[int] = []
         for dataset in self.header.datasets:
             for shard in dataset.shards:
                 ids = kept_rows(workspace / "samples" / dataset.name / f"{shard.name}.parquet", ["sample_id"])
-                number = pc.index(ids["sample_id"], sample_id).as_py()
-                if number >= 0:
-                    found.append(dataset.offset + shard.first + number)
+                matches = pc.starts_with(ids["sample_id"], sample_id).to_numpy()
+                found += (np.flatnonzero(matches) + dataset.offset + shard.first).tolist()
         return found
 
     def check_parents(self, workspace: Path) -> None:

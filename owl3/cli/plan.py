@@ -14,7 +14,7 @@ def register(app: typer.Typer) -> None:
     app.command("plan")(plan)
 
 
-def plan(
+def plan(  # noqa: PLR0917 - options of a command line
     recipe: Recipe,
     overrides: Overrides = None,
     stage: Annotated[str | None, typer.Option(help="Plan this stage only; default: all of the recipe.")] = None,
