@@ -1,0 +1,1 @@
+"""The benchmarks behind every performance figure we print."""

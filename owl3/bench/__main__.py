@@ -1,0 +1,42 @@
+"""The process that `owl3 bench NAME` starts: `python -m owl3.bench NAME --out FOLDER [KEY=VALUE …]`."""
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from owl3.bench.registry import BENCHES
+from owl3.errors import ConfigError, Owl3Error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a benchmark; the last line of stdout is its result as one JSON object."""
+    parser = argparse.ArgumentParser(prog="owl3 bench")
+    parser.add_argument("name", choices=sorted(BENCHES))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
+    options = parser.parse_args(arguments)
+    try:
+        settings = dict(_setting(text) for text in options.settings)
+        options.out.mkdir(parents=True, exist_ok=True)
+        result = importlib.import_module(BENCHES[options.name].module).run(options.out, **settings)
+    except Owl3Error as error:
+        print(f"owl3: {error}", file=sys.stderr)
+        return error.exit_code
+    print(json.dumps(result))
+    return 0
+
+
+def _setting(text: str) -> tuple[str, object]:
+    key, separator, value = text.partition("=")
+    if not separator:
+        raise ConfigError(f"{text!r} is not KEY=VALUE")
+    return key, yaml.safe_load(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

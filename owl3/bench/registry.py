@@ -1,0 +1,16 @@
+"""Which benchmarks there are. Each module has `run(out: Path, **options) -> dict`, and runs in a process of its own."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A benchmark: the module that runs it, and what it measures, in a line."""
+
+    module: str
+    summary: str
+
+
+BENCHES: dict[str, Bench] = {
+    "attention": Bench("owl3.bench.attention", "hyper attention against concatenation and a plain two-softmax model"),
+}
