@@ -7,6 +7,7 @@ and under ZeRO-1 its fp32 consolidation leaves frozen weights out; ours holds wh
 
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from owl3.errors import ConfigError
 from owl3.tools import tools_dir
 from owl3.train.distributed import World
 from owl3.train.engine import STATE_KEYS, StepResult, saved_tensors, state_key
-from owl3.train.optim import ParameterGroup, adamw_arguments
+from owl3.train.optim import ParameterGroup, adamw_arguments, full_shape
 from owl3.train.stages import StageConfig
 
 logger = logging.getLogger(__name__)
@@ -91,7 +92,10 @@ class DeepSpeedEngine:
         optimizer = torch.optim.AdamW(adamw_arguments(groups, stage.optimizer), fused=world.device.type == "cuda")
         with redirect_stdout(sys.stderr):  # stdout is for results; DeepSpeed tells there what it compiled
             self._engine, self._zero, _, _ = deepspeed.initialize(
-                model=model, optimizer=optimizer, config=_config(stage, options), dist_init_required=False
+                model=model,
+                optimizer=optimizer,
+                config=_config(stage, options, sum(math.prod(full_shape(p)) for g in groups for p in g.parameters)),
+                dist_init_required=False,
             )
         self.model = self._engine.module
         for name, buffer in exact_buffers.items():
@@ -178,15 +182,18 @@ def _import_deepspeed(device: torch.device) -> Any:
     return deepspeed
 
 
-def _config(stage: StageConfig, options: Mapping[str, Any]) -> dict[str, Any]:
+def _config(stage: StageConfig, options: Mapping[str, Any], trained_parameters: int) -> dict[str, Any]:
     """Join what the recipe says with what the machine wants."""
+    # DeepSpeed allocates its buckets whole, at every step: by default 2 GB, be the model ever so small.
+    bucket = min(50_000_000, trained_parameters)
+    buckets = {"reduce_bucket_size": bucket, "allgather_bucket_size": bucket}
     return {
         **options,
         # The loop owns accumulation: a step's number of micro-batches follows from its rows, and may differ per step.
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": stage.optimizer.clip_norm,
-        "zero_optimization": {**options.get("zero_optimization", {}), "stage": stage.zero_stage},
+        "zero_optimization": {**buckets, **options.get("zero_optimization", {}), "stage": stage.zero_stage},
         "zero_allow_untested_optimizer": True,
         # check_grad_overflow: without it DeepSpeed steps on non-finite bf16 gradients.
         "bf16": {"enabled": stage.precision == "bf16", "check_grad_overflow": True},
