@@ -35,15 +35,18 @@ def start_module(
     log: Path | None = None,
     env: Mapping[str, str] = {},
 ) -> "subprocess.Popen[bytes]":
-    """Start `python -m module arguments…` under a lifeline and return at once."""
+    """Start `python -m module arguments…` under a lifeline and return at once.
+
+    The lifeline has a session of its own: a SIGKILL of our whole group leaves it alive to end the child.
+    """
     command = lifeline.wrap([sys.executable, "-m", module, *arguments])
     logger.info("starting %s", " ".join(command[4:]))
     full_env = {**os.environ, "PYTHONUNBUFFERED": "1", **env}
     if log is None:
-        return subprocess.Popen(command, env=full_env)
+        return subprocess.Popen(command, env=full_env, start_new_session=True)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        return subprocess.Popen(command, env=full_env, stdout=output, stderr=subprocess.STDOUT)
+        return subprocess.Popen(command, env=full_env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
 
 
 def wait_for(process: "subprocess.Popen[bytes]", name: str, log: Path | None = None) -> None:
