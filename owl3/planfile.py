@@ -94,6 +94,15 @@ class PlanHeader(Config):
     figures: dict[str, Any]
 
 
+class Proof(Config):
+    """Which samples a checkpoint saw: the digest over their ids, and those of each hundred steps on the way."""
+
+    plan: str
+    step: int
+    digest: str
+    every: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a sample lies: shard `shard` of dataset number `dataset`, and the bytes of its tar from start to end."""
@@ -247,6 +256,42 @@ class Plan:
         digest = self.header.prefix_digests[whole - 1] if whole else ""
         rest = self.steps["fingerprint"][whole * DIGEST_STEPS : step]
         return chain_digest(digest, np.asarray(rest)) if len(rest) or not whole else digest
+
+    def proof(self, step: int) -> Proof:
+        """What a checkpoint after `step` steps keeps, to prove later which samples it saw."""
+        every = self.header.prefix_digests[: step // DIGEST_STEPS]
+        return Proof(plan=self.digest, step=step, digest=self.prefix_digest(step), every=every)
+
+    def check_proof(self, proof: Proof) -> None:
+        """Make sure that a checkpoint saw exactly this plan's first steps, so that training can go on with it.
+
+        Another plan may do so: one made after a retraction equals the old one before the first tainted step.
+
+        Raises:
+            StaleError: saying where the two orders part.
+        """
+        if proof.plan == self.digest:
+            return
+        if proof.step <= self.num_steps and self.prefix_digest(proof.step) == proof.digest:
+            return
+        pairs = zip(proof.every, self.header.prefix_digests, strict=False)
+        agreed = next((k for k, (one, other) in enumerate(pairs) if one != other), len(proof.every)) * DIGEST_STEPS
+        raise StaleError(
+            f"{self.folder}: the checkpoint at step {proof.step} was trained with another plan ({proof.plan[:12]}); "
+            f"the two part after step {min(agreed, self.num_steps)} and before step "
+            f"{min(agreed + DIGEST_STEPS, proof.step)}: go on with the old plan, or from a checkpoint before that"
+        )
+
+    def parting_step(self, other: "Plan") -> int | None:
+        """The first step that differs from another plan's; None when one plan begins with all of the other."""
+        common = min(self.num_steps, other.num_steps)
+        block = 1 << 16
+        for start in range(0, common, block):
+            part = slice(start, min(start + block, common))
+            differs = (self.steps["fingerprint"][part] != other.steps["fingerprint"][part]).any(axis=1)
+            if differs.any():
+                return start + int(np.argmax(differs))
+        return None
 
     @cached_property
     def _offsets(self) -> list[int]:

@@ -17,7 +17,7 @@ from PIL import Image
 from owl3.data.reading import StoredSample
 from owl3.media import open_image
 from owl3.template import Grid, Release, Style, render, tokenize
-from owl3.tiling import choose_grid
+from owl3.tiling import bicubic, choose_grid
 from owl3.tokens import TextTokenizer
 
 U8 = npt.NDArray[np.uint8]
@@ -99,7 +99,7 @@ class Encoder:
 def resize_pillow(picture: U8 | Image.Image, width: int, height: int) -> U8:
     """Resize as the released processor: Pillow's bicubic, which smooths when it shrinks."""
     assert isinstance(picture, Image.Image)
-    return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC))
+    return np.asarray(bicubic(picture, width, height))
 
 
 def open_fast(data: bytes) -> U8:

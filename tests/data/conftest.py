@@ -165,6 +165,29 @@ def make_samples(workspace: Path, tokenizer: TextTokenizer) -> MakeSamples:
     return make
 
 
+def write_indexes(workspace: Path, name: str, count: int, per_shard: int) -> None:
+    """Indexes with drawn costs and tars of the right size: all that planning reads."""
+    folder = workspace / "samples" / name
+    rng = np.random.default_rng(count)
+    for shard in range(-(-count // per_shard)):
+        rows = []
+        for position, number in enumerate(range(shard * per_shard, min((shard + 1) * per_shard, count))):
+            images = int(rng.integers(1, 9)) if name != "web" else 1
+            row = {"sample_id": short_hash(name, str(number)), "decision": "kept", "position": position}
+            row |= {"shard": f"{shard:05d}", "text_tokens": int(rng.integers(20, 280)), "trained_tokens": 10}
+            row |= {"plain_tokens": 20, "plain_trained_tokens": 10, "cut_tokens": 290, "images": images}
+            rows.append(row | {"tiles": [5] * images, "json_offset": 512 + 2048 * position, "json_bytes": 100})
+        write_index(folder / f"{shard:05d}.parquet", rows, SAMPLE_INDEX)
+        (folder / f"{shard:05d}.tar").write_bytes(bytes(2048 * len(rows)))
+    write_manifest(
+        folder,
+        kind="samples",
+        name=name,
+        counts=Counts(seen=count, kept=count),
+        stats={"tokenizer_digest": "0" * 64, "release": "241101"},
+    )
+
+
 def tree_digest(folder: Path) -> dict[str, str]:
     """sha256 of every file but the manifest, which holds times."""
     return {path.name: sha256_of(path) for path in folder.iterdir() if path.name not in ("manifest.json", ".lock")}

@@ -4,14 +4,11 @@ import json
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from owl3.data.plan import PlanConfig, make_plan
-from owl3.manifest import Counts, write_manifest
 from owl3.planfile import Plan
-from owl3.samples import short_hash
-from owl3.shards import SAMPLE_INDEX, write_index
+from tests.data.conftest import write_indexes
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "plan"
 
@@ -41,29 +38,6 @@ PLANS = {
         "seed": 1,
     },
 }
-
-
-def write_indexes(workspace: Path, name: str, count: int, per_shard: int) -> None:
-    """Indexes with drawn costs and tars of the right size: all that planning reads."""
-    folder = workspace / "samples" / name
-    rng = np.random.default_rng(count)
-    for shard in range(-(-count // per_shard)):
-        rows = []
-        for position, number in enumerate(range(shard * per_shard, min((shard + 1) * per_shard, count))):
-            images = int(rng.integers(1, 9)) if name != "web" else 1
-            row = {"sample_id": short_hash(name, str(number)), "decision": "kept", "position": position}
-            row |= {"shard": f"{shard:05d}", "text_tokens": int(rng.integers(20, 280)), "trained_tokens": 10}
-            row |= {"plain_tokens": 20, "plain_trained_tokens": 10, "cut_tokens": 290, "images": images}
-            rows.append(row | {"tiles": [5] * images, "json_offset": 512 + 2048 * position, "json_bytes": 100})
-        write_index(folder / f"{shard:05d}.parquet", rows, SAMPLE_INDEX)
-        (folder / f"{shard:05d}.tar").write_bytes(bytes(2048 * len(rows)))
-    write_manifest(
-        folder,
-        kind="samples",
-        name=name,
-        counts=Counts(seen=count, kept=count),
-        stats={"tokenizer_digest": "0" * 64, "release": "241101"},
-    )
 
 
 @pytest.mark.parametrize("name", sorted(PLANS))

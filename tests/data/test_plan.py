@@ -13,7 +13,7 @@ from owl3.errors import ConfigError, InputError, StaleError
 from owl3.ledger import TOMBSTONES, tombstones_path
 from owl3.planfile import Plan, id_words
 from owl3.samples import short_hash
-from tests.data.conftest import MakeSamples, tree_digest
+from tests.data.conftest import MakeSamples, tree_digest, write_indexes
 
 
 def config(*names: str, **changes: object) -> PlanConfig:
@@ -190,3 +190,32 @@ def test_ids_become_numbers_and_back() -> None:
     assert id_words(pa.array(ids)[2:4]).tolist() == words[2:4].tolist()
     with pytest.raises(ValueError, match="hex"):
         id_words(pa.array(["g" * 32]))
+
+
+def test_a_checkpoint_goes_on_only_with_a_plan_that_agrees(workspace: Path, make_samples: MakeSamples) -> None:
+    make_samples("photos", 40)
+    cfg = config("photos", steps=250, max_tokens=400)
+    old = planned(workspace, cfg, "old")
+    longer = planned(workspace, cfg.model_copy(update={"steps": 300}), "longer")
+    other = planned(workspace, cfg.model_copy(update={"seed": 4}), "other")
+    proof = old.proof(230)
+    old.check_proof(proof)
+    longer.check_proof(proof)
+    with pytest.raises(StaleError, match=r"checkpoint at step 230 .* part after step 0 and before step 100"):
+        other.check_proof(proof)
+    assert old.parting_step(longer) is None
+    assert old.parting_step(other) == 0
+
+
+def test_where_two_plans_part_is_named(workspace: Path) -> None:
+    write_indexes(workspace, "web", 2000, per_shard=500)
+    cfg = config("web", steps=240, max_tokens=400)
+    old = planned(workspace, cfg, "old")
+    gone = planned_ids(old, workspace)[8 * 130]
+    row = {"sample_id": gone, "matched_by": "sample_id", "matched_value": gone, "reason": "asked", "time": ""}
+    pq.write_table(pa.Table.from_pylist([row], schema=TOMBSTONES), tombstones_path(workspace))
+    new = planned(workspace, cfg, "new")
+    assert old.parting_step(new) == 130
+    new.check_proof(old.proof(130))
+    with pytest.raises(StaleError, match=r"checkpoint at step 240 .* part after step 100 and before step 200"):
+        new.check_proof(old.proof(240))
