@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers import PreTrainedTokenizerFast
 
 from owl3.data.loader import Step, StepLoader
@@ -156,10 +158,25 @@ def _first_weights(spec: ModelSpec, tokenizer: TextTokenizer, dtype: torch.dtype
         from owl3.model.convert import from_backbones
 
         model: Owl3ForConditionalGeneration = from_backbones(
-            spec.backbones.language, spec.backbones.vision, dtype=dtype, **spec.config
+            _local(spec.backbones.language), _local(spec.backbones.vision), dtype=dtype, **spec.config
         )
         return model
     assert spec.preset is not None
     changes: dict[str, Any] = dict(spec.config)
     changes["text_config"] = {"vocab_size": tokenizer.vocab_size, **changes.get("text_config", {})}
-    return Owl3ForConditionalGeneration(Owl3Config.preset(spec.preset, **changes)).to(dtype)
+    model = Owl3ForConditionalGeneration(Owl3Config.preset(spec.preset, **changes))
+    return cast(Owl3ForConditionalGeneration, model.to(dtype))
+
+
+def _local(name: str) -> Path:
+    """A folder as it is; else the Hugging Face repository of that name, fetched once.
+
+    Raises:
+        InputError: when it is neither.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    try:
+        return Path(snapshot_download(name))
+    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        raise InputError(f"{name}: neither a folder nor a repository that can be fetched: {error}") from error

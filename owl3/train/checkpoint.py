@@ -15,6 +15,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 from safetensors import safe_open
@@ -230,9 +231,9 @@ class Checkpoints:
 
 def state_reader(checkpoint: Path) -> Callable[[str], Tensor]:
     """Read tensors of saved state by name, whichever rank has written them."""
-    files = {}
+    files: dict[str, Any] = {}
     for file in sorted((checkpoint / "state").glob("*.safetensors")):
-        tensors = safe_open(file, framework="pt")
+        tensors: Any = safe_open(file, framework="pt")
         files.update(dict.fromkeys(tensors.keys(), tensors))
 
     def read(name: str) -> Tensor:

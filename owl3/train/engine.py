@@ -95,7 +95,7 @@ class TorchEngine:
 
     def backward(self, loss: Tensor) -> None:
         """See `Engine`."""
-        loss.backward()
+        torch.autograd.backward(loss)
         if self._last and self._world.size > 1:
             for parameter in self._parameters():
                 assert parameter.grad is not None, "every trainable parameter takes part in every forward pass"

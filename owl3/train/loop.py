@@ -35,7 +35,9 @@ Fingerprint = tuple[int, int]
 class Order(Protocol):
     """What the plan says of a step: the other side of the proof."""
 
-    samples_per_step: int
+    @property
+    def samples_per_step(self) -> int:
+        """Over all ranks."""
 
     def fingerprint(self, step: int) -> Fingerprint:
         """The step's fingerprint, over all ranks."""
@@ -47,10 +49,21 @@ class Order(Protocol):
 class MicroBatch(Protocol):
     """Some packed rows. A rank that has no row left in a step gets one token without a label."""
 
-    rows: Sequence[int]
-    sample_ids: Sequence[Sequence[str]]
-    text: Mapping[str, Tensor]
-    images: int
+    @property
+    def rows(self) -> Sequence[int]:
+        """Their numbers within the step."""
+
+    @property
+    def sample_ids(self) -> Sequence[Sequence[str]]:
+        """Per row."""
+
+    @property
+    def text(self) -> Mapping[str, Tensor]:
+        """Holds `segment_ids` (B, S): 0 is padding."""
+
+    @property
+    def images(self) -> int:
+        """Picture tiles."""
 
     def to(self, device: torch.device, pixel_dtype: torch.dtype) -> Mapping[str, Tensor]:
         """Arguments of the model's forward."""
@@ -59,15 +72,25 @@ class MicroBatch(Protocol):
 class Dropped(Protocol):
     """A planned sample that could not be loaded."""
 
-    sample_id: str
-    reason: str
+    @property
+    def sample_id(self) -> str:
+        """Which."""
+
+    @property
+    def reason(self) -> str:
+        """One of the ledger's."""
 
 
 class Step(Protocol):
     """One rank's share of a step."""
 
-    index: int
-    trained_tokens: int  # of all ranks, from the plan
+    @property
+    def index(self) -> int:
+        """Its number, from 0."""
+
+    @property
+    def trained_tokens(self) -> int:
+        """Of all ranks, from the plan."""
 
     @property
     def micro_batches(self) -> Sequence[MicroBatch]:
@@ -78,7 +101,7 @@ class Step(Protocol):
         """This rank's."""
 
     @property
-    def fingerprint(self) -> Sequence[Any]:
+    def fingerprint(self) -> Any:
         """Of the ids that this rank read from the samples themselves, dropped ones too: two 64-bit words."""
 
 

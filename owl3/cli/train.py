@@ -1,0 +1,119 @@
+"""`owl3 train` and `owl3 launch`: stages, as processes of their own. Torch is never imported here."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from owl3 import launch, pipeline
+from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, Overrides, Recipe, TerminalProgress, Workspace, emit
+from owl3.config import plain
+from owl3.errors import ConfigError
+from owl3.manifest import read_manifest
+from owl3.recipe import load_recipe
+from owl3.train.command import LAUNCHERS, TrainCommand
+from owl3.train.stages import TrainRecipe, finished, stage_folder
+
+Stage = Annotated[str, typer.Option("--stage", "-s", help="One stage; without it all, in order.")]
+Processes = Annotated[int, typer.Option("--processes", "-n", min=1, help="Ranks.")]
+DeepSpeedJson = Annotated[
+    Path | None, typer.Option("--deepspeed-json", help="Memory and communication: infra/deepspeed/*.json.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    app.command("train")(train)
+    app.command("launch")(show_launch)
+
+
+def train(  # noqa: PLR0917 - options of a command line
+    recipe: Recipe,
+    overrides: Overrides = None,
+    stage: Stage = "",
+    processes: Processes = 1,
+    deepspeed_json: DeepSpeedJson = None,
+    grace: Annotated[float, typer.Option(help="Seconds that SIGTERM leaves for saving.")] = 30.0,
+    preflight: Annotated[bool, typer.Option("--preflight", help="Only check, with the plan's worst step.")] = False,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    as_json: Json = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Train one stage, or all in order, each from the verified export of the one before; resumes by itself.
+
+    Example: `owl3 train flows/recipes/owl3-7b.yaml --stage pretrain --processes 8`
+
+    Missing plans are made first. Exit code 3: stopped part-way (SIGTERM saves first); the same command resumes.
+    """
+    loaded = load_recipe(recipe, overrides or ())
+    asked = [loaded.stage(stage)] if stage else list(loaded.stages)
+    if not asked:
+        raise ConfigError(f"{recipe}: has no stages")
+    train_recipe = TrainRecipe.model_validate(plain(loaded))
+    commands = [
+        TrainCommand(
+            recipe=workspace / "runs" / loaded.name / "recipe.json",
+            stage=one.name,
+            workspace=workspace,
+            processes=processes,
+            deepspeed_json=deepspeed_json,
+            grace_s=grace,
+            preflight=preflight,
+        )
+        for one in asked
+    ]
+    if dry_run:
+        lines = [shlex.join(["python", "-m", *_flat(command)]) for command in commands]
+        emit(as_json, {"would_run": lines}, *lines)
+        return
+    place, progress = pipeline.Place.at(workspace, {}), TerminalProgress()
+    results = {}
+    for one, command in zip(asked, commands, strict=True):
+        pipeline.plan_stage(loaded, one.name, place, progress)
+        pipeline.write_resolved(loaded, workspace)
+        if preflight or finished(train_recipe, one, workspace) is None:
+            launch.run_module(*command.on_this_machine())
+        if not preflight:
+            results[one.name] = read_manifest(stage_folder(workspace, loaded.name, one.name))
+    emit(
+        as_json,
+        {name: {"digest": made.digest, **made.stats} for name, made in results.items()},
+        *[
+            f"{name}: {made.stats['steps']} steps, loss {made.stats['loss']:.4f}, "
+            f"{stage_folder(workspace, loaded.name, name) / 'model'}"
+            for name, made in results.items()
+        ],
+    )
+
+
+def show_launch(  # noqa: PLR0917 - options of a command line
+    recipe: Recipe,
+    overrides: Overrides = None,
+    stage: Stage = "",
+    processes: Processes = 1,
+    launcher: Annotated[str, typer.Option(help=f"One of {', '.join(LAUNCHERS)}.")] = "torchrun",
+    deepspeed_json: DeepSpeedJson = None,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    as_json: Json = False,
+) -> None:
+    """Print the command that trains a stage under a launcher of your own.
+
+    Example: `owl3 launch flows/recipes/owl3-7b.yaml --stage pretrain --processes 32 --launcher srun`
+    """
+    loaded = load_recipe(recipe, overrides or ())
+    known = {name: name for name in LAUNCHERS}
+    if launcher not in known:
+        raise ConfigError(f"--launcher {launcher}: one of {', '.join(LAUNCHERS)}")
+    asked = [loaded.stage(stage)] if stage else list(loaded.stages)
+    resolved = pipeline.write_resolved(loaded, workspace)
+    lines = [
+        shlex.join(TrainCommand(resolved, one.name, workspace, processes, deepspeed_json).under(known[launcher]))
+        for one in asked
+    ]
+    emit(as_json, {"commands": lines}, *lines)
+
+
+def _flat(command: TrainCommand) -> list[str]:
+    module, arguments = command.on_this_machine()
+    return [module, *arguments]
