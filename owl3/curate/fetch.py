@@ -42,6 +42,7 @@ download(**json.loads(sys.argv[1]))
 os._exit(0)  # its logger process can take seconds to say goodbye
 """
 _END_S = 5.0
+_NOT_WHAT_BUT_HOW = {"processes_count", "thread_count", "distributor", "subjob_size", "max_shard_retry", "stall_s"}
 
 
 class EngineConfig(Config):
@@ -63,7 +64,11 @@ class EngineConfig(Config):
     subjob_size: int = Field(default=1_000, ge=1)
     max_shard_retry: int = Field(default=1, ge=0)
     stall_s: float = Field(default=300.0, gt=0)
-    """Ours: with no row answered and no shard done for so long, img2dataset is taken to hang and started again."""
+    """Ours. With no row answered and no shard done for so long, img2dataset is taken to hang and started again."""
+
+    def recipe(self) -> dict[str, Any]:
+        """The flags that shape the output; how many processes and threads work on it is not among them."""
+        return self.model_dump(mode="json", exclude=_NOT_WHAT_BUT_HOW)
 
     def flags(self) -> dict[str, Any]:
         """What `img2dataset.download` is called with, beside input and output."""

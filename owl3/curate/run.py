@@ -66,6 +66,10 @@ class CurateConfig(Config):
     max_drop_fraction: float | None = Field(default=None, ge=0, le=1)
     """With more dropped than this the run ends as a failed check, with all evidence left in place."""
 
+    def recipe(self) -> dict[str, Any]:
+        """What the manifest records: all that shapes the output, so the digest is the same at any parallelism."""
+        return self.model_dump(mode="json") | {"engine": self.engine.recipe()}
+
 
 def shards_folder(workspace: Path, name: str) -> Path:
     """Where a curated corpus lies."""
@@ -88,7 +92,7 @@ def curate(
     """
     folder = shards_folder(workspace, config.name)
     source = read_manifest(source_folder(workspace, config.source))
-    current = find_current(folder, config, [source])
+    current = find_current(folder, config.recipe(), [source])
     if current is not None:
         shutil.rmtree(folder / _WORK, ignore_errors=True)
         return current
@@ -135,7 +139,7 @@ class _Run:
             kind="shards",
             name=self.config.name,
             counts=counts,
-            recipe=self.config,
+            recipe=self.config.recipe(),
             parents=[self.source],
             stats={
                 "media": self.media,
