@@ -25,9 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.out.mkdir(parents=True, exist_ok=True)
         result = importlib.import_module(BENCHES[options.name].module).run(options.out, **settings)
     except Owl3Error as error:
-        print(f"owl3: {error}", file=sys.stderr)
+        sys.stderr.write(f"owl3: {error}\n")
         return error.exit_code
-    print(json.dumps(result))
+    sys.stdout.write(json.dumps(result) + "\n")
     return 0
 
 

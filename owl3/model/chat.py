@@ -137,12 +137,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         answer = _answer(options)
     except Owl3Error as error:
-        print(f"owl3: {error}", file=sys.stderr)
+        sys.stderr.write(f"owl3: {error}\n")
         return error.exit_code
     if options.json:
-        print(json.dumps(vars(answer), ensure_ascii=False))
+        sys.stdout.write(json.dumps(vars(answer), ensure_ascii=False) + "\n")
     elif options.beams > 1:
-        print(answer.answer)
+        sys.stdout.write(answer.answer + "\n")
     return 0
 
 

@@ -127,7 +127,6 @@ class Owl3Config(PreTrainedConfig):
             values[part] = {**PRESETS[name][part], **changes.get(part, {})}
         return cls(**values)
 
-
     @classmethod
     def from_backbones(cls, language_model: Path, vision_model: Path, **changes: Any) -> "Owl3Config":
         """The configuration of a new model made of a Qwen2 and a SigLIP folder.
@@ -139,7 +138,7 @@ class Owl3Config(PreTrainedConfig):
         return config_from_backbones(language_model, vision_model, **changes)
 
 
-def _qwen2(hidden: int, mlp: int, layers: int, heads: int, kv_heads: int, vocab: int, tied: bool) -> dict[str, Any]:
+def _qwen2(*, hidden: int, mlp: int, layers: int, heads: int, kv_heads: int, vocab: int, tied: bool) -> dict[str, Any]:
     return {
         "vocab_size": vocab,
         "hidden_size": hidden,
@@ -173,28 +172,28 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "fusion": "gated",
         "projector": "linear",
         "hyper_layers": [1, 9, 17, 25],
-        "text_config": _qwen2(3584, 18944, 28, 28, 4, 151851, tied=False),
+        "text_config": _qwen2(hidden=3584, mlp=18944, layers=28, heads=28, kv_heads=4, vocab=151851, tied=False),
         "vision_config": _siglip(384),
     },
     "7b-241101": {
         "fusion": "joint",
         "projector": "mlp",
         "hyper_layers": [7, 15, 23, 26],
-        "text_config": _qwen2(3584, 18944, 28, 28, 4, 151651, tied=False),
+        "text_config": _qwen2(hidden=3584, mlp=18944, layers=28, heads=28, kv_heads=4, vocab=151651, tied=False),
         "vision_config": _siglip(378),
     },
     "2b-241014": {
         "fusion": "static_gate",
         "projector": "linear",
         "hyper_layers": [7, 15, 23, 26],
-        "text_config": _qwen2(1536, 8960, 28, 12, 2, 151851, tied=True),
+        "text_config": _qwen2(hidden=1536, mlp=8960, layers=28, heads=12, kv_heads=2, vocab=151851, tied=True),
         "vision_config": _siglip(384),
     },
     "1b-241014": {
         "fusion": "static_gate",
         "projector": "linear",
         "hyper_layers": [6, 13, 20, 22],
-        "text_config": _qwen2(896, 4864, 24, 14, 2, 151851, tied=True),
+        "text_config": _qwen2(hidden=896, mlp=4864, layers=24, heads=14, kv_heads=2, vocab=151851, tied=True),
         "vision_config": _siglip(384),
     },
     # Trained from scratch in minutes on two cores: the demo and the tests.
@@ -202,7 +201,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "fusion": "joint",
         "projector": "mlp",
         "hyper_layers": [1, 3],
-        "text_config": _qwen2(128, 384, 4, 4, 2, 1024, tied=True) | {"max_position_embeddings": 4096},
+        "text_config": _qwen2(hidden=128, mlp=384, layers=4, heads=4, kv_heads=2, vocab=1024, tied=True)
+        | {"max_position_embeddings": 4096},
         "vision_config": {
             "hidden_size": 96,
             "intermediate_size": 192,

@@ -52,7 +52,14 @@ _TEXT_KEYS = (
     "eos_token_id",
     "tie_word_embeddings",
 )
-_VISION_KEYS = ("hidden_size", "image_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "patch_size")
+_VISION_KEYS = (
+    "hidden_size",
+    "image_size",
+    "intermediate_size",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "patch_size",
+)
 
 
 def convert(source: Path, target: Path, to: Literal["ours", "released"] = "ours") -> Owl3Config:
@@ -229,10 +236,10 @@ def main() -> int:
     try:
         config = convert(options.source, options.target, options.to)
     except Owl3Error as error:
-        print(f"owl3: {error}", file=sys.stderr)
+        sys.stderr.write(f"owl3: {error}\n")
         return error.exit_code
     facts = {"target": str(options.target), "fusion": config.fusion, "hyper_layers": list(config.hyper_layers)}
-    print(json.dumps(facts))
+    sys.stdout.write(json.dumps(facts) + "\n")
     return 0
 
 

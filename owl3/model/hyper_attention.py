@@ -53,7 +53,7 @@ class Images:
     anchor: bool = False
 
 
-class SelfAttention(Qwen2Attention):  # type: ignore[misc]
+class SelfAttention(Qwen2Attention):
     """Qwen2's attention, carried out by a layout (who attends to whom is planned once for all layers)."""
 
     def forward(
@@ -141,6 +141,7 @@ class TwoSoftmaxAttention(HyperAttention):
 
     def fuse(self, q: Tensor, k: Tensor, v: Tensor, visual: VisualKV, layout: Layout) -> Tensor:
         """(1 - g) h_text + g h_image; g is 0 where no image is seen."""
+        assert layout.sees_image is not None  # there are images
         text, image = layout.attend_text(q, k, v), layout.attend_images(q, visual)
         return torch.lerp(text, image, self.gate_of(text) * layout.sees_image)
 

@@ -1,6 +1,6 @@
 """Pictures to pixels: what the vision model reads.
 
-    whole   RGB, resized to S x S by Pillow's bicubic (`owl3.tiling.bicubic`; the aspect ratio is not kept), scaled to [-1, 1]
+    whole   RGB, resized to S x S (`owl3.tiling.bicubic`; the aspect ratio is not kept), scaled to [-1, 1]
     cut     resized to (rows S) x (columns S), split row by row; the whole picture, S x S, comes last
 
 S is the vision model's image size. Source: the released image processors; the same pixels to 1e-6.
@@ -64,7 +64,7 @@ def normalise(pixels: NDArray[np.uint8]) -> Pixels:
     return pixels.astype(np.float32, order="C") * np.float32(2 / 255) - np.float32(1)
 
 
-class Owl3ImageProcessor(BaseImageProcessor):  # type: ignore[misc]
+class Owl3ImageProcessor(BaseImageProcessor):
     """Resizes, and may cut, the images of a batch.
 
     Args:

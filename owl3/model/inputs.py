@@ -41,6 +41,7 @@ class Inputs:
 
 def check_inputs(
     config: Owl3Config,
+    *,
     input_ids: Tensor | None,
     inputs_embeds: Tensor | None,
     pixel_values: Tensor | None,
@@ -56,13 +57,14 @@ def check_inputs(
     tokens = input_ids if inputs_embeds is None else inputs_embeds
     if tokens is None or (input_ids is not None and inputs_embeds is not None):
         raise InputError("give either input_ids or inputs_embeds")
+    shape = (tokens.shape[0], tokens.shape[1])
     places = {"image_rows": image_rows, "image_starts": image_starts}
     if pixel_values is None or len(pixel_values) == 0:
-        given = [name for name, value in places.items() if value is not None and len(value)]
-        if given:
-            raise InputError(f"{given[0]} places {len(places[given[0]])} images, but there are no pixel_values")
+        for name, value in places.items():
+            if value is not None and len(value):
+                raise InputError(f"{name} places {len(value)} images, but there are no pixel_values")
         none = np.zeros(0, dtype=np.int64)
-        return Inputs(tokens, tuple(tokens.shape[:2]), None, none, none, None)
+        return Inputs(tokens, shape, None, none, none, None)
     for name, value in places.items():
         if value is None:
             raise InputError(f"pixel_values holds {len(pixel_values)} images, but {name} is missing")
@@ -76,7 +78,7 @@ def check_inputs(
     for name, value in places.items():
         if len(value) != shown:  # type: ignore[arg-type]
             raise InputError(f"{name} places {len(value)} images, pixel_values holds {shown}")  # type: ignore[arg-type]
-    return Inputs(tokens, tuple(tokens.shape[:2]), pixel_values, _host(image_rows), _host(image_starts), image_index)
+    return Inputs(tokens, shape, pixel_values, _host(image_rows), _host(image_starts), image_index)
 
 
 def check_cache(cache: object) -> None:

@@ -156,12 +156,12 @@ class StreamLayout:
     def attend_images(self, q: Tensor, visual: VisualKV) -> Tensor:
         """Attention to the sample's images; zero in groups without any."""
         out = []
-        for group, q_g, k, v in zip(self.groups, self._split(q), *map(self._split_images, visual), strict=True):
+        for group, q_g, k_i, v_i in zip(self.groups, self._split(q), *map(self._split_images, visual), strict=True):
             if group.num_images == 0:
                 out.append(torch.zeros_like(q_g))
                 continue
-            k, v = group.gather_images(k), group.gather_images(v)
-            out.append(group.scatter(attend(group.gather(q_g), k, v, group.mask, eager=self.eager)))
+            keys, values = group.gather_images(k_i), group.gather_images(v_i)
+            out.append(group.scatter(attend(group.gather(q_g), keys, values, group.mask, eager=self.eager)))
         return self._join(out)
 
     def attend_both(self, q: Tensor, k: Tensor, v: Tensor, visual: VisualKV) -> Tensor:

@@ -15,6 +15,7 @@ def next_token_loss(
     lm_head: nn.Module,
     labels: Tensor,
     layout: StreamLayout,
+    *,
     num_items: float | Tensor | None,
     chunk_size: int,
 ) -> Tensor:

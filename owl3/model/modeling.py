@@ -3,16 +3,16 @@
 The tensor contract of `Owl3ForConditionalGeneration.forward`. B rows, S columns, I images in the whole batch,
 L visual tokens per image. A *row* holds one sample (perhaps padded, on either side) or several samples (packed).
 
-| argument             | shape, dtype       | meaning                                                                      |
-| -------------------- | ------------------ | ---------------------------------------------------------------------------- |
-| `input_ids`          | (B, S) int64       | token ids; the `<|image|>` placeholder is five ordinary tokens               |
-| `segment_ids`        | (B, S) int64       | 0 = padding; 1, 2, … = the row's samples, each one contiguous run of columns |
-| `position_ids`       | (B, S) int64       | rotary positions, restarting at 0 in every sample; padding: any value        |
-| `pixel_values`       | (I, 3, H, W) float | all pictures of the batch (global views, tiles, video frames alike)          |
-| `image_rows`         | (I,) int64         | the row in which the image's placeholder stands                              |
-| `image_starts`       | (I,) int64         | the *column* of the placeholder's first token (an index, not a position)     |
-| `labels`             | (B, S) int64       | `input_ids` where trained, -100 elsewhere; **not** shifted                   |
-| `num_items_in_batch` | int or 0-d tensor  | the loss is the sum of token losses divided by this                          |
+| argument             | shape, dtype       | meaning                                                           |
+| -------------------- | ------------------ | ----------------------------------------------------------------- |
+| `input_ids`          | (B, S) int64       | token ids; the `<|image|>` placeholder is five ordinary tokens    |
+| `segment_ids`        | (B, S) int64       | 0 = padding; 1, 2, … = the row's samples, each one run of columns |
+| `position_ids`       | (B, S) int64       | rotary positions, from 0 in every sample; padding: any value      |
+| `pixel_values`       | (I, 3, H, W) float | all pictures of the batch (global views, tiles, frames alike)     |
+| `image_rows`         | (I,) int64         | the row in which the image's placeholder stands                   |
+| `image_starts`       | (I,) int64         | the *column* (not position) of the placeholder's first token      |
+| `labels`             | (B, S) int64       | `input_ids` where trained, -100 elsewhere; **not** shifted        |
+| `num_items_in_batch` | int or 0-d tensor  | the loss is the sum of token losses divided by this               |
 
 * All but `input_ids` may be absent. Without `segment_ids`, `attention_mask` (B, S; 1 = token, 0 = padding) says the
   same for one sample per row; without both, every column is a token. Without `position_ids` they are counted from
@@ -27,13 +27,14 @@ L visual tokens per image. A *row* holds one sample (perhaps padded, on either s
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import GenerationMixin, PreTrainedModel, Qwen2Config, SiglipVisionModel, initialization as init
+from transformers import GenerationMixin, PreTrainedModel, Qwen2Config, SiglipVisionModel
+from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import ModelOutput
 from transformers.modeling_utils import slice_logits_to_keep
@@ -58,7 +59,7 @@ from owl3.model.rope import image_rotation
 
 
 @dataclass
-class Owl3Output(ModelOutput):  # type: ignore[misc]
+class Owl3Output(ModelOutput):
     """What `forward` returns.
 
     `loss` is 0-d, `logits` (B, S or fewer, vocabulary), `last_hidden_state` (B, S, D), normed, and 0 on padding.
@@ -70,7 +71,7 @@ class Owl3Output(ModelOutput):  # type: ignore[misc]
     last_hidden_state: Tensor | None = None
 
 
-class Owl3DecoderLayer(GradientCheckpointingLayer):  # type: ignore[misc]
+class Owl3DecoderLayer(GradientCheckpointingLayer):
     """A Qwen2 layer; a hyper layer if its attention reads images."""
 
     def __init__(self, config: Qwen2Config, layer_idx: int, attention: type[SelfAttention]) -> None:
@@ -90,7 +91,7 @@ class Owl3DecoderLayer(GradientCheckpointingLayer):  # type: ignore[misc]
         return hidden + self.mlp(self.post_attention_layernorm(hidden))
 
 
-class Owl3PreTrainedModel(PreTrainedModel):  # type: ignore[misc]
+class Owl3PreTrainedModel(PreTrainedModel):
     """What transformers needs to know to build, load and save the model."""
 
     config_class = Owl3Config
@@ -99,8 +100,8 @@ class Owl3PreTrainedModel(PreTrainedModel):  # type: ignore[misc]
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules = ["Owl3DecoderLayer", "SiglipEncoderLayer", "SiglipVisionEmbeddings"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _no_split_modules: ClassVar[list[str]] = ["Owl3DecoderLayer", "SiglipEncoderLayer", "SiglipVisionEmbeddings"]
+    _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
     _supports_sdpa = True
     _supports_attention_backend = True
 
@@ -113,7 +114,6 @@ class Owl3PreTrainedModel(PreTrainedModel):  # type: ignore[misc]
             # The vision model has initialised itself by now: modules are visited from the leaves up.
             weight = module.vision_model.embeddings.position_embedding.weight
             init.normal_(weight, std=self.config.vision_position_init_std)
-
 
     @classmethod
     def from_pretrained(cls, folder: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
@@ -129,7 +129,9 @@ class Owl3PreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
             names = sorted(map(str, info[problem]))
             if names:
-                raise InputError(f"{folder}: {len(names)} {problem.replace('_keys', ' weights')}, the first is {names[0]}")
+                raise InputError(
+                    f"{folder}: {len(names)} {problem.replace('_keys', ' weights')}, the first is {names[0]}"
+                )
         return (model, info) if output_loading_info else model
 
 
@@ -175,10 +177,12 @@ class Owl3LanguageModel(nn.Module):
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
 
 
-class Owl3ForConditionalGeneration(Owl3PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class Owl3ForConditionalGeneration(Owl3PreTrainedModel, GenerationMixin):
     """SigLIP, a projector and a Qwen2 with hyper attention. The arguments of `forward` are at the head of this file."""
 
-    _tied_weights_keys = {"language_model.lm_head.weight": "language_model.model.embed_tokens.weight"}
+    _tied_weights_keys: ClassVar[dict[str, str]] = {
+        "language_model.lm_head.weight": "language_model.model.embed_tokens.weight"
+    }
 
     def __init__(self, config: Owl3Config) -> None:
         super().__init__(config)
@@ -197,7 +201,7 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, GenerationMixin):  # typ
         """The token embedding."""
         return self.language_model.model.embed_tokens
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
         """Replace the token embedding."""
         self.language_model.model.embed_tokens = value
 
@@ -205,7 +209,7 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, GenerationMixin):  # typ
         """The language model's head."""
         return self.language_model.lm_head
 
-    def set_output_embeddings(self, value: nn.Module) -> None:
+    def set_output_embeddings(self, value: nn.Linear) -> None:
         """Replace the language model's head."""
         self.language_model.lm_head = value
 
@@ -261,7 +265,7 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, GenerationMixin):  # typ
 
     # ------------------------------------------------------------------------------------------------------ forward
 
-    def forward(
+    def forward(  # noqa: PLR0917 - in transformers' order
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -293,7 +297,13 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, GenerationMixin):  # typ
             InputError: for arguments that contradict each other, saying how.
         """
         inputs = check_inputs(
-            self.config, input_ids, inputs_embeds, pixel_values, image_rows, image_starts, image_index
+            self.config,
+            input_ids=input_ids,
+            inputs_embeds=inputs_embeds,
+            pixel_values=pixel_values,
+            image_rows=image_rows,
+            image_starts=image_starts,
+            image_index=image_index,
         )
         if use_cache and past_key_values is None:
             past_key_values = Owl3Cache(self.config)
@@ -312,7 +322,7 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, GenerationMixin):  # typ
                     self.language_model.lm_head,
                     labels,
                     layout,
-                    num_items_in_batch,
+                    num_items=num_items_in_batch,
                     chunk_size=self.config.loss_chunk_size,
                 )
             hidden = _to_batch(stream, layout, inputs.shape)
@@ -352,10 +362,9 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, GenerationMixin):  # typ
                 f"attention_mask is {tuple(attention_mask.shape)}; with {past} tokens in the cache and {num_columns} "
                 f"new ones it must be ({num_rows}, {total})"
             )
-        if position_ids is None and attention_mask is None:
-            position_ids = torch.arange(past, total, device=self.device)[None]
-        elif position_ids is None:
-            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)[:, past:]
+        if position_ids is None:
+            every = torch.ones(1, total, device=self.device) if attention_mask is None else attention_mask
+            position_ids = (every.long().cumsum(-1) - 1).clamp_min(0)[:, past:]
         check_positions(self.config, position_ids, total)
         images = None
         if inputs.num_images:
@@ -363,7 +372,8 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, GenerationMixin):  # typ
             rows, columns = (torch.from_numpy(x).to(self.device) for x in (inputs.image_rows, inputs.image_starts))
             position_I = position_ids.expand(inputs.shape)[rows, columns]
             images = self._images(inputs, None, position_I)
-            images.slots = cache.add_images(place, past, inputs.image_index, position_I)
+            slots = cache.add_images(place, past, inputs.image_index, position_I)
+            images = images and replace(images, slots=slots)
         layout = plan_cached(cache, num_columns, attention_mask, **self._plan_options())
         embeds = inputs.embed(self.get_input_embeddings(), None).view(num_rows, num_columns, -1)
         return self.language_model.model(embeds, position_ids, layout, images, cache)

@@ -3,8 +3,12 @@
 Everything here is whole-array arithmetic; the only loops are over groups of samples, of which there are few.
 """
 
+from itertools import pairwise
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from owl3.errors import InputError
@@ -60,22 +64,22 @@ def plan_stream(
     image_place = image_place[image_order]
     image_token = (np.cumsum(lengths) - lengths)[rank[image_sample][image_order]] + image_place
 
-    def tensor(array: Ints) -> Tensor:
+    def tensor(array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
 
     groups: list[Group] = []
-    sees: list[Ints] = []
+    sees: list[NDArray[np.bool_]] = []
     borders = np.flatnonzero(np.diff(keys, prepend=-1, append=-1))
     image_start = 0
-    for start, end in zip(borders[:-1], borders[1:], strict=True):
+    for start, end in pairwise(borders):
         lens, counts = lengths[start:end], num_images[start:end]
         group = Group(int(end - start), int(lens.max()), int(counts.max()), int(lens.sum()), int(counts.sum()))
         places = np.full((group.num_samples, group.num_images), NEVER)
         filled = np.arange(group.num_images) < counts[:, None]
         places[filled] = image_place[image_start : image_start + group.stream_images]
         image_start += group.stream_images
+        kept: NDArray[np.bool_] = np.arange(group.num_tokens) < lens[:, None]
         if lens.min() < group.num_tokens:
-            kept = np.arange(group.num_tokens) < lens[:, None]
             group.pad, group.unpad = tensor(_padded_index(lens, group.num_tokens)), tensor(np.flatnonzero(kept))
             group.is_real = tensor(kept.ravel())
         if group.num_images and counts.min() < group.num_images:
@@ -83,9 +87,9 @@ def plan_stream(
             group.image_unpad = tensor(np.flatnonzero(filled))
         if group.num_images:
             visible = np.arange(group.num_tokens)[:, None] >= places[:, None] + image_offset  # (n, t, m)
-            seen = visible.any(-1)
+            seen: NDArray[np.bool_] = np.asarray(visible.any(-1))
             group.mask = _group_mask(tensor(visible), tokens_per_image, joint, dtype)
-            sees.append(seen.ravel() if group.unpad is None else seen[kept])
+            sees.append(seen[kept])
         else:
             sees.append(np.zeros(group.stream_tokens, dtype=bool))
         groups.append(group)

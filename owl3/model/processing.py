@@ -11,7 +11,7 @@ picture takes the next one of `images` or `videos`. What the text looks like is 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
 from PIL import Image
@@ -47,7 +47,7 @@ class Conversation:
         return sum(segment.image is not None for segment in self.segments)
 
 
-class Owl3Processor(ProcessorMixin):  # type: ignore[misc]
+class Owl3Processor(ProcessorMixin):
     """The tokenizer is the plain Qwen2 one: the placeholder is five ordinary tokens.
 
     Args:
@@ -124,7 +124,7 @@ class Owl3Processor(ProcessorMixin):  # type: ignore[misc]
             data["pixel_values"] = torch.cat(pixels)
         return BatchFeature(data)
 
-    def apply_chat_template(  # noqa: PLR0913 - transformers' signature
+    def apply_chat_template(
         self,
         conversation: Sequence[Message] | Sequence[Sequence[Message]],
         chat_template: str | None = None,
@@ -227,7 +227,7 @@ def read_messages(
         is_open_answer = role == "assistant" and index == len(messages) - 1
         if len(conversation.segments) == start and not is_open_answer:
             raise InputError(f"{here}: the {role}'s message is empty")
-        conversation.turns.append(Turn(role=role, start=start, end=len(conversation.segments)))
+        conversation.turns.append(Turn(role=cast(Role, role), start=start, end=len(conversation.segments)))
     for kind, queue in queues.items():
         if queue:
             raise InputError(f"{where}: {given[kind]} {kind}s given, but {used[kind]} placeholders <|{kind}|>")
