@@ -18,7 +18,7 @@ from owl3.model.config import Owl3Config
 from owl3.model.layout import NEVER, Ints, VisualKV
 
 
-class HyperLayer(DynamicLayer):
+class HyperLayer(DynamicLayer):  # type: ignore[misc]
     """A layer's text keys and values and, beside them, those of its images: two tensors (B, slots x L, K, d)."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -62,7 +62,7 @@ class HyperLayer(DynamicLayer):
         self._map_visual(lambda x: x[indices.to(x.device)])
 
 
-class Owl3Cache(Cache):
+class Owl3Cache(Cache):  # type: ignore[misc]
     """The cache that `generate` makes for an Owl3 model.
 
     Attributes:

@@ -24,7 +24,7 @@ RELEASE_OF: Mapping[Fusion, Release] = {"gated": "240728", "static_gate": "24101
 
 
 @strict
-class Owl3Config(PreTrainedConfig):
+class Owl3Config(PreTrainedConfig):  # type: ignore[misc]
     """Configuration of `Owl3ForConditionalGeneration`.
 
     Attributes:

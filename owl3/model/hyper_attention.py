@@ -53,7 +53,7 @@ class Images:
     anchor: bool = False
 
 
-class SelfAttention(Qwen2Attention):
+class SelfAttention(Qwen2Attention):  # type: ignore[misc]
     """Qwen2's attention, carried out by a layout (who attends to whom is planned once for all layers)."""
 
     def forward(

@@ -64,7 +64,7 @@ def normalise(pixels: NDArray[np.uint8]) -> Pixels:
     return pixels.astype(np.float32, order="C") * np.float32(2 / 255) - np.float32(1)
 
 
-class Owl3ImageProcessor(BaseImageProcessor):
+class Owl3ImageProcessor(BaseImageProcessor):  # type: ignore[misc]
     """Resizes, and may cut, the images of a batch.
 
     Args:

@@ -59,7 +59,7 @@ from owl3.model.rope import image_rotation
 
 
 @dataclass
-class Owl3Output(ModelOutput):
+class Owl3Output(ModelOutput):  # type: ignore[misc]
     """What `forward` returns.
 
     `loss` is 0-d, `logits` (B, S or fewer, vocabulary), `last_hidden_state` (B, S, D), normed, and 0 on padding.
@@ -71,7 +71,7 @@ class Owl3Output(ModelOutput):
     last_hidden_state: Tensor | None = None
 
 
-class Owl3DecoderLayer(GradientCheckpointingLayer):
+class Owl3DecoderLayer(GradientCheckpointingLayer):  # type: ignore[misc]
     """A Qwen2 layer; a hyper layer if its attention reads images."""
 
     def __init__(self, config: Qwen2Config, layer_idx: int, attention: type[SelfAttention]) -> None:
@@ -91,7 +91,7 @@ class Owl3DecoderLayer(GradientCheckpointingLayer):
         return hidden + self.mlp(self.post_attention_layernorm(hidden))
 
 
-class Owl3PreTrainedModel(PreTrainedModel):
+class Owl3PreTrainedModel(PreTrainedModel):  # type: ignore[misc]
     """What transformers needs to know to build, load and save the model."""
 
     config_class = Owl3Config
@@ -177,7 +177,7 @@ class Owl3LanguageModel(nn.Module):
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
 
 
-class Owl3ForConditionalGeneration(Owl3PreTrainedModel, GenerationMixin):
+class Owl3ForConditionalGeneration(Owl3PreTrainedModel, GenerationMixin):  # type: ignore[misc]
     """SigLIP, a projector and a Qwen2 with hyper attention. The arguments of `forward` are at the head of this file."""
 
     _tied_weights_keys: ClassVar[dict[str, str]] = {

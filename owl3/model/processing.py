@@ -47,7 +47,7 @@ class Conversation:
         return sum(segment.image is not None for segment in self.segments)
 
 
-class Owl3Processor(ProcessorMixin):
+class Owl3Processor(ProcessorMixin):  # type: ignore[misc]
     """The tokenizer is the plain Qwen2 one: the placeholder is five ordinary tokens.
 
     Args:
