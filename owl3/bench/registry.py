@@ -13,4 +13,5 @@ class Bench:
 
 BENCHES: dict[str, Bench] = {
     "attention": Bench("owl3.bench.attention", "hyper attention against concatenation and a plain two-softmax model"),
+    "plan": Bench("owl3.bench.plan", "planning 41 million samples: seconds, memory, bytes per sample"),
 }

@@ -52,6 +52,19 @@ class CostTable:
         return np.repeat(np.arange(len(firsts)), np.diff(firsts, append=len(self)))
 
 
+def join_tables(tables: Sequence[CostTable]) -> CostTable:
+    """Put all tables of a mixture end to end, and let them go on as views of the whole: nothing is held twice."""
+    whole: dict[str, Any] = {}
+    for field in ("ids", "tokens", "trained", "images", "tiles", "block"):
+        whole[field] = np.concatenate([getattr(table, field) for table in tables])
+        first = 0
+        for table in tables:
+            size = len(getattr(table, field))
+            setattr(table, field, whole[field][first : first + size])
+            first += size
+    return CostTable(name="", shards=(), **whole)
+
+
 def read_costs(
     workspace: Path, dataset: DatasetConfig, manifest: Manifest, prompt_style: PromptStyle, seed: int
 ) -> CostTable:

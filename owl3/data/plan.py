@@ -19,7 +19,7 @@ from filelock import FileLock
 from pydantic import Field, model_validator
 
 from owl3.config import Config
-from owl3.data.costs import CostTable, PromptStyle, read_costs
+from owl3.data.costs import CostTable, PromptStyle, join_tables, read_costs
 from owl3.data.figures import plan_figures
 from owl3.data.mixture import MixtureConfig, draw_datasets, shares, shuffled
 from owl3.data.pack import one_per_row, pack_steps
@@ -133,6 +133,7 @@ def _make(
         read_costs(workspace, dataset, parent, config.prompt_style, config.seed)
         for dataset, parent in zip(datasets, parents, strict=True)
     ]
+    costs = join_tables(tables)
     retracted = _retracted(workspace)
     reasons = [_reasons(table, config, i, retracted) for i, table in enumerate(tables)]
     usable = [int(np.count_nonzero(reason == _USABLE)) for reason in reasons]
@@ -141,11 +142,10 @@ def _make(
     share = shares(config.mixture, sizes if all(usable) else usable)
     num_steps = _num_steps(config, sum(sizes))
     drawn_N = draw_datasets(share, num_steps * config.global_batch_size, config.seed)
-    draws = np.bincount(drawn_N, minlength=len(tables)).tolist()
+    draws = [int(np.count_nonzero(drawn_N == number)) for number in range(len(tables))]
     _check_epochs(config, draws, usable)
     offsets = np.cumsum([0, *(len(table) for table in tables)]).tolist()
     order_N = _order(config, tables, reasons, drawn_N, offsets)
-    costs = _Costs(tables)
     packs_N = _packs(config, costs, order_N)
     rows, steps = _rows_and_steps(config, costs, order_N, packs_N)
     header = PlanHeader(
@@ -180,7 +180,7 @@ def _make(
     _save(folder / "packs.npy", packs_N)
     _save(folder / "rows.npy", rows)
     _save(folder / "steps.npy", steps)
-    _save(folder / "locate.npy", np.concatenate([table.block for table in tables]))
+    _save(folder / "locate.npy", costs.block)
     write_atomic(folder / "plan.json", header.model_dump_json(indent=1).encode() + b"\n")
     manifest = write_manifest(
         folder,
@@ -274,7 +274,6 @@ def _order(
     """Put sample positions into the draws: each dataset's epochs, one permutation after another."""
     dtype: type[np.uint32] | type[np.uint64] = np.uint32 if offsets[-1] < 1 << 32 else np.uint64
     order_N = np.empty(len(drawn_N), dtype=dtype)
-    draws = np.bincount(drawn_N, minlength=len(tables))
     for number, (table, reason) in enumerate(zip(tables, reasons, strict=True)):
         # Retracted samples take part in the shuffle and are passed over after it.
         candidates = np.flatnonzero((reason == _USABLE) | (reason == _TOMBSTONED))
@@ -282,7 +281,8 @@ def _order(
         if config.shuffle == "groups":
             group = _shard_groups(table, config)[candidates]
         sequence: list[npt.NDArray[np.int64]] = []
-        wanted, epoch = int(draws[number]), 0
+        is_mine_N = drawn_N == number
+        wanted, epoch = int(np.count_nonzero(is_mine_N)), 0
         while wanted > 0:
             permuted = candidates[shuffled(table.keys[candidates], config.seed, epoch, group)]
             permuted = permuted[reason[permuted] == _USABLE][:wanted]
@@ -290,24 +290,13 @@ def _order(
             wanted -= len(permuted)
             epoch += 1
         if sequence:
-            order_N[drawn_N == number] = np.concatenate(sequence)
+            order_N[is_mine_N] = np.concatenate(sequence)
     return order_N
 
 
 def _shard_groups(table: CostTable, config: PlanConfig) -> npt.NDArray[np.int64]:
     """Group neighbouring shards: a group is read and shuffled as one."""
     return table.shard_numbers() // config.shard_group
-
-
-class _Costs:
-    """Costs of the whole mixture by position."""
-
-    def __init__(self, tables: Sequence[CostTable]) -> None:
-        self.tokens = np.concatenate([table.tokens for table in tables])
-        self.trained = np.concatenate([table.trained for table in tables])
-        self.images = np.concatenate([table.images for table in tables])
-        self.tiles = np.concatenate([table.tiles for table in tables])
-        self.ids = np.concatenate([table.ids for table in tables])
 
 
 _DRAWS_AT_ONCE = 1 << 21
@@ -319,7 +308,7 @@ def _step_chunks(num_draws: int, batch: int) -> list[slice]:
     return [slice(start, min(start + size, num_draws)) for start in range(0, num_draws, size)]
 
 
-def _packs(config: PlanConfig, costs: _Costs, order_N: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
+def _packs(config: PlanConfig, costs: CostTable, order_N: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
     batch = config.global_batch_size
     packs_N = np.empty(len(order_N), dtype=np.uint16)
     for chunk in _step_chunks(len(order_N), batch):
@@ -334,7 +323,7 @@ def _packs(config: PlanConfig, costs: _Costs, order_N: npt.NDArray[Any]) -> npt.
 
 
 def _rows_and_steps(
-    config: PlanConfig, costs: _Costs, order_N: npt.NDArray[Any], packs_N: npt.NDArray[np.uint16]
+    config: PlanConfig, costs: CostTable, order_N: npt.NDArray[Any], packs_N: npt.NDArray[np.uint16]
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Add up what rows and steps cost."""
     batch = config.global_batch_size
