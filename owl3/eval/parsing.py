@@ -36,8 +36,15 @@ def parse_closed(raw: str, options: Sequence[str]) -> Parsed:
     for option in options:
         if said == clean(option):
             return Parsed(option, "strict")
-    named = [option for option in options if re.search(rf"(?<!\w){re.escape(clean(option))}(?!\w)", said)]
+    named = [option for option in options if _stands_in(clean(option), said)]
     return Parsed(named[0], "lenient") if len(named) == 1 else Parsed(None, "failed")
+
+
+def _stands_in(words: str, said: str) -> bool:
+    """Whether words occur as whole words. Chinese is written without blanks: there, any place is a border."""
+    before = r"(?<!\w)" if words[:1] < "\u2e80" else ""
+    after = r"(?!\w)" if words[-1:] < "\u2e80" else ""
+    return bool(words) and re.search(f"{before}{re.escape(words)}{after}", said) is not None
 
 
 def parse_yes_no(raw: str) -> Parsed:

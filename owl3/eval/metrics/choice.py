@@ -65,6 +65,13 @@ def mean_over_categories(records: Sequence[Record]) -> dict[str, float]:
     return figures | {f"accuracy_{name}": mean for name, mean in means.items()}
 
 
+def accuracy_by_category(records: Sequence[Record]) -> dict[str, float]:
+    """Accuracy over all questions, then of each category."""
+    figures = mean_over_categories(records)
+    figures.pop("mean_over_categories", None)
+    return figures
+
+
 _SEPARATORS = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
 
 

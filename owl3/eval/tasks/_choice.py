@@ -64,8 +64,9 @@ def answer_index(answer: str | int, options: Sequence[str], where: str) -> int:
         InputError: none of the options.
     """
     text = str(answer).strip()
-    if text in options:
-        return list(options).index(text)
+    texts = [option.strip() for option in options]
+    if text in texts:
+        return texts.index(text)
     bare = text.strip("().").upper()
     if len(bare) == 1 and bare in LETTERS[: len(options)]:
         return LETTERS.index(bare)

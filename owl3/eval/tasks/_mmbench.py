@@ -1,0 +1,67 @@
+"""What MMBench, its Chinese edition and CCBench share: a tsv with pictures as base64, and circular evaluation.
+
+    index  question  hint  A  B  C  D  answer  category  image  split
+
+The published files come flat (one row per question) or with the passes spelt out (index + k * 1000000); flat ones are
+rotated here. A picture may stand once and be referred to by another row's index.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from owl3.errors import InputError
+from owl3.eval.items import Item, Medium, Record
+from owl3.eval.metrics.choice import option_lines
+from owl3.eval.tasks._choice import LETTER_PLEASE, answer_index, circular_items, make_item
+from owl3.eval.tasks._files import find_files, inline_picture, media_path, need, read_table
+
+PROMPT = "Context: {hint}\nQuestion: {question}\nOptions: {options}\n" + LETTER_PLEASE
+PASS_STEP = 1_000_000
+
+
+def load_tsv(folder: Path, *patterns: str) -> list[Item]:
+    """Read the first tsv that matches; one item per pass."""
+    path = find_files(folder, *patterns)[0]
+    rows = read_table(path, "\t")
+    pictures = {row["index"]: row["image"] for row in rows if len(row.get("image") or "") > 64}
+    spelt_out = any(int(row["index"]) >= PASS_STEP for row in rows)
+    items: list[Item] = []
+    for row in rows:
+        where = f"{path}: question {row.get('index')}"
+        need(row, ("index", "question", "A", "B"), where)
+        options = [row[letter] for letter in "ABCD" if (row.get(letter) or "").strip()]
+        if not len(options) >= 2:
+            raise InputError(f"{where}: has {len(options)} options, at least 2 are needed")
+        answer = answer_index(row["answer"], options, where) if row.get("answer") else None
+        picture = _picture(folder, row, pictures, where)
+        form = PROMPT.replace("{hint}", (row.get("hint") or "").strip() or "N/A").replace("{question}", row["question"])
+        name, category = str(int(row["index"]) % PASS_STEP), row.get("category") or ""
+        if spelt_out:
+            prompt = (picture, form.replace("{options}", option_lines(options)))
+            items.append(make_item(row["index"], prompt, options, answer, category=category, group=name, question=name))
+        else:
+            items += circular_items(name, [picture], form, options, answer, category=category)
+    return items
+
+
+def _picture(folder: Path, row: dict[str, str], pictures: dict[str, str], where: str) -> Medium:
+    text = row.get("image") or ""
+    if text and len(text) <= 64 and text not in pictures:
+        return Medium(media_path(folder, text))
+    text = pictures.get(text, text) or pictures.get(str(int(row["index"]) % PASS_STEP), "")
+    if not text:
+        return Medium(media_path(folder, f"{int(row['index']) % PASS_STEP}.jpg"))
+    return Medium(data=inline_picture(text, where))
+
+
+def submission(records: Sequence[Record]) -> tuple[str, bytes]:
+    """A table of index and prediction, as MMBench's server reads it (it takes the same columns as xlsx)."""
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter="\t", lineterminator="\n")
+    writer.writerow(["index", "prediction"])
+    writer.writerows([record.id, record.answer or record.raw] for record in records)
+    return "submission.tsv", out.getvalue().encode()
