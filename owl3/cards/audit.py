@@ -300,6 +300,7 @@ def _check_provenance(links: list[Link], derivation: _Derivation, findings: Find
                 for file in derivation.files.get((parent.kind, parent.name), [])
             ]
             problems += _orphans(files, before, subject)
+            problems += _strange_media(files, before, subject)
         findings.summarise("source", subject, problems, "every id accounted for once")
 
 
@@ -352,6 +353,33 @@ def _orphans(files: list[Path], before: list[Path], subject: str) -> list[Check]
     return [
         failed("source", f"{subject} {sample_id}", f"parent {parent}", "kept by no artifact before it")
         for sample_id, parent in duckdb.sql(query).fetchall()
+    ]
+
+
+def _strange_media(files: list[Path], before: list[Path], subject: str) -> list[Check]:
+    """Pictures of built samples that are none of their parents' pictures, nor one of them made smaller.
+
+    Parents that are built samples themselves answer for their pictures there; frames of clips are new bytes.
+    """
+    built, earlier = (f"read_parquet({tables.file_list(f)}, union_by_name = true)" for f in (files, before or files))
+    columns = {row[0] for row in duckdb.sql(f"describe select * from {earlier}").fetchall()}
+    if not {"sha256", "width", "height"} <= columns:
+        return []
+    query = f"""
+        with m as (select sample_id, parents, unnest(media) as medium from {built} where decision = 'kept'),
+             p as (select sample_id, sha256, width, height from {earlier}
+                   where decision = 'kept' and sha256 is not null)
+        select m.sample_id, m.medium.sha256 from m
+        where m.medium.time_s is null
+          and exists (from p where list_contains(m.parents, p.sample_id))
+          and not exists (from p where list_contains(m.parents, p.sample_id) and
+                          (p.sha256 = m.medium.sha256
+                           or (p.width > m.medium.width and p.height > m.medium.height)))
+        order by all limit 20
+    """
+    return [
+        failed("source", f"{subject} {sample_id}", "a picture of its parents", f"sha256 {sha256[:16]} of another")
+        for sample_id, sha256 in duckdb.sql(query).fetchall()
     ]
 
 

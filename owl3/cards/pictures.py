@@ -14,6 +14,9 @@ from PIL import Image, ImageFilter
 
 from owl3.media import encode_jpeg, open_header, thumbnail
 
+CLIPS = ("mp4", "webm", "mkv", "mov", "avi")
+"""Extensions of members that are no pictures."""
+
 DATA_URI_PREFIX = "data:image/jpeg;base64,"
 
 

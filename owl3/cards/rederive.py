@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from owl3.cards.findings import Check, failed
-from owl3.cards.pictures import size_and_format
+from owl3.cards.pictures import CLIPS, size_and_format
 from owl3.errors import InputError
 from owl3.ledger import REASONS
 from owl3.manifest import Manifest
@@ -31,7 +31,6 @@ from owl3.tiling import choose_grid
 from owl3.tokens import TextTokenizer
 
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif")
-CLIPS = ("mp4", "webm", "mkv", "mov")
 
 Row = dict[str, Any]
 

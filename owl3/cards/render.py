@@ -14,6 +14,7 @@ The documents depend on the inputs alone: rendering again gives the same bytes.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ from owl3.cards.chain import artifact_folder, manifest_file
 from owl3.cards.config import CardConfig
 from owl3.cards.croissant import croissant
 from owl3.cards.facts import Facts, load_facts
-from owl3.cards.pictures import data_uri, small_picture
+from owl3.cards.pictures import CLIPS, data_uri, small_picture
 from owl3.cards.words import markdown, shown
 from owl3.config import canonical_json
 from owl3.errors import ConfigError, StaleError
@@ -205,6 +206,7 @@ def facts_bytes(facts: Facts) -> bytes:
     return f"# As written in ../facts.yaml when this version was rendered.\n{text}".encode()
 
 
+@functools.cache
 def template_environment() -> jinja2.Environment:
     """Templates of cards and reports; HTML is escaped unless it was built as markup by `charts`."""
     environment = jinja2.Environment(
@@ -295,21 +297,31 @@ def grids(
     db: duckdb.DuckDBPyConnection, cfg: CardConfig, values: Mapping[str, figures.Value], workspace: Path
 ) -> dict[str, list[dict[str, Any]]]:
     """The pictures of every grid, by figure name."""
-    names = [figure.name for figure in figures.FIGURES if figure.drawing == "ids" and figure.name in values]
-    return {name: [_cell(db, cfg, str(row[0]), workspace) for row in values[name]] for name in names}  # type: ignore[union-attr]
+    chosen = {
+        figure.name: [str(row[0]) for row in values[figure.name]]  # type: ignore[union-attr]
+        for figure in figures.FIGURES
+        if figure.drawing == "ids" and figure.name in values
+    }
+    wanted = sorted({sample_id for ids in chosen.values() for sample_id in ids})
+    columns = "sample_id, filename, shard, extension, media_offset, media_bytes, caption, src_nsfw"
+    rows = db.execute(f"select {columns} from kept where list_contains(?, sample_id)", [wanted]).fetchall()
+    cells = {row[0]: _cell(cfg, row, workspace) for row in rows}
+    return {name: [cells[sample_id] for sample_id in ids] for name, ids in chosen.items()}
 
 
-def _cell(db: duckdb.DuckDBPyConnection, cfg: CardConfig, sample_id: str, workspace: Path) -> dict[str, Any]:
-    """One picture of a grid; blurred where the source's safety score says so."""
-    row = db.execute(
-        "select filename, shard, media_offset, media_bytes, caption, src_nsfw from kept where sample_id = ?",
-        [sample_id],
-    ).fetchone()
-    assert row is not None, f"{sample_id} was chosen from the same table"
-    table_path, shard, offset, num_bytes, caption, score = row
+def _cell(cfg: CardConfig, row: tuple[Any, ...], workspace: Path) -> dict[str, Any]:
+    """One picture of a grid; blurred where the source's safety score says so; a clip has a caption only."""
+    sample_id, table_path, shard, extension, offset, num_bytes, caption, score = row
     blurred = score is not None and score >= cfg.blur_above
-    # The table may be one that an audit derived elsewhere; its folder is named like the artifact either way.
-    tar = artifact_folder(workspace, "shards", Path(table_path).parent.name) / f"{shard}.tar"
-    data = read_member(tar, offset, num_bytes)
-    jpeg = small_picture(data, cfg.thumbnail_px, blurred=blurred)
-    return {"sample_id": sample_id, "caption": shown(caption, 160), "uri": data_uri(jpeg), "blurred": blurred}
+    uri = None
+    if extension not in CLIPS:
+        # The table may be one that an audit derived elsewhere; its folder is named like the artifact either way.
+        tar = artifact_folder(workspace, "shards", Path(table_path).parent.name) / f"{shard}.tar"
+        uri = data_uri(small_picture(read_member(tar, offset, num_bytes), cfg.thumbnail_px, blurred=blurred))
+    return {
+        "sample_id": sample_id,
+        "caption": shown(caption, 160),
+        "uri": uri,
+        "kind": extension,
+        "blurred": blurred,
+    }

@@ -30,6 +30,7 @@ ROW_COLUMNS: Mapping[str, str] = {
     "width": "bigint",
     "height": "bigint",
     "format": "varchar",
+    "extension": "varchar",
     "media_offset": "bigint",
     "media_bytes": "bigint",
     "http_status": "varchar",

@@ -53,11 +53,9 @@ def build_report(
 
 def page_environment() -> jinja2.Environment:
     """Templates of the report, on top of the cards' page."""
-    environment = template_environment()
-    loader = environment.loader
-    assert loader is not None
-    environment.loader = jinja2.ChoiceLoader([jinja2.PackageLoader("owl3.report"), loader])
-    return environment
+    cards = template_environment()
+    assert cards.loader is not None
+    return cards.overlay(loader=jinja2.ChoiceLoader([jinja2.PackageLoader("owl3.report"), cards.loader]))
 
 
 def card_link(artifact: collect.Artifact) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,11 +14,16 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from owl3.cards.config import CardConfig
 from owl3.cards.rederive import TokenCounter
+from owl3.cards.render import card
 from owl3.config import canonical_json
 from owl3.curate.table import SHARD_TABLE, member_json
+from owl3.data.mixture import DatasetConfig, MixtureConfig
+from owl3.data.plan import PlanConfig, make_plan
 from owl3.manifest import Counts, Manifest, write_manifest
 from owl3.media import perceptual_hash
+from owl3.planfile import Plan
 from owl3.samples import (
     Sample,
     Segment,
@@ -246,20 +253,101 @@ def _add_built(tar: ShardWriter, numbers: list[int], counter: TokenCounter) -> d
     }
 
 
-@pytest.fixture(scope="session")
-def _golden_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    workspace = tmp_path_factory.mktemp("workspace")
-    source = make_source(workspace)
-    shards = make_shards(workspace, source)
+def make_plans(workspace: Path, run: str = "toy") -> list[Manifest]:
+    """Two stages over the same samples: 2 epochs in steps of 2, then 1 epoch."""
+    mixture = MixtureConfig(datasets=(DatasetConfig(name="pairs"),), max_epochs=2)
+    configs = {
+        "pretrain": PlanConfig(mixture=mixture, global_batch_size=2, epochs=2, max_tokens=512, seed=1),
+        "sft": PlanConfig(mixture=mixture, global_batch_size=2, steps=2, max_tokens=512, seed=2),
+    }
+    return [make_plan(config, workspace, run_name=run, stage=stage) for stage, config in configs.items()]
+
+
+def make_run(workspace: Path, plan: Manifest, parent: Manifest | None, save_steps: int) -> Manifest:
+    """The folder that training leaves: checkpoints (the last one still on disk), proof, scores, manifest."""
+    folder = workspace / "runs" / plan.name
+    steps = Plan.open(workspace / "plans" / plan.name).num_steps
+    history = [
+        {"step": step, "weights": hashlib.sha256(f"{plan.name}{step}".encode()).hexdigest(), "proof": ""}
+        for step in range(save_steps, steps + 1, save_steps)
+    ]
+    state = {"step": steps, "samples": steps * 2, "plan": plan.digest, "history": history}
+    checkpoint = folder / "checkpoints" / f"step-{steps:06d}"
+    (checkpoint / "model").mkdir(parents=True)
+    (checkpoint / "model" / "model.safetensors").write_bytes(b"weights")
+    (checkpoint / "trainer.json").write_bytes(canonical_json(state))
+    counts = Counts(seen=steps * 2, kept=steps * 2)
+    name = f"{plan.name}/step-{steps:06d}"
+    write_manifest(checkpoint, kind="checkpoint", name=name, counts=counts, parents=[plan], stats={"step": steps})
+    (folder / "proof.json").write_bytes(canonical_json({"steps": steps, "proof": "", "checkpoints": history}))
+    metrics = [
+        {"step": n, "loss": 4.0 / n, "grad_norm": 1.0, "learning_rate": {"gate": 1e-3}} for n in range(1, steps + 1)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in metrics))
+    for blind, score in ((False, 0.75), (True, 0.25)):
+        make_result(folder / "evals" / "end" / f"scenes-single{'-blind' if blind else ''}-0123", score, blind=blind)
+    return write_manifest(
+        folder,
+        kind="run",
+        name=plan.name,
+        counts=counts,
+        recipe={"seed": 0, "stage": {"name": folder.name}},
+        parents=[plan, *([parent] if parent else [])],
+        stats={"steps": steps, "trained_tokens": 100, "images": 20, "loss": 4.0 / steps, "weights": "0" * 64},
+        volatile=["metrics.jsonl"],
+        exclude=["checkpoints/*", "evals/*"],
+    )
+
+
+def make_result(folder: Path, score: float, *, blind: bool) -> None:
+    folder.mkdir(parents=True)
+    summary = {
+        "task": "scenes-single",
+        "primary": "accuracy",
+        "figures": {"accuracy": score},
+        "num_questions": 40,
+        "interval_95": {"low": score - 0.1, "high": score + 0.1},
+    }
+    (folder / "summary.json").write_bytes(canonical_json(summary))
+    recipe = {"title": "scenes-single", "blind": blind}
+    write_manifest(folder, kind="eval", name=folder.name, counts=Counts(seen=40, kept=40), recipe=recipe)
+
+
+def fill(workspace: Path) -> None:
+    """The whole chain, from a source to a scored run of two stages."""
+    shards = make_shards(workspace, make_source(workspace))
     make_samples(workspace, shards, make_tokenizer(workspace))
-    return workspace
+    first_plan, second_plan = make_plans(workspace)
+    make_run(workspace, second_plan, make_run(workspace, first_plan, None, save_steps=2), save_steps=1)
+
+
+DATACARDS = Path(__file__).parents[2] / "datacards"
+
+
+def make_card(workspace: Path, datacards: Path) -> Path:
+    """Render the card of the workspace; returns its folder."""
+    (datacards / "demo").mkdir(parents=True, exist_ok=True)
+    shutil.copy(DATACARDS / "demo" / "facts.yaml", datacards / "demo" / "facts.yaml")
+    card(CardConfig(name="demo", shards=("tiny",), samples=("pairs",)), workspace, datacards)
+    return datacards / "demo" / "1.0.0"
+
+
+@pytest.fixture(scope="session")
+def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `workspace` and `datacards`, made once; tests get copies."""
+    folder = tmp_path_factory.mktemp("golden")
+    fill(folder / "workspace")
+    make_card(folder / "workspace", folder / "datacards")
+    return folder
 
 
 @pytest.fixture
-def workspace(_golden_workspace: Path, tmp_path: Path) -> Path:
+def workspace(golden: Path, tmp_path: Path) -> Path:
     """A private copy, free to be damaged."""
-    import shutil
+    return Path(shutil.copytree(golden / "workspace", tmp_path / "workspace"))
 
-    target = tmp_path / "workspace"
-    shutil.copytree(_golden_workspace, target)
-    return target
+
+@pytest.fixture
+def datacards(golden: Path, tmp_path: Path) -> Path:
+    """A private copy of the rendered card, with its facts."""
+    return Path(shutil.copytree(golden / "datacards", tmp_path / "datacards"))

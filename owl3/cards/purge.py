@@ -1,0 +1,295 @@
+"""New versions of shards and samples without the retracted bytes, and a proof that the bytes are gone.
+
+A shard with a retracted sample is written anew without it; its row becomes a drop with the reason `tombstoned`, without
+caption, place and hash of the stored bytes (the hash as fetched stays: it keeps the same picture from coming back under
+another URL). Everything behind it is sealed again, so the chain of digests is whole; each new manifest names the digest
+it replaces. What old plans need to stay readable is kept under `retired/`: ids by position, no text and no pixels.
+
+    retired/samples/NAME/DIGEST/00000.parquet     sample_id, decision, position
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock
+
+from owl3.cards.chain import artifact_folder
+from owl3.cards.render import is_table
+from owl3.errors import CheckFailed
+from owl3.manifest import MANIFEST_NAME, Counts, Manifest, Parent, read_manifest, write_manifest
+from owl3.shards import Member, ShardWriter, iter_samples, write_table
+from owl3.storage import partial_path
+
+logger = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+Moves = dict[tuple[str, int], int]
+"""(tar relative to the workspace, old offset) → new offset, of media that other artifacts may refer to."""
+
+_CLEARED = ("caption", "key", "sha256", "bytes", "extension", "exif")
+_CLEARED_BUILT = ("key", "position", "media", "tiles")
+
+
+@dataclass(frozen=True)
+class Purged:
+    """One artifact that was made anew.
+
+    Attributes:
+        removed: Samples that lost their bytes here; 0 when only its parents changed.
+    """
+
+    kind: str
+    name: str
+    old_digest: str
+    new_digest: str
+    removed: int
+    shards: tuple[str, ...]
+
+
+@dataclass
+class _State:
+    """What the artifacts made so far mean for those after them."""
+
+    workspace: Path
+    ids: frozenset[str]
+    moves: Moves = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+    hashes: set[str] = field(default_factory=set)
+    done: list[Purged] = field(default_factory=list)
+
+
+def purge(workspace: Path, ids: Collection[str]) -> list[Purged]:
+    """Make every artifact that holds a retracted sample anew, without its bytes; safe to kill and to repeat.
+
+    Raises:
+        CheckFailed: bytes of a retracted sample are still there afterwards.
+    """
+    state = _State(workspace, frozenset(ids))
+    with FileLock(workspace / ".purge.lock"):
+        for kind in ("shards", "samples"):
+            for folder in _in_order(workspace, kind):
+                _remake(state, folder)
+        remaining = find_bytes(workspace, state.ids)
+    if remaining:
+        raise CheckFailed(f"{remaining[0]}: still holds a retracted sample after the purge ({len(remaining)} in all)")
+    return state.done
+
+
+def _in_order(workspace: Path, kind: str) -> Iterator[Path]:
+    """Finished artifacts, parents before children; a replacement that a kill interrupted is finished first."""
+    root = artifact_folder(workspace, kind, "x").parent
+    for aside in sorted(root.glob(".*.replaced")):
+        _finish_exchange(root / aside.name[1 : -len(".replaced")])
+    waiting = {path.parent.name: read_manifest(path.parent) for path in sorted(root.glob(f"*/{MANIFEST_NAME}"))}
+    while waiting:
+        ready = [
+            name
+            for name, manifest in waiting.items()
+            if not any(parent.kind == kind and parent.name in waiting for parent in manifest.parents)
+        ]
+        for name in ready:
+            del waiting[name]
+            yield root / name
+
+
+def _remake(state: _State, folder: Path) -> None:
+    manifest = read_manifest(folder)
+    tables = sorted(Path(entry.path).stem for entry in manifest.files if is_table(entry.path))
+    hit = [shard for shard in tables if _holds(folder / f"{shard}.parquet", state)]
+    changed_parents = [parent for parent in manifest.parents if parent.digest in state.digests]
+    if not hit and not changed_parents:
+        return
+    fresh = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    removed = 0
+    for entry in manifest.files:
+        stem = Path(entry.path).stem[:5]
+        if stem not in hit or not (is_table(entry.path) or entry.path.endswith(".tar")):
+            (fresh / entry.path).parent.mkdir(parents=True, exist_ok=True)
+            os.link(folder / entry.path, fresh / entry.path)
+    for shard in hit:
+        removed += _rewrite(state, folder, fresh, shard, manifest.kind)
+    new = _seal(state, fresh, manifest, tables, removed)
+    if manifest.kind == "samples":
+        _retire(state.workspace, folder, manifest, tables)
+    _exchange(folder, fresh)
+    state.digests[manifest.digest] = new.digest
+    state.done.append(Purged(manifest.kind, manifest.name, manifest.digest, new.digest, removed, tuple(hit)))
+    logger.info("%s %s: %d samples taken out, digest %s", manifest.kind, manifest.name, removed, new.digest[:12])
+
+
+def _holds(table: Path, state: _State) -> bool:
+    """Whether a shard keeps a retracted sample, or refers to media that moved."""
+    columns = ["sample_id", "decision", *(["media"] if "media" in pq.read_schema(table).names else [])]
+    for row in pq.read_table(table, columns=columns).to_pylist():
+        if row["decision"] == "kept":
+            if row["sample_id"] in state.ids:
+                return True
+            if any((medium["path"], medium["offset"]) in state.moves for medium in row.get("media") or []):
+                return True
+    return False
+
+
+def _rewrite(state: _State, folder: Path, fresh: Path, shard: str, kind: str) -> int:
+    """Write a shard's tar and table without the retracted samples; returns how many there were."""
+    table = pq.read_table(folder / f"{shard}.parquet")
+    rows: list[Row] = table.to_pylist()
+    by_key = {row["key"]: row for row in rows if row["decision"] == "kept"}
+    place = f"{folder.relative_to(state.workspace).as_posix()}/{shard}.tar"
+    removed = 0
+    with ShardWriter(fresh / f"{shard}.tar") as tar:
+        for key, members in iter_samples(folder / f"{shard}.tar"):
+            row = by_key[key]
+            if row["sample_id"] in state.ids:
+                removed += 1
+                continue
+            position = tar.num_samples
+            placed = tar.add(key, members)
+            (_moved_built if kind == "samples" else _moved_curated)(state, row, placed, place)
+            if kind == "samples":
+                row["position"] = position
+    for row in rows:
+        if row["decision"] == "kept" and row["sample_id"] in state.ids:
+            _make_drop(row, kind)
+    write_table(fresh / f"{shard}.parquet", pa.Table.from_pylist(rows, schema=table.schema))
+    return removed
+
+
+def _moved_curated(state: _State, row: Row, placed: list[Member], place: str) -> None:
+    for member in placed:
+        extension = member.name.partition(".")[2]
+        if extension == "json":
+            row["json_offset"] = member.offset
+        elif extension != "txt":
+            if row["media_offset"] != member.offset:
+                state.moves[place, row["media_offset"]] = member.offset
+            row["media_offset"] = member.offset
+
+
+def _moved_built(state: _State, row: Row, placed: list[Member], place: str) -> None:
+    offsets = {member.name.partition(".")[2].partition(".")[0]: member.offset for member in placed}
+    row["json_offset"] = offsets.pop("json")
+    for number, medium in enumerate(row["media"] or []):
+        if str(number) in offsets:
+            medium["offset"] = offsets[str(number)]
+        else:
+            where = (medium["path"], medium["offset"])
+            medium["offset"] = state.moves.get(where, medium["offset"])
+
+
+def _make_drop(row: Row, kind: str) -> None:
+    row |= {"decision": "dropped", "reason": "tombstoned"}
+    cleared = [name for name in row if name.endswith(("_offset", "_bytes"))]
+    cleared += _CLEARED_BUILT if kind == "samples" else _CLEARED
+    row |= {name: None for name in cleared if name in row}
+    if kind == "shards":
+        row["stage"] = "takedown"
+
+
+def _seal(state: _State, fresh: Path, old: Manifest, tables: list[str], removed: int) -> Manifest:
+    """Write the new manifest: counts from the tables, new digests of parents, and what it replaces."""
+    counted = Counts.total(_count(fresh / f"{shard}.parquet") for shard in tables)
+    parents = [
+        Parent(kind=parent.kind, name=parent.name, digest=state.digests.get(parent.digest, parent.digest))
+        for parent in old.parents
+    ]
+    stats = old.stats | _totals([fresh / f"{shard}.parquet" for shard in tables], old.stats)
+    before = old.stats.get("retraction", {})
+    stats["retraction"] = {"replaces": old.digest, "removed": removed + int(before.get("removed", 0))}
+    return write_manifest(
+        fresh,
+        kind=old.kind,
+        name=old.name,
+        counts=counted,
+        recipe=old.recipe,
+        parents=parents,
+        stats=stats,
+        tools=old.tools,
+        volatile=[entry.path for entry in old.files if entry.volatile],
+    )
+
+
+def _count(table: Path) -> Counts:
+    rows = pq.read_table(table, columns=["decision", "reason"]).to_pylist()
+    dropped: dict[str, int] = {}
+    for row in rows:
+        if row["decision"] == "dropped":
+            dropped[row["reason"]] = dropped.get(row["reason"], 0) + 1
+    return Counts(seen=len(rows), kept=len(rows) - sum(dropped.values()), dropped=dropped)
+
+
+def _totals(tables: list[Path], stats: Mapping[str, Any]) -> dict[str, int]:
+    """Sums of a sample set that its builder put into the manifest, once more."""
+    names = [name for name in ("text_tokens", "trained_tokens", "images") if name in stats]
+    if not names:
+        return {}
+    kept = [
+        row
+        for table in tables
+        for row in pq.read_table(table, columns=["decision", *names]).to_pylist()
+        if row["decision"] == "kept"
+    ]
+    totals = {name: sum(row[name] or 0 for row in kept) for name in names}
+    return totals | ({"samples": len(kept)} if "samples" in stats else {})
+
+
+def _retire(workspace: Path, folder: Path, manifest: Manifest, tables: list[str]) -> None:
+    """Keep ids by position, so that plans of the old version can still be asked what they held."""
+    target = workspace / "retired" / "samples" / folder.name / manifest.digest
+    if target.exists():
+        return
+    aside = partial_path(target)
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    for shard in tables:
+        rows = pq.read_table(folder / f"{shard}.parquet", columns=["sample_id", "decision", "position"])
+        write_table(aside / f"{shard}.parquet", rows)
+    aside.replace(target)
+
+
+def _exchange(folder: Path, fresh: Path) -> None:
+    """Put `fresh` into the place of `folder`. A kill in between is mended by the next purge."""
+    old = folder.with_name(f".{folder.name}.replaced")
+    shutil.rmtree(old, ignore_errors=True)
+    folder.rename(old)
+    fresh.rename(folder)
+    shutil.rmtree(old)
+
+
+def _finish_exchange(folder: Path) -> None:
+    fresh, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.replaced")
+    if not folder.exists():
+        (fresh if (fresh / MANIFEST_NAME).is_file() else old).rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def find_bytes(workspace: Path, ids: Collection[str]) -> list[str]:
+    """Read every tar of the workspace: members whose key is a retracted id. The proof of a purge."""
+    wanted = frozenset(ids)
+    return [
+        f"{tar.relative_to(workspace)} {key}"
+        for tar in sorted([*workspace.glob("shards/*/*.tar"), *workspace.glob("samples/*/*.tar")])
+        for key, _ in iter_samples(tar)
+        if key in wanted
+    ]
+
+
+def find_pictures(workspace: Path, holds: Callable[[bytes], bool]) -> list[str]:
+    """Members of any tar whose bytes `holds` recognises: the same proof for somebody who brings the picture."""
+    return [
+        f"{tar.relative_to(workspace)} {key}.{extension}"
+        for tar in sorted([*workspace.glob("shards/*/*.tar"), *workspace.glob("samples/*/*.tar")])
+        for key, members in iter_samples(tar)
+        for extension, data in members.items()
+        if holds(data)
+    ]

@@ -1,0 +1,140 @@
+"""A card says the same on every rendering, in every format, and nothing that its facts do not hold."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import mlcroissant
+import pytest
+import yaml
+from huggingface_hub import DatasetCard
+
+from owl3.cards import eu
+from owl3.cards.config import CardConfig
+from owl3.cards.facts import load_facts
+from owl3.cards.render import card, size_category
+from owl3.errors import ConfigError, StaleError
+
+from .conftest import DATACARDS, make_card
+
+CONFIG = CardConfig(name="demo", shards=("tiny",), samples=("pairs",))
+
+
+def test_the_same_inputs_give_the_same_bytes(workspace: Path, tmp_path: Path) -> None:
+    first, second = make_card(workspace, tmp_path / "one"), make_card(workspace, tmp_path / "two")
+    for path in first.iterdir():
+        if path.name != "manifest.json":
+            assert path.read_bytes() == (second / path.name).read_bytes(), path.name
+    manifests = [json.loads((folder / "manifest.json").read_bytes())["digest"] for folder in (first, second)]
+    assert manifests[0] == manifests[1]
+
+
+def test_a_current_card_is_left_alone(workspace: Path, datacards: Path) -> None:
+    before = (datacards / "demo" / "1.0.0" / "manifest.json").stat().st_mtime_ns
+    card(CONFIG, workspace, datacards)
+    assert (datacards / "demo" / "1.0.0" / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_a_released_version_is_not_rendered_from_other_facts(workspace: Path, datacards: Path) -> None:
+    facts = datacards / "demo" / "facts.yaml"
+    facts.write_text(facts.read_text().replace("English only", "English and French"))
+    with pytest.raises(StaleError, match=r"raise card\.version"):
+        card(CONFIG, workspace, datacards)
+    assert card(CONFIG.model_copy(update={"version": "1.1.0"}), workspace, datacards).name == "demo/1.1.0"
+    card(CONFIG, workspace, datacards, replace=True)
+
+
+def test_the_header_is_one_that_the_hub_reads(datacards: Path) -> None:
+    loaded = DatasetCard.load(datacards / "demo" / "1.0.0" / "README.md")
+    assert loaded.data.license == "cc0-1.0"
+    assert loaded.data.language == ["en"]
+    assert loaded.data.size_categories == ["n<1K"]
+    headings = re.findall(r"^#{1,3} (.+)$", loaded.content, re.MULTILINE)
+    for heading in ("Dataset Details", "Uses", "Dataset Structure", "Dataset Creation", "Curation Rationale", "Citation"):
+        assert heading in headings
+
+
+def test_the_croissant_is_valid_and_names_every_artifact(datacards: Path) -> None:
+    path = datacards / "demo" / "1.0.0" / "croissant.json"
+    dataset = mlcroissant.Dataset(jsonld=str(path))
+    assert not dataset.metadata.ctx.issues.errors
+    assert not dataset.metadata.ctx.issues.warnings
+    assert {file.id for file in dataset.metadata.distribution} >= {"shards/tiny/manifest.json", "samples/pairs/manifest.json"}
+    assert json.loads(path.read_bytes())["rai:personalSensitiveInformation"]
+
+
+def test_the_page_asks_for_nothing_from_elsewhere(datacards: Path) -> None:
+    text = (datacards / "demo" / "1.0.0" / "card.html").read_text()
+    assert "<script" not in text
+    assert not re.findall(r'(?:src|href)="(?!#|data:|https://creativecommons)[^"]*"', text)
+    assert "default-src 'none'" in text
+
+
+def test_every_figure_stands_in_the_readme(datacards: Path) -> None:
+    folder = datacards / "demo" / "1.0.0"
+    readme = (folder / "README.md").read_text()
+    from owl3.cards.figures import FIGURES
+
+    names = set(json.loads((folder / "figures.json").read_bytes()))
+    for figure in FIGURES:
+        if figure.drawing != "ids":
+            assert figure.title.split(" (")[0] in readme, figure.name
+    assert "Not measured: CLIP similarity" in readme
+    assert "quality.similarity" not in names
+
+
+def test_conservation_holds_on_the_card(datacards: Path) -> None:
+    values = json.loads((datacards / "demo" / "1.0.0" / "figures.json").read_bytes())
+    assert values["rows.seen"] == values["rows.kept"] + sum(amount for _, amount in values["rows.drops"])
+    assert values["samples.seen"] == values["samples.kept"] + sum(amount for _, amount in values["samples.drops"])
+    assert sum(row[2] for row in values["pictures.width_px"]) == values["rows.kept"]
+
+
+@pytest.mark.parametrize(("num_domains", "size", "listed"), [(100, "large", 10), (101, "large", 11), (100, "small", 5),
+                                                             (100_000, "small", 1000), (3, "small", 1)])  # fmt: skip
+def test_the_summary_lists_as_many_domains_as_the_template_asks(num_domains: int, size: str, listed: int) -> None:
+    assert eu.num_listed(num_domains, size) == listed
+
+
+def test_a_missing_fact_is_an_error_that_names_it(datacards: Path) -> None:
+    path = datacards / "demo" / "facts.yaml"
+    facts = yaml.safe_load(path.read_text())
+    del facts["consent"]
+    path.write_text(yaml.safe_dump(facts))
+    with pytest.raises(ConfigError, match=r"facts\.yaml: consent: Field required"):
+        load_facts(datacards, "demo")
+
+
+@pytest.mark.parametrize("phrase", ["", "  ", "TBD", "More information needed", "n/a", "[More Information Needed]"])
+def test_a_phrase_that_says_nothing_is_no_fact(datacards: Path, phrase: str) -> None:
+    path = datacards / "demo" / "facts.yaml"
+    facts = yaml.safe_load(path.read_text())
+    facts["purpose"]["text"] = phrase
+    path.write_text(yaml.safe_dump(facts))
+    with pytest.raises(ConfigError, match=r"purpose\.text"):
+        load_facts(datacards, "demo")
+
+
+def test_a_card_of_an_unfinished_artifact_is_refused(workspace: Path, datacards: Path) -> None:
+    with pytest.raises(ConfigError, match="shards 'nowhere' is not finished"):
+        card(CardConfig(name="demo", shards=("nowhere",)), workspace, datacards)
+
+
+def test_size_categories_are_the_hubs_words() -> None:
+    assert [size_category(n) for n in (0, 999, 1000, 10**6, 5 * 10**9, 5 * 10**12)] == [
+        "n<1K",
+        "n<1K",
+        "1K<n<10K",
+        "1M<n<10M",
+        "1B<n<10B",
+        "n>1T",
+    ]
+
+
+@pytest.mark.parametrize("path", sorted(DATACARDS.glob("*/facts.yaml")), ids=lambda path: path.parent.name)
+def test_every_facts_file_that_we_ship_is_complete(path: Path) -> None:
+    facts = load_facts(DATACARDS, path.parent.name)
+    for key, fact in facts.statements().items():
+        assert fact.source, key
