@@ -71,6 +71,17 @@ def prepare_compilation() -> None:
         os.environ["PATH"] = os.pathsep.join([scripts, os.environ.get("PATH", "")])
 
 
+def compile_operations() -> None:
+    """Compile now what DeepSpeed would compile at its first start on this machine; a no-op when it is there."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    _import_deepspeed(device)
+    from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
+
+    if device.type == "cpu":
+        with redirect_stdout(sys.stderr):
+            ShareMemCommBuilder().load(verbose=False)
+
+
 class DeepSpeedEngine:
     """See `owl3.train.engine.Engine`."""
 

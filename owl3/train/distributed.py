@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore
 
 from owl3.errors import ConfigError
 
@@ -108,7 +109,7 @@ def start(*, tensor_parallel: int = 1, timeout_s: float = 600.0) -> World:
         # An in-process store: no port to be taken by somebody else. DeepSpeed wants to see the variables nevertheless.
         os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
         os.environ.setdefault("MASTER_PORT", "0")
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=timeout)
         return World(0, 1, local_rank, device, tensor_parallel)
     address = f"{os.environ.get('MASTER_ADDR', '')}:{os.environ.get('MASTER_PORT', '')}"
     try:

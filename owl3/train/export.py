@@ -31,7 +31,8 @@ def tensor_digest(tensor: Tensor) -> str:
     """Hash a tensor's dtype, shape and bytes."""
     data = tensor.detach().cpu().contiguous()
     digest = hashlib.sha256(f"{data.dtype} {tuple(data.shape)} ".encode())
-    digest.update(data.reshape(-1).view(torch.uint8).numpy() if data.numel() else b"")
+    if data.numel():
+        digest.update(data.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -14,23 +14,13 @@ def main() -> int:
     try:
         if shutil.which("g++") is None:
             raise InputError("g++ not found: DeepSpeed needs it to compile its communication op; install it")
-        _compile()
+        from owl3.train.deepspeed_engine import compile_operations
+
+        compile_operations()
     except Owl3Error as error:
         sys.stderr.write(f"owl3: {error}\n")
         return error.exit_code
     return 0
-
-
-def _compile() -> None:
-    import torch
-
-    from owl3.train.deepspeed_engine import prepare_compilation
-
-    prepare_compilation()
-    from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
-
-    if not torch.cuda.is_available():
-        ShareMemCommBuilder().load(verbose=False)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,189 @@
+"""A stage from recipe to manifest, on the real tiny model: hand-over, resume, and what is refused."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from owl3.errors import ConfigError, InputError, Owl3Error, StaleError
+from owl3.manifest import read_manifest
+from owl3.planfile import Plan
+from owl3.train.run import Where, run_stage
+from owl3.train.stages import StageConfig, TrainRecipe, finished
+from train.world import STAGES, make_world, recipe
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace in which all three stages were trained. Copy it before changing it."""
+    workspace = tmp_path_factory.mktemp("trained")
+    made = recipe()
+    make_world(workspace, made)
+    for name in STAGES:
+        run_stage(made, name, Where(workspace, {}))
+    return workspace
+
+
+@pytest.fixture
+def copied(trained: Path, tmp_path: Path) -> Path:
+    """The trained workspace, to be damaged."""
+    return Path(shutil.copytree(trained, tmp_path / "copy"))
+
+
+def test_three_stages_hand_over_and_learn(trained: Path) -> None:
+    manifests = [read_manifest(trained / "runs" / "tiny" / name) for name in STAGES]
+    losses = [manifest.stats["loss"] for manifest in manifests]
+    assert losses[-1] < losses[0] < 6  # ln(400) = 5.99: guessing
+    assert [parent.name for parent in manifests[1].parents] == ["tiny/multi_image", "tiny/pretrain"]
+    assert manifests[1].parents[1].digest == manifests[0].digest
+
+
+def test_a_finished_stage_is_left_alone_and_known_without_starting_anything(trained: Path) -> None:
+    made = recipe()
+    before = read_manifest(trained / "runs" / "tiny" / "sft")
+    assert finished(made, made.stage("sft"), trained) == before
+    assert run_stage(made, "sft", Where(trained, {})) == before
+
+
+def test_the_proof_follows_from_the_plan_alone(trained: Path) -> None:
+    for name in STAGES:
+        plan = Plan.open(trained / "plans" / "tiny" / name)
+        proof = json.loads((trained / "runs" / "tiny" / name / "proof.json").read_text())
+        for saved in proof["checkpoints"]:
+            assert saved["proof"] == plan.prefix_digest(saved["step"])
+
+
+def test_training_again_elsewhere_gives_the_same_digests(trained: Path, tmp_path: Path) -> None:
+    made = recipe()
+    make_world(tmp_path, made)
+    again = run_stage(made, "pretrain", Where(tmp_path, {}))
+    assert again.digest == read_manifest(trained / "runs" / "tiny" / "pretrain").digest
+
+
+def test_the_export_is_a_transformers_folder_that_answers(trained: Path) -> None:
+    from PIL import Image
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    folder = trained / "runs" / "tiny" / "sft" / "model"
+    processor, model = AutoProcessor.from_pretrained(folder), AutoModelForImageTextToText.from_pretrained(folder)
+    inputs = processor([{"role": "user", "content": "<|image|>what is it?"}], images=[Image.new("RGB", (28, 28))])
+    with torch.no_grad():
+        answer = model.generate(**inputs, max_new_tokens=3, do_sample=False)
+    assert answer.shape[1] == inputs["input_ids"].shape[1] + 3
+
+
+@pytest.mark.parametrize("where", ["model/model.safetensors", "model/config.json", "model/tokenizer.json"])
+def test_one_changed_byte_of_an_export_is_refused_by_the_next_stage(copied: Path, where: str) -> None:
+    shutil.rmtree(copied / "runs" / "tiny" / "multi_image")
+    path = copied / "runs" / "tiny" / "pretrain" / where
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.unlink()  # it may be a hard link to a checkpoint's file
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=rf"{where}: content differs from its manifest.*nothing may start from it"):
+        run_stage(recipe(), "multi_image", Where(copied, {}))
+
+
+def no_plan(workspace: Path) -> None:
+    shutil.rmtree(workspace / "plans" / "tiny" / "multi_image")
+
+
+def no_parent(workspace: Path) -> None:
+    shutil.rmtree(workspace / "runs" / "tiny" / "pretrain")
+
+
+def edited_parent(workspace: Path) -> None:
+    path = workspace / "runs" / "tiny" / "pretrain" / "manifest.json"
+    path.write_text(path.read_text().replace('"steps": 6', '"steps": 7'))
+
+
+def other_samples(workspace: Path) -> None:
+    path = workspace / "samples" / "single" / "manifest.json"
+    data = json.loads(path.read_text())
+    data["stats"]["tile_px"] = 56
+    from owl3.manifest import Manifest
+
+    data["digest"] = Manifest.model_validate(data).compute_digest()
+    path.write_text(json.dumps(data))
+
+
+def other_tokenizer(workspace: Path) -> None:
+    from owl3.tokens import save_tokenizer, train_tiny
+
+    save_tokenizer(train_tiny(["entirely other words"] * 3, 330), workspace / "tokenizers" / "words")
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (no_plan, InputError, "stage 'multi_image' has no plan; run owl3 plan"),
+        (no_parent, InputError, "pretrain: no manifest.json, so this artifact is not finished"),
+        (edited_parent, InputError, "does not match its digest.*it was edited"),
+        (other_samples, StaleError, "samples/single: was made anew after"),
+        (other_tokenizer, ConfigError, "was planned with the tokenizer"),
+    ],
+)
+def test_a_stage_on_wrong_ground_is_refused_in_one_line(
+    copied: Path, damage: Callable[[Path], None], error: type[Owl3Error], message: str
+) -> None:
+    shutil.rmtree(copied / "runs" / "tiny" / "multi_image")
+    damage(copied)
+    with pytest.raises(error, match=message) as caught:
+        run_stage(recipe(), "multi_image", Where(copied, {}))
+    assert "\n" not in str(caught.value)
+
+
+def test_another_recipe_in_the_same_folder_is_refused_by_its_keys(copied: Path) -> None:
+    (copied / "runs" / "tiny" / "sft" / "manifest.json").unlink()  # as if it were not finished
+    with pytest.raises(ConfigError, match=r"begun with another recipe \(differs in .*stage.learning_rate.max"):
+        run_stage(recipe(learning_rate={"max": 0.5}), "sft", Where(copied, {}))
+
+
+def test_speed_settings_may_change_between_start_and_resume(copied: Path) -> None:
+    folder = copied / "runs" / "tiny" / "sft"
+    before = read_manifest(folder)
+    (folder / "manifest.json").unlink()
+    shutil.rmtree(folder / "model")
+    shutil.rmtree(folder / "checkpoints" / "step-000006")  # two steps are taken again
+    resumed = run_stage(recipe(micro_batch_rows=2, gradient_checkpointing=True), "sft", Where(copied, {}))
+    assert resumed.stats["loss"] == pytest.approx(before.stats["loss"], rel=1e-5)
+    assert resumed.stats["proof"] == before.stats["proof"]
+
+
+def test_two_runs_in_one_folder_are_refused(copied: Path) -> None:
+    from filelock import FileLock
+
+    folder = copied / "runs" / "tiny" / "sft"
+    with FileLock(folder / ".lock"), pytest.raises(ConfigError, match="another run is at work"):
+        run_stage(recipe(), "sft", Where(copied, {}))
+
+
+def stage_with(**changes: Any) -> StageConfig:
+    return recipe(**changes).stages[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trainable": ["projektor"]}, "trainable"),
+        ({"trainable": []}, "at least 1 item"),
+        ({"trainable": ["gate", "gate"], "learning_rate": {"max": 1}}, "names a group twice"),
+        ({"trainable": ["projector"], "learning_rate": {"max": 1, "groups": {"gate": {"max": 1}}}}, "does not hold"),
+        ({"learning_rate": {"max": 1e-5, "min": 1e-3}}, "min 0.001 is above max"),
+        ({"engine": "torch", "tensor_parallel": 2}, "needs engine: deepspeed"),
+    ],
+)
+def test_a_contradicting_stage_is_refused_when_it_is_read(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        stage_with(**changes)
+
+
+def test_a_parent_must_come_before() -> None:
+    data = recipe().model_dump(mode="json")
+    data["stages"] = list(reversed(data["stages"]))
+    with pytest.raises(ValueError, match="parent 'multi_image' is not a stage before it"):
+        TrainRecipe.model_validate(data)
