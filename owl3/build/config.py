@@ -44,7 +44,8 @@ class BuildBase(Config):
     max_side_px: int | None = Field(default=None, ge=16)
     """Pictures with a longer side are made smaller and encoded again; null copies bytes as they are."""
     on_missing: Literal["drop", "shrink"] = "drop"
-    """A medium that is gone or damaged: drop the sample, or go on without it while enough are left."""
+    """A medium that is gone or damaged: drop the sample, or go on without it while enough are left. Conversations are
+    always dropped: their words speak of every picture."""
     max_drop_fraction: float = Field(default=0.5, ge=0, le=1)
     """A bad stream is an error, not a small artifact."""
 
@@ -177,7 +178,7 @@ class InstructBuild(BuildBase):
     files: tuple[str, ...] = Field(min_length=1)
     """JSON or JSON-lines files (Parquet too), absolute or relative to the workspace."""
     format: str = "auto"
-    """The layout of the files; `auto` looks at the first row. `owl3.build.importers.FORMATS` lists them."""
+    """The layout of the files; `auto` looks at the first row. `owl3.build.importers.layouts.LAYOUTS` lists them."""
     media_root: str | None = None
     """Folder that relative picture paths are under. URLs are looked up in `shards`."""
     source: str = ""

@@ -19,6 +19,7 @@ from owl3.build.drafts import Draft, Medium, Part, Place, Refused, Script, joine
 from owl3.build.draw import InFileOrder, Order, Shuffled
 from owl3.build.importers.layouts import LAYOUTS, import_row
 from owl3.build.importers.record import MediaName, Record
+from owl3.build.media_reader import Gone, MediaReader
 from owl3.build.pool import Pool, medium_of, write_pool, write_pool_index
 from owl3.build.rows import BATCH_ROWS, RowTable, iter_json, write_rows
 from owl3.config import canonical_json
@@ -26,6 +27,7 @@ from owl3.errors import ConfigError
 from owl3.samples import Kind, short_hash
 from owl3.storage import sha256_of
 
+_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".mp4", ".mkv", ".webm", ".avi")
 _ROWS = pa.schema([("file", pa.string()), ("number", pa.int64()), ("json", pa.string())])
 
 FileConfigT = TypeVar("FileConfigT", bound=InstructBuild | TextBuild | VideoBuild)
@@ -87,17 +89,21 @@ class RowBuilder(Builder[FileConfigT]):
         if media.data:
             digest = hashlib.sha256(media.data).hexdigest()
             return Medium(data=media.data), digest[:32], "", ""
-        row = self.pool.find(media.name) if self.pool is not None else None
-        if row is not None:
-            assert self.pool is not None
-            parent = self.pool[row]
-            return medium_of(parent), parent["sample_id"], parent["source"] or "", parent["licence"] or ""
-        if "://" in media.name or self.media_root is None:
-            raise Refused("missing_media", f"{media.name}: no kept row of the shard sets has this URL")
-        path = safe_path(self.media_root, media.name)
-        if not path.is_file():
-            raise Refused("missing_media", f"{media.name}: not under media_root")
-        return Medium(place=Place(str(path), 0, -1)), sha256_of(path)[:32], "", ""
+        names = [name for name in (media.name, media.other) if name]
+        for name in names:
+            row = self.pool.find(name) if self.pool is not None else None
+            if row is not None:
+                assert self.pool is not None
+                parent = self.pool[row]
+                return medium_of(parent), parent["sample_id"], parent["source"] or "", parent["licence"] or ""
+        paths = [name for name in names if "://" not in name] if self.media_root is not None else []
+        for name in paths:
+            assert self.media_root is not None
+            path = local_medium(self.media_root, name)
+            if path is not None:
+                return Medium(place=Place(str(path), 0, -1)), _parent_of_file(path), "", ""
+        where = "under media_root" if paths else "among the kept rows of the shard sets"
+        raise Refused("missing_media", f"{media.name}: not {where}")
 
 
 def safe_path(root: Path, name: str) -> Path:
@@ -115,16 +121,42 @@ def safe_path(root: Path, name: str) -> Path:
     return path
 
 
+def local_medium(root: Path, name: str) -> Path | None:
+    """A file, or a folder of frames, below `root`; a name without an extension may have any usual one.
+
+    Raises:
+        Refused: `unsafe_path`.
+    """
+    path = safe_path(root, name)
+    if path.exists():
+        return path
+    if not path.suffix:
+        return next((found for end in _EXTENSIONS if (found := path.with_name(path.name + end)).is_file()), None)
+    return None
+
+
+def _parent_of_file(path: Path) -> str:
+    """What a file that is in no shard set is called in the ledger: half of its content's sha256."""
+    if path.is_dir():
+        return short_hash("frames", *(sha256_of(frame) for frame in sorted(path.iterdir()) if frame.is_file()))
+    return sha256_of(path)[:32]
+
+
 class ConversationBuilder(RowBuilder[FileConfigT]):
     """Rows as they stand, with their media."""
 
     kind: Kind = "instruct"
+
+    def __init__(self, cfg: FileConfigT, workspace: Path, work: Path) -> None:
+        super().__init__(cfg, workspace, work)
+        self._reader = MediaReader(workspace)
 
     def draft(self, ordinal: int, rows: Sequence[int]) -> Draft:
         """See `Builder`."""
         record, meta = self.record(rows[0])
         self.check(record)
         script, parents, sources, licences = Script(), list[str](), list[str](), list[str]()
+        may_shrink = self.cfg.on_missing == "shrink" and not record.turns
 
         def placed(parts: Sequence[str | MediaName]) -> list[Part]:
             found: list[Part] = []
@@ -132,7 +164,13 @@ class ConversationBuilder(RowBuilder[FileConfigT]):
                 if isinstance(part, str):
                     found.append(part)
                     continue
-                media, ids, source, licence = self.media_of(part, meta)
+                try:
+                    media, ids, source, licence = self.media_of(part, meta)
+                except Refused as refused:
+                    if not may_shrink or refused.reason == "unsafe_path":
+                        raise
+                    meta["missing"] = meta.get("missing", 0) + 1
+                    continue
                 found += media
                 parents.append(ids)
                 sources.append(source)
@@ -143,6 +181,8 @@ class ConversationBuilder(RowBuilder[FileConfigT]):
             script.turn(role, *placed(said))
         if not record.turns:
             script.document(*placed(record.document))
+            if record.media and not script.media:
+                raise Refused("too_few_images", "none of the page's pictures is left")
         source, licence = self.origin(meta)
         return Draft(
             kind=self.kind_of(script),
@@ -163,6 +203,11 @@ class ConversationBuilder(RowBuilder[FileConfigT]):
     def media_of(self, media: MediaName, meta: dict[str, Any]) -> tuple[list[Part], str, str, str]:
         """What stands where a medium is named: a picture, or the frames of a clip; its parent, source and licence."""
         medium, parent, source, licence = self.find(media)
+        if self.cfg.on_missing == "shrink":
+            try:
+                self._reader.load(medium)
+            except Gone as gone:
+                raise Refused(gone.reason, gone.detail) from gone
         return [medium], parent, source, licence
 
     def origin(self, meta: dict[str, Any]) -> tuple[str, str]:

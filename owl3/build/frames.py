@@ -16,7 +16,7 @@ from PIL import Image
 
 from owl3.build.config import Frames
 from owl3.build.drafts import Medium, Refused
-from owl3.media import Frame, encode_jpeg, frames_at, probe_video, uniform_times
+from owl3.media import Frame, encode_jpeg, frames_at, open_image, probe_video, uniform_times
 
 _LOOK_FPS = 4.0
 """How often a clip is looked at to find cuts."""
@@ -54,6 +54,24 @@ def sample_frames(path: Path, cfg: Frames) -> FrameSet:
         "clip_s": clip.duration_s,
     }
     return FrameSet(tuple(_medium(frame, cfg) for frame in kept), facts)
+
+
+def frames_of_folder(path: Path, cfg: Frames) -> FrameSet:
+    """Frames that somebody cut out already (ShareGPTVideo): evenly chosen, in the order of their names.
+
+    When they were shown is not known: their numbers stand for seconds, and the facts say so.
+
+    Raises:
+        Refused: `too_few_frames`.
+        MediaError: when one can't be decoded.
+    """
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if len(files) < cfg.min:
+        raise Refused("too_few_frames", f"{path.name}: {len(files)} frames, min is {cfg.min}")
+    numbers = [int(number) for number in _thinned([float(number) for number in range(len(files))], cfg.count)]
+    media = tuple(_medium(Frame(float(number), open_image(files[number].read_bytes())), cfg) for number in numbers)
+    facts = {"policy": "uniform", "asked": cfg.count, "taken": len(media), "repeated": 0, "times": "frame numbers"}
+    return FrameSet(media, facts)
 
 
 def frame_times(path: Path, duration_s: float, cfg: Frames) -> list[float]:

@@ -16,7 +16,7 @@ from owl3.build.base import PoolBuilder
 from owl3.build.config import VideoBuild
 from owl3.build.conversations import ConversationBuilder
 from owl3.build.drafts import Draft, Medium, Part, Place, Refused, Script, clean_text
-from owl3.build.frames import FrameSet, sample_frames
+from owl3.build.frames import FrameSet, frames_of_folder, sample_frames
 from owl3.build.importers.record import MediaName, Record
 from owl3.build.media_reader import Gone, MediaReader
 from owl3.build.pool import medium_of
@@ -43,7 +43,8 @@ class _Clips:
         """
         try:
             if place.num_bytes < 0:
-                return sample_frames(Path(place.path), self._cfg.frames)
+                path = Path(place.path)
+                return (frames_of_folder if path.is_dir() else sample_frames)(path, self._cfg.frames)
             data = self._reader.read(Medium(place=place))
             with tempfile.NamedTemporaryFile(suffix=Path(place.path).suffix) as copy:  # PyAV wants a name
                 copy.write(data)

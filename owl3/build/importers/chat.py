@@ -6,7 +6,21 @@ LLaVA (LLaVA-Pretrain, row 000018108 of blip_laion_cc_sbu_558k.json):
       {"from": "human", "value": "<image>\\nGive a brief description of the image."},
       {"from": "gpt", "value": "small boy laying on his back on a mattress next to a pool royalty"}]}
 
-`image` may be a list (LLaVA-NeXT-Interleave), `video` a clip (VideoChat). Rows without media are text.
+ALLaVA (its README's first example, shortened): more fields, which we keep out.
+
+    {"id": "allava_laion_cap_100277305", "image": "allava_laion/images/100277305.jpeg", "conversations": [
+      {"from": "human", "value": "<image>\\nPlease depict the image in words."},
+      {"from": "gpt", "value": "The image displays a silver ring with a design that resembles a stylized leaf. …"}],
+     "original_caption": "190952cz Pandora Tropical Palm Leaf Ring", "url": "https://theartofpandora.com/…"}
+
+LLaVA-NeXT-Interleave (M4-Instruct), MMDU: `image` is a list. MMDU's own file says user and assistant, and spells the
+placeholder `<ImageHere>`; a row of MMDU-45k as converted to LLaVA's words, shortened:
+
+    {"id": 64, "image": ["mmdu-45k_pics/Bk1Gh1Y1S2EChGZzde_1_1.jpg", "mmdu-45k_pics/Bk1GhVk1RhkB7W80RCTo_1.jpg"],
+     "conversations": [{"from": "human", "value": "Image1: <image>\\nImage2: <image>\\n### Questions:\\nQ: …"}, …]}
+
+ShareGPTVideo-QA: `video` names a folder of frames; no row of it could be seen, its fields are those that public readers
+of chatgpt_qa_900k.jsonl use. Rows without media are text.
 """
 
 from typing import Any

@@ -9,8 +9,9 @@ Data-Juicer marks media inside such text (demo-dataset-videos.jsonl, first row):
 
 from typing import Any
 
-from owl3.build.drafts import Refused, clean
+from owl3.build.drafts import Refused
 from owl3.build.importers.chat import row_meta
+from owl3.build.importers.documents import document
 from owl3.build.importers.record import PLACEHOLDER, Record, RecordPart, media_names, text_of
 
 
@@ -23,10 +24,5 @@ def plain_text(row: dict[str, Any]) -> Record:
         raise Refused("media_mismatch", f"{len(marks)} placeholders, {len(media)} media")
     parts: list[RecordPart] = []
     for index, piece in enumerate(PLACEHOLDER.split(text)):
-        if index > 0:
-            parts.append(media[index - 1])
-        if piece.strip():
-            parts.append(clean(piece).strip())
-    if not any(isinstance(part, str) and part for part in parts):
-        raise Refused("empty_text")
-    return Record(document=parts, meta=row_meta(row))
+        parts += [*media[index - 1 : index], piece]
+    return document(parts, row_meta(row))

@@ -29,6 +29,8 @@ class MediaName:
     name: str
     kind: Literal["image", "video"] = "image"
     data: bytes = b""
+    other: str = ""
+    """Another name to look under when nothing has the first."""
 
 
 RecordPart = str | MediaName
