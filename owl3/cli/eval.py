@@ -12,7 +12,7 @@ from owl3 import lifeline
 from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, Workspace, emit, table
 from owl3.errors import CheckFailed, ConfigError, InputError, Interrupted
 from owl3.eval.queue import pending, stage_dirs
-from owl3.eval.registry import find_task, task_names
+from owl3.eval.registry import choose_tasks, find_task, task_names
 from owl3.eval.results import read_records
 from owl3.eval.stats import compare
 
@@ -63,8 +63,6 @@ def evaluate(  # noqa: PLR0917 - options of a command line
             report = _run([*mode, "--workspace", str(workspace)])
             emit(as_json, report, f"{report['done']} evaluations done")
     elif checkpoint is not None:
-        from owl3.eval.runner import choose_tasks
-
         chosen = choose_tasks(tasks, data)
         if dry_run:
             lines = [f"{one.title}: task {one.name} on {one.folder}" for one in chosen]

@@ -17,48 +17,20 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from owl3.errors import CheckFailed, ConfigError, InputError, Interrupted, Owl3Error
+from owl3.errors import CheckFailed, InputError, Interrupted, Owl3Error
 from owl3.eval import queue
 from owl3.eval.evaluate import Answerer, Ask, evaluate, load_items, select
 from owl3.eval.media import Shown
-from owl3.eval.registry import find_task
+from owl3.eval.registry import Chosen, choose_tasks, find_task
 from owl3.progress import SILENT, Progress
 
 logger = logging.getLogger(__name__)
 
 LoadAnswerer = Callable[[Path], Answerer]
 POLL_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """A task named on the command line and where its files lie."""
-
-    name: str
-    title: str
-    folder: Path
-
-
-def choose_tasks(text: str, data: Path) -> list[Chosen]:
-    """Read `pope,scenes-multi=heldout/scenes-multi-8`; without a folder a task's files lie in `data`/NAME.
-
-    A folder whose name begins with the task's gives its name to the results.
-    """
-    chosen = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, _, folder = part.partition("=")
-        task = find_task(name)
-        place = Path(folder) if folder else data / task.name
-        title = place.name if place.name.startswith(task.name) else task.name
-        chosen.append(Chosen(task.name, title, place))
-    titles = [one.title for one in chosen]
-    if not chosen or len(set(titles)) != len(titles):
-        raise ConfigError(f"--tasks {text!r}: name at least one task, and none twice")
-    return chosen
 
 
 def evaluate_checkpoint(

@@ -8,8 +8,9 @@ from eval_oracle import Oracle
 
 from owl3.errors import ConfigError
 from owl3.eval.queue import enqueue, failure_path, pending, read_requests
+from owl3.eval.registry import choose_tasks
 from owl3.eval.results import read_summary
-from owl3.eval.runner import choose_tasks, drain, main, watch
+from owl3.eval.runner import drain, main, watch
 from owl3.eval.settings import EvalConfig, TaskSetting
 
 Make = Callable[[int], Path]
