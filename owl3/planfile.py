@@ -86,6 +86,8 @@ class PlanHeader(Config):
     max_tiles: int
     prompt_style: str
     release: str
+    tile_px: int
+    """Side of a tile that cut pictures were costed for; 0 when nothing is cut."""
     tokenizer_digest: str
     seed: int
     datasets: tuple[PlannedDataset, ...]

@@ -118,7 +118,8 @@ def _needs_table(stage: str, needs: list[Any]) -> Table:
     for need in needs:
         shown.add_row(
             need.name,
-            *("?" if number is None else f"{number:,}" for number in (need.percent, need.draws, need.min_samples)),
+            "?" if need.percent is None else f"{need.percent:.2f}",
+            *("?" if number is None else f"{number:,}" for number in (need.draws, need.min_samples)),
             "-" if need.kept is None else f"{need.kept:,}",
             "" if need.is_met else "MISSING" if need.kept is None else "TOO FEW",
             need.needs,

@@ -43,6 +43,11 @@ class PlanDataset(Dataset[Row]):
                 f"{plan.folder}: was planned with the tokenizer {plan.header.tokenizer_digest[:12]}, "
                 f"this one is {tokenizer.digest[:12]}; use the tokenizer that the samples were built with"
             )
+        if plan.header.tile_px not in (0, tile_px):
+            raise ConfigError(
+                f"{plan.folder}: cut pictures were costed for tiles of {plan.header.tile_px} px, the model's are "
+                f"{tile_px} px; build the samples with tile_px: {tile_px}"
+            )
         self.plan = plan
         self.workspace = workspace
         self.encoder = Encoder(

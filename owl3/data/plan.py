@@ -110,7 +110,8 @@ def read_parents(config: PlanConfig, workspace: Path) -> list[Manifest]:
             f"{'; '.join(missing)}; build them, or take them out of the mixture"
         )
     parents = [read_manifest(folder) for folder in folders]
-    for key in ("tokenizer_digest", "release"):
+    cuts = any(dataset.cut for dataset in config.mixture.datasets)
+    for key in ("tokenizer_digest", "release", *(["tile_px"] if cuts else [])):
         said = {str(parent.stats.get(key, "")): parent.name for parent in parents}
         if "" in said:
             raise InputError(f"samples/{said['']}: its manifest does not say {key}; build it again with this version")
@@ -118,7 +119,7 @@ def read_parents(config: PlanConfig, workspace: Path) -> list[Manifest]:
             (one, name), (other, other_name) = sorted(said.items())[:2]
             raise InputError(
                 f"samples/{name} and samples/{other_name} were costed with different settings: {key} {one[:12]} and "
-                f"{other[:12]}; build both with the same tokenizer and release"
+                f"{other[:12]}; build both with the same tokenizer, release and tile_px"
             )
     return parents
 
@@ -157,6 +158,7 @@ def _make(
         max_tiles=config.max_tiles,
         prompt_style=config.prompt_style,
         release=str(parents[0].stats["release"]),
+        tile_px=int(parents[0].stats["tile_px"]) if any(dataset.cut for dataset in datasets) else 0,
         tokenizer_digest=str(parents[0].stats["tokenizer_digest"]),
         seed=config.seed,
         datasets=tuple(

@@ -4,6 +4,7 @@ The members of a sample are adjacent, so a plan keeps only where each sample beg
 and prove on every read that this is still the shard that was planned.
 """
 
+import hashlib
 import os
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -76,7 +77,17 @@ class SampleReader:
         places = self._media_of_shard(self._shard_path(place, ".parquet"))[number]
         if len(places) != sample.num_media:
             raise _stale(self._shard_path(place, ".tar"), f"{sample.id} has {len(places)} media of {sample.num_media}")
-        return [read_member(self.workspace / p["path"], p["offset"], p["bytes"]) for p in places]
+        return [self._parents_medium(p) for p in places]
+
+    def _parents_medium(self, place: dict[str, Any]) -> bytes:
+        """Bytes that lie in another artifact's tar; only their hash can prove that they are still the same."""
+        path = self.workspace / place["path"]
+        if not path.is_file():
+            raise InputError(f"{path}: missing; samples that refer to its pictures can't be read without it")
+        data = read_member(path, place["offset"], place["bytes"])
+        if hashlib.sha256(data).hexdigest() != place["sha256"]:
+            raise _stale(path, f"the medium at byte {place['offset']} is not the one that samples refer to")
+        return data
 
     def _read_media_places(self, index: Path) -> list[list[dict[str, Any]]]:
         places: list[list[dict[str, Any]]] = kept_rows(index, ["media"])["media"].to_pylist()

@@ -184,7 +184,7 @@ def write_indexes(workspace: Path, name: str, count: int, per_shard: int) -> Non
         kind="samples",
         name=name,
         counts=Counts(seen=count, kept=count),
-        stats={"tokenizer_digest": "0" * 64, "release": "241101"},
+        stats={"tokenizer_digest": "0" * 64, "release": "241101", "tile_px": 378},
     )
 
 

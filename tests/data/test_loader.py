@@ -1,5 +1,6 @@
 """The same samples at any world size, worker count and accumulation; drops counted, stale data refused."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ from owl3.data.collate import IGNORED, MicroBatch
 from owl3.data.loader import Step, StepLoader
 from owl3.errors import ConfigError, InputError, StaleError
 from owl3.ledger import TOMBSTONES, tombstones_path
+from owl3.manifest import Counts, write_manifest
 from owl3.planfile import Plan
 from owl3.samples import Sample
-from owl3.shards import iter_samples
+from owl3.shards import SAMPLE_INDEX, ShardWriter, iter_samples, read_member, write_index
 from owl3.template import render, tokenize
 from owl3.tokens import TextTokenizer, train_tiny
 from tests.data.conftest import TILE_PX, MakeSamples, conversation, picture, write_samples
@@ -247,3 +249,48 @@ def test_more_ranks_than_rows_still_keep_step(
     assert idle.trained_tokens == 0
     assert idle.inputs["input_ids"].shape == (1, 1)
     assert "pixel_values" not in idle.inputs
+
+
+def test_media_that_lie_in_the_parents_tar_are_read_and_proved(workspace: Path, tokenizer: TextTokenizer) -> None:
+    samples = [conversation("photos", i, 2, 5) for i in range(8)]
+    write_samples(workspace, tokenizer, "photos", samples)
+    plan = planned(workspace, config("photos", steps=1, max_tokens=400), "bytes")
+    whole = load(plan, workspace, tokenizer)[0].micro_batches
+    samples_by_reference(workspace, tokenizer, samples)
+    plan = planned(workspace, config("references", steps=1, max_tokens=400), "references")
+    referred = load(plan, workspace, tokenizer)[0].micro_batches
+    for one, other in zip(whole, referred, strict=True):
+        assert one.tiles is not None and other.tiles is not None
+        assert torch.equal(one.tiles, other.tiles)
+    tar = workspace / "samples" / "photos" / "00000.tar"
+    data = tar.read_bytes()
+    tar.write_bytes(data[:1600] + bytes(40) + data[1640:])
+    with pytest.raises(StaleError, match=r"photos/00000\.tar: the medium at byte \d+ is not the one"):
+        load(plan, workspace, tokenizer)
+
+
+def samples_by_reference(workspace: Path, tokenizer: TextTokenizer, samples: list[Sample]) -> None:
+    """Write `samples/references`: the same samples, their media left in `samples/photos`."""
+    rows = [row for i in (0, 1) for row in pq.read_table(workspace / f"samples/photos/0000{i}.parquet").to_pylist()]
+    folder = workspace / "samples" / "references"
+    kept = {row["sample_id"]: row for row in rows if row["decision"] == "kept"}
+    with ShardWriter(folder / "00000.tar") as tar:
+        for position, sample in enumerate(samples):
+            (member,) = tar.add(sample.id, {"json": sample.to_json()})
+            kept[sample.id] |= {"shard": "00000", "position": position, "json_offset": member.offset}
+            for medium in kept[sample.id]["media"]:
+                data = read_member(workspace / medium["path"], medium["offset"], medium["bytes"])
+                medium["sha256"] = hashlib.sha256(data).hexdigest()
+    write_index(folder / "00000.parquet", [kept[sample.id] for sample in samples], SAMPLE_INDEX)
+    stats = {"tokenizer_digest": tokenizer.digest, "release": "241101", "tile_px": TILE_PX}
+    write_manifest(folder, kind="samples", name="references", counts=Counts(seen=8, kept=8), stats=stats)
+
+
+def test_tiles_of_another_size_are_refused(
+    workspace: Path, make_samples: MakeSamples, tokenizer: TextTokenizer
+) -> None:
+    make_samples("photos", 16)
+    mixture = {"datasets": [{"name": "photos", "cut": 0.5}]}
+    plan = planned(workspace, config(mixture=mixture, steps=2, max_tokens=300, max_tiles=30))
+    with pytest.raises(ConfigError, match="costed for tiles of 28 px, the model's are 56 px"):
+        StepLoader(plan.folder, workspace, tokenizer, tile_px=56)
