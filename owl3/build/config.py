@@ -148,8 +148,11 @@ class Frames(Config):
     """A clip that gives fewer frames is dropped."""
     on_short: Literal["fewer", "repeat"] = "fewer"
     """A clip with fewer frames than asked: take what there is, or repeat the last one. Recorded in the sample."""
-    scene_threshold: float = Field(default=0.3, gt=0, lt=1)
-    """A cut is a frame that differs from the one before by this share of full scale (64 px grey, mean)."""
+    scene_threshold: float = Field(default=0.12, gt=0, lt=1)
+    """A cut is where two looks (a quarter second apart, 64 px grey) differ by this mean share of full scale.
+
+    Measured on eight real clips: inside a shot at most 0.11, at cuts 0.15 to 0.22.
+    """
     max_side_px: int = Field(default=512, ge=16)
     quality: int = Field(default=90, ge=1, le=100)
 
