@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from owl3.cards import runs
-from owl3.cards.trace import MAX_ROWS, PlanHit, Subject, Trace, list_artifacts, records
+from owl3.cards.trace import MAX_ROWS, PlanHit, Subject, Trace, index_folder, list_artifacts, records
 from owl3.manifest import MANIFEST_NAME
 from owl3.planfile import Plan, kept_rows
 
@@ -68,7 +68,7 @@ def ids_at(workspace: Path, plan: Plan, positions: np.ndarray) -> list[str]:
             low, high = dataset.offset + shard.first, dataset.offset + end
             local = positions[(positions >= low) & (positions < high)] - low
             if len(local):
-                column = kept_rows(workspace / "samples" / dataset.name / f"{shard.name}.parquet", ["sample_id"])
+                column = kept_rows(index_folder(workspace, dataset) / f"{shard.name}.parquet", ["sample_id"])
                 ids += column["sample_id"].take(pa.array(local)).to_pylist()
     return ids
 

@@ -32,9 +32,6 @@ from owl3.storage import partial_path
 logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
-Moves = dict[tuple[str, int], int]
-"""(tar relative to the workspace, old offset) → new offset, of media that other artifacts may refer to."""
-
 _CLEARED = ("caption", "key", "sha256", "bytes", "extension", "exif")
 _CLEARED_BUILT = ("key", "position", "media", "tiles")
 
@@ -57,13 +54,11 @@ class Purged:
 
 @dataclass
 class _State:
-    """What the artifacts made so far mean for those after them."""
+    """What is to go, and what was made anew. Everything else is read from the disk, so a killed purge goes on."""
 
     workspace: Path
     ids: frozenset[str]
-    moves: Moves = field(default_factory=dict)
-    digests: dict[str, str] = field(default_factory=dict)
-    hashes: set[str] = field(default_factory=set)
+    offsets: dict[str, dict[str, int]] = field(default_factory=dict)
     done: list[Purged] = field(default_factory=list)
 
 
@@ -104,9 +99,10 @@ def _in_order(workspace: Path, kind: str) -> Iterator[Path]:
 def _remake(state: _State, folder: Path) -> None:
     manifest = read_manifest(folder)
     tables = sorted(Path(entry.path).stem for entry in manifest.files if is_table(entry.path))
-    hit = [shard for shard in tables if _holds(folder / f"{shard}.parquet", state)]
-    changed_parents = [parent for parent in manifest.parents if parent.digest in state.digests]
-    if not hit and not changed_parents:
+    parents = [_present(state.workspace, parent) for parent in manifest.parents]
+    moved = parents != list(manifest.parents)
+    hit = [shard for shard in tables if _holds(folder / f"{shard}.parquet", state, refers=moved)]
+    if not hit and not moved:
         return
     fresh = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -119,23 +115,33 @@ def _remake(state: _State, folder: Path) -> None:
             os.link(folder / entry.path, fresh / entry.path)
     for shard in hit:
         removed += _rewrite(state, folder, fresh, shard, manifest.kind)
-    new = _seal(state, fresh, manifest, tables, removed)
+    new = _seal(fresh, manifest, parents, tables, removed)
     if manifest.kind == "samples":
         _retire(state.workspace, folder, manifest, tables)
     _exchange(folder, fresh)
-    state.digests[manifest.digest] = new.digest
     state.done.append(Purged(manifest.kind, manifest.name, manifest.digest, new.digest, removed, tuple(hit)))
     logger.info("%s %s: %d samples taken out, digest %s", manifest.kind, manifest.name, removed, new.digest[:12])
 
 
-def _holds(table: Path, state: _State) -> bool:
-    """Whether a shard keeps a retracted sample, or refers to media that moved."""
+def _present(workspace: Path, parent: Parent) -> Parent:
+    """A parent as it is now, when a purge replaced the version that its child was made from."""
+    folder = artifact_folder(workspace, parent.kind, parent.name)
+    if not (folder / MANIFEST_NAME).is_file():
+        return parent
+    manifest = read_manifest(folder)
+    replaced = manifest.stats.get("retraction", {}).get("replaces", [])
+    return manifest.as_parent() if parent.digest in replaced else parent
+
+
+def _holds(table: Path, state: _State, *, refers: bool) -> bool:
+    """Whether a shard keeps a retracted sample, or (`refers`) media that lie in an artifact that was made anew."""
+    own = f"{table.parent.relative_to(state.workspace).as_posix()}/{table.stem}.tar"
     columns = ["sample_id", "decision", *(["media"] if "media" in pq.read_schema(table).names else [])]
     for row in pq.read_table(table, columns=columns).to_pylist():
         if row["decision"] == "kept":
             if row["sample_id"] in state.ids:
                 return True
-            if any((medium["path"], medium["offset"]) in state.moves for medium in row.get("media") or []):
+            if refers and any(medium["path"] != own for medium in row.get("media") or []):
                 return True
     return False
 
@@ -145,7 +151,6 @@ def _rewrite(state: _State, folder: Path, fresh: Path, shard: str, kind: str) ->
     table = pq.read_table(folder / f"{shard}.parquet")
     rows: list[Row] = table.to_pylist()
     by_key = {row["key"]: row for row in rows if row["decision"] == "kept"}
-    place = f"{folder.relative_to(state.workspace).as_posix()}/{shard}.tar"
     removed = 0
     with ShardWriter(fresh / f"{shard}.tar") as tar:
         for key, members in iter_samples(folder / f"{shard}.tar"):
@@ -155,9 +160,11 @@ def _rewrite(state: _State, folder: Path, fresh: Path, shard: str, kind: str) ->
                 continue
             position = tar.num_samples
             placed = tar.add(key, members)
-            (_moved_built if kind == "samples" else _moved_curated)(state, row, placed, place)
             if kind == "samples":
+                _move_built(state, row, placed)
                 row["position"] = position
+            else:
+                _move_curated(row, placed)
     for row in rows:
         if row["decision"] == "kept" and row["sample_id"] in state.ids:
             _make_drop(row, kind)
@@ -165,26 +172,34 @@ def _rewrite(state: _State, folder: Path, fresh: Path, shard: str, kind: str) ->
     return removed
 
 
-def _moved_curated(state: _State, row: Row, placed: list[Member], place: str) -> None:
+def _move_curated(row: Row, placed: list[Member]) -> None:
     for member in placed:
         extension = member.name.partition(".")[2]
         if extension == "json":
             row["json_offset"] = member.offset
         elif extension != "txt":
-            if row["media_offset"] != member.offset:
-                state.moves[place, row["media_offset"]] = member.offset
             row["media_offset"] = member.offset
 
 
-def _moved_built(state: _State, row: Row, placed: list[Member], place: str) -> None:
+def _move_built(state: _State, row: Row, placed: list[Member]) -> None:
     offsets = {member.name.partition(".")[2].partition(".")[0]: member.offset for member in placed}
     row["json_offset"] = offsets.pop("json")
     for number, medium in enumerate(row["media"] or []):
         if str(number) in offsets:
             medium["offset"] = offsets[str(number)]
         else:
-            where = (medium["path"], medium["offset"])
-            medium["offset"] = state.moves.get(where, medium["offset"])
+            medium["offset"] = _offset_now(state, medium["path"], medium["sha256"])
+
+
+def _offset_now(state: _State, tar: str, sha256: str) -> int:
+    """Where a medium that a sample refers to lies in its parent's tar, by the parent's present table."""
+    if tar not in state.offsets:
+        table = pq.read_table((state.workspace / tar).with_suffix(".parquet"))
+        rows = [row for row in table.to_pylist() if row["decision"] == "kept"]
+        own = {row["sha256"]: row["media_offset"] for row in rows if "media_offset" in row}
+        inner = {medium["sha256"]: medium["offset"] for row in rows for medium in row.get("media") or []}
+        state.offsets[tar] = own | inner
+    return state.offsets[tar][sha256]
 
 
 def _make_drop(row: Row, kind: str) -> None:
@@ -196,16 +211,15 @@ def _make_drop(row: Row, kind: str) -> None:
         row["stage"] = "takedown"
 
 
-def _seal(state: _State, fresh: Path, old: Manifest, tables: list[str], removed: int) -> Manifest:
-    """Write the new manifest: counts from the tables, new digests of parents, and what it replaces."""
+def _seal(fresh: Path, old: Manifest, parents: list[Parent], tables: list[str], removed: int) -> Manifest:
+    """Write the new manifest: counts from the tables, new digests of parents, and which digests it replaces."""
     counted = Counts.total(_count(fresh / f"{shard}.parquet") for shard in tables)
-    parents = [
-        Parent(kind=parent.kind, name=parent.name, digest=state.digests.get(parent.digest, parent.digest))
-        for parent in old.parents
-    ]
     stats = old.stats | _totals([fresh / f"{shard}.parquet" for shard in tables], old.stats)
     before = old.stats.get("retraction", {})
-    stats["retraction"] = {"replaces": old.digest, "removed": removed + int(before.get("removed", 0))}
+    stats["retraction"] = {
+        "replaces": [*before.get("replaces", []), old.digest],
+        "removed": removed + int(before.get("removed", 0)),
+    }
     return write_manifest(
         fresh,
         kind=old.kind,

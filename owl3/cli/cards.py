@@ -1,5 +1,6 @@
 """`owl3 card`, `audit`, `trace`, `retract`, `report`: what a corpus and its models answer for."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -225,18 +226,31 @@ def retract(
     image: Annotated[list[Path] | None, typer.Option("--image", help="By hash, then by looks.")] = None,
     removal_list: Annotated[list[Path] | None, typer.Option("--list", help="One subject per line.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Write the tombstones; without it, only show.")] = False,
+    purge: Annotated[bool, typer.Option("--purge", help="Make the artifacts anew without the bytes.")] = False,
+    rerun: Annotated[
+        str | None, typer.Option("--rerun", help="RUN=NEW: plan a clean run, keep its clean part.")
+    ] = None,
+    remove: Annotated[str | None, typer.Option("--remove-run", help="Delete a run that a clean one replaced.")] = None,
     dry_run: DryRun = False,
     workspace: Workspace = DEFAULT_WORKSPACE,
     datacards: Datacards = DEFAULT_DATACARDS,
     as_json: Json = False,
 ) -> None:
-    """Show what a retraction hits; with --yes, bury it.
+    """Show what a retraction hits; with --yes bury it, with --purge take the bytes out, with --rerun plan a clean run.
 
-    Example: `owl3 retract --domain birds.example.org --reason "request of 2026-11-20" --yes`
+    Example: `owl3 retract --domain birds.example.org --reason "request of 20 Nov" --yes --purge --rerun demo=demo-2`
     """
+    from owl3 import retraction
+    from owl3.cards import purge as purging
     from owl3.cards import retract as library
     from owl3.cards import runs
     from owl3.cards.trace import Subject, understand
+
+    if remove:
+        gone = [] if dry_run or not yes else retraction.remove_run(workspace, remove, reason)
+        note = f"removed: {', '.join(gone)}" if gone else f"would remove run {remove} with its plans; add --yes"
+        emit(as_json, {"removed": gone}, note)
+        return
 
     subjects: list[Subject] = []
     given = {"url": url, "domain": domain, "licence": licence, "sha256": sha256, "sample_id": sample_id, "image": image}
@@ -245,10 +259,36 @@ def retract(
     for path in removal_list or []:
         subjects += library.read_list(path)
     impact = library.assess(workspace, subjects, datacards)
-    buried = library.bury(workspace, impact, reason) if yes and not dry_run and not impact.is_empty else 0
-    data = runs.as_data(impact) | {"buried": buried}
+    todo = retraction.plan_rerun(workspace, impact.plans)
+    act = yes and not dry_run and not impact.is_empty
+    progress = TerminalProgress()
+    buried = library.bury(workspace, impact, reason) if act else 0
+    purged = purging.purge(workspace, impact.ids) if act and purge else []
+    left = retraction.prepare_rerun(workspace, *_rename(rerun), progress=progress) if act and rerun else []
+    data = runs.as_data(impact) | {"buried": buried, "purged": purged, "rerun": runs.as_data(left or todo)}
     data.pop("matched")
-    emit(as_json, data, *_impact_lines(impact, buried, yes and not dry_run))
+    lines = [*_impact_lines(impact, buried, act), *_rerun_lines(left or todo, act and bool(rerun))]
+    lines += [f"{p.kind} {p.name}: {p.removed} samples taken out, digest now {p.new_digest[:16]}" for p in purged]
+    emit(as_json, runs.as_data(data), *lines)
+
+
+def _rename(text: str) -> tuple[str, str]:
+    old, separator, new = text.partition("=")
+    if not (old and separator and new):
+        raise InputError(f"--rerun {text}: write it as RUN=NEW, for example demo=demo-2")
+    return old, new
+
+
+def _rerun_lines(stages: Sequence[Any], prepared: bool) -> list[Any]:
+    if not stages:
+        return []
+    shown = table("Re-run", "run", "stage", ">first tainted step", ">goes on from step", ">steps to train", ">hours")
+    for stage in stages:
+        first = "-" if stage.first_tainted is None else str(stage.first_tainted)
+        hours = "?" if stage.hours is None else f"{stage.hours:.2f}"
+        shown.add_row(stage.run, stage.stage, first, str(stage.resume_from), str(stage.steps_to_train), hours)
+    hint = f"train it: owl3 train RECIPE name={stages[0].run}" if prepared else "prepare it with --rerun RUN=NEW"
+    return [shown, hint]
 
 
 def _impact_lines(impact: Any, buried: int, done: bool) -> list[Any]:

@@ -255,7 +255,7 @@ def _add_built(tar: ShardWriter, numbers: list[int], counter: TokenCounter) -> d
 
 def make_plans(workspace: Path, run: str = "toy") -> list[Manifest]:
     """Two stages over the same samples: 2 epochs in steps of 2, then 1 epoch."""
-    mixture = MixtureConfig(datasets=(DatasetConfig(name="pairs"),), max_epochs=2)
+    mixture = MixtureConfig(datasets=(DatasetConfig(name="pairs"),), max_epochs=4)
     configs = {
         "pretrain": PlanConfig(mixture=mixture, global_batch_size=2, epochs=2, max_tokens=512, seed=1),
         "sft": PlanConfig(mixture=mixture, global_batch_size=2, steps=2, max_tokens=512, seed=2),
@@ -271,17 +271,13 @@ def make_run(workspace: Path, plan: Manifest, parent: Manifest | None, save_step
         {"step": step, "weights": hashlib.sha256(f"{plan.name}{step}".encode()).hexdigest(), "proof": ""}
         for step in range(save_steps, steps + 1, save_steps)
     ]
-    state = {"step": steps, "samples": steps * 2, "plan": plan.digest, "history": history}
-    checkpoint = folder / "checkpoints" / f"step-{steps:06d}"
-    (checkpoint / "model").mkdir(parents=True)
-    (checkpoint / "model" / "model.safetensors").write_bytes(b"weights")
-    (checkpoint / "trainer.json").write_bytes(canonical_json(state))
+    for saved in history:
+        make_checkpoint(folder, plan, saved["step"], [entry for entry in history if entry["step"] <= saved["step"]])
     counts = Counts(seen=steps * 2, kept=steps * 2)
-    name = f"{plan.name}/step-{steps:06d}"
-    write_manifest(checkpoint, kind="checkpoint", name=name, counts=counts, parents=[plan], stats={"step": steps})
     (folder / "proof.json").write_bytes(canonical_json({"steps": steps, "proof": "", "checkpoints": history}))
     metrics = [
-        {"step": n, "loss": 4.0 / n, "grad_norm": 1.0, "learning_rate": {"gate": 1e-3}} for n in range(1, steps + 1)
+        {"step": n, "loss": 4.0 / n, "grad_norm": 1.0, "learning_rate": {"gate": 1e-3}, "seconds": 36.0}
+        for n in range(1, steps + 1)
     ]
     (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in metrics))
     for blind, score in ((False, 0.75), (True, 0.25)):
@@ -297,6 +293,17 @@ def make_run(workspace: Path, plan: Manifest, parent: Manifest | None, save_step
         volatile=["metrics.jsonl"],
         exclude=["checkpoints/*", "evals/*"],
     )
+
+
+def make_checkpoint(folder: Path, plan: Manifest, step: int, history: list[dict[str, Any]]) -> None:
+    checkpoint = folder / "checkpoints" / f"step-{step:06d}"
+    (checkpoint / "model").mkdir(parents=True)
+    (checkpoint / "model" / "model.safetensors").write_bytes(f"weights of {plan.name} after {step}".encode())
+    state = {"step": step, "samples": step * 2, "plan": plan.digest, "history": history}
+    (checkpoint / "trainer.json").write_bytes(canonical_json(state))
+    name = f"{plan.name}/step-{step:06d}"
+    counts = Counts(seen=step * 2, kept=step * 2)
+    write_manifest(checkpoint, kind="checkpoint", name=name, counts=counts, parents=[plan], stats={"step": step})
 
 
 def make_result(folder: Path, score: float, *, blind: bool) -> None:

@@ -52,7 +52,14 @@ def test_the_header_is_one_that_the_hub_reads(datacards: Path) -> None:
     assert loaded.data.language == ["en"]
     assert loaded.data.size_categories == ["n<1K"]
     headings = re.findall(r"^#{1,3} (.+)$", loaded.content, re.MULTILINE)
-    for heading in ("Dataset Details", "Uses", "Dataset Structure", "Dataset Creation", "Curation Rationale", "Citation"):
+    for heading in (
+        "Dataset Details",
+        "Uses",
+        "Dataset Structure",
+        "Dataset Creation",
+        "Curation Rationale",
+        "Citation",
+    ):
         assert heading in headings
 
 
@@ -61,7 +68,10 @@ def test_the_croissant_is_valid_and_names_every_artifact(datacards: Path) -> Non
     dataset = mlcroissant.Dataset(jsonld=str(path))
     assert not dataset.metadata.ctx.issues.errors
     assert not dataset.metadata.ctx.issues.warnings
-    assert {file.id for file in dataset.metadata.distribution} >= {"shards/tiny/manifest.json", "samples/pairs/manifest.json"}
+    assert {file.id for file in dataset.metadata.distribution} >= {
+        "shards/tiny/manifest.json",
+        "samples/pairs/manifest.json",
+    }
     assert json.loads(path.read_bytes())["rai:personalSensitiveInformation"]
 
 
