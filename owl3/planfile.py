@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 
 from owl3.config import Config
 from owl3.errors import InputError, StaleError
-from owl3.manifest import Manifest, read_manifest
+from owl3.manifest import MANIFEST_NAME, Manifest, read_manifest
 
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
@@ -220,8 +220,8 @@ class Plan:
             dataset = self.header.datasets[place.dataset]
             where = (place.dataset, place.shard)
             if where not in tables:
-                path = workspace / "samples" / dataset.name / f"{dataset.shards[place.shard].name}.parquet"
-                tables[where] = kept_rows(path, columns)
+                folder = index_folder(workspace, dataset)
+                tables[where] = kept_rows(folder / f"{dataset.shards[place.shard].name}.parquet", columns)
             number = position - dataset.offset - dataset.shards[place.shard].first
             found.append(tables[where].slice(number, 1).to_pylist()[0])
         return found
@@ -230,8 +230,9 @@ class Plan:
         """Positions of a sample, by its id or the beginning of one; none when no dataset of the mixture keeps it."""
         found: list[int] = []
         for dataset in self.header.datasets:
+            folder = index_folder(workspace, dataset)
             for shard in dataset.shards:
-                ids = kept_rows(workspace / "samples" / dataset.name / f"{shard.name}.parquet", ["sample_id"])
+                ids = kept_rows(folder / f"{shard.name}.parquet", ["sample_id"])
                 matches = pc.starts_with(ids["sample_id"], sample_id).to_numpy()
                 found += (np.flatnonzero(matches) + dataset.offset + shard.first).tolist()
         return found
@@ -312,6 +313,24 @@ class Plan:
         if not 0 <= step < self.num_steps:
             raise InputError(f"{self.folder}: has steps 0 to {self.num_steps - 1}, there is no step {step}")
         return step
+
+
+def index_folder(workspace: Path, dataset: PlannedDataset) -> Path:
+    """Where the index of a dataset lies, as it was when the plan was made: in place, or retired by a purge.
+
+    Raises:
+        InputError: it was made anew since, and nothing was kept of what it was.
+    """
+    current = workspace / "samples" / dataset.name
+    if (current / MANIFEST_NAME).is_file() and read_manifest(current).digest == dataset.digest:
+        return current
+    retired = workspace / "retired" / "samples" / dataset.name / dataset.digest
+    if not retired.is_dir():
+        raise InputError(
+            f"{current}: is not the version {dataset.digest[:12]} that a plan was made from, and that one is gone; "
+            "bring it back, or remove the plan and its runs"
+        )
+    return retired
 
 
 def kept_rows(path: Path, columns: Sequence[str]) -> pa.Table:

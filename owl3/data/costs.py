@@ -12,11 +12,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from owl3.data.mixture import DatasetConfig, chosen
 from owl3.errors import ConfigError, InputError
 from owl3.manifest import Manifest
 from owl3.planfile import TAR_BLOCK, U64, PlannedShard, id_words, kept_rows
+from owl3.shards import SAMPLE_INDEX
 
 PromptStyle = Literal["chat", "plain"]
 
@@ -37,6 +40,11 @@ class CostTable:
     tiles: npt.NDArray[np.int32]
     block: npt.NDArray[np.uint32]
     shards: tuple[PlannedShard, ...]
+    purged_ids: U64
+    """Samples whose bytes were taken out of the artifact. They are never drawn, but still count in its size, so that a
+    plan made after the purge equals the one before it up to the first tainted step."""
+    purged_tokens: npt.NDArray[np.int32]
+    purged_images: npt.NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -62,7 +70,9 @@ def join_tables(tables: Sequence[CostTable]) -> CostTable:
             size = len(getattr(table, field))
             setattr(table, field, whole[field][first : first + size])
             first += size
-    return CostTable(name="", shards=(), **whole)
+    none = np.zeros(0, np.int32)
+    no_ids = np.zeros((0, 2), np.uint64)
+    return CostTable("", shards=(), purged_ids=no_ids, purged_tokens=none, purged_images=none, **whole)
 
 
 def read_costs(
@@ -95,6 +105,7 @@ def read_costs(
         if len(part.tokens):
             shards.append(PlannedShard(name=name, first=first, bytes=tar_bytes[name]))
         first += len(part.tokens)
+    purged = _purged_rows([folder / f"{name}.parquet" for name in names if manifest.counts.dropped.get("tombstoned")])
     return CostTable(
         name=dataset.name,
         ids=np.concatenate([part.ids for part in parts]) if parts else np.zeros((0, 2), np.uint64),
@@ -104,6 +115,9 @@ def read_costs(
         tiles=_joined(parts, "tiles", np.int32),
         block=_joined(parts, "block", np.uint32),
         shards=tuple(shards),
+        purged_ids=id_words(purged["sample_id"]),
+        purged_tokens=_zero_for_null(purged[_COLUMNS[prompt_style][0]]),
+        purged_images=_zero_for_null(purged["images"]),
     )
 
 
@@ -136,6 +150,19 @@ def _read_part(path: Path, dataset: DatasetConfig, prompt_style: PromptStyle, se
     # json_offset is where the first member's bytes begin; its header stands one block before.
     block = (offsets // TAR_BLOCK - 1).astype(np.uint32)
     return _Part(ids, tokens, _numbers(table, trained_name, path), images, tiles, block)
+
+
+def _purged_rows(indexes: Sequence[Path]) -> pa.Table:
+    """Rows of samples that a purge turned into drops."""
+    columns = ["sample_id", "reason", "images", *(tokens for tokens, _ in _COLUMNS.values())]
+    schema = pa.schema([SAMPLE_INDEX.field(column) for column in columns])
+    tables = [pq.read_table(path, columns=columns) for path in indexes]
+    whole = pa.concat_tables([schema.empty_table(), *(table.select(columns).cast(schema) for table in tables)])
+    return whole.filter(pc.equal(whole["reason"], "tombstoned"))
+
+
+def _zero_for_null(column: pa.ChunkedArray) -> npt.NDArray[np.int32]:
+    return np.asarray(column.fill_null(0).to_numpy(), dtype=np.int32)
 
 
 def is_cut(ids: U64, images: npt.NDArray[np.integer[Any]], seed: int, share: float) -> npt.NDArray[np.bool_]:

@@ -136,10 +136,8 @@ def _make(
     ]
     costs = join_tables(tables)
     retracted = _retracted(workspace)
-    reasons = [_reasons(table, config, i, retracted) for i, table in enumerate(tables)]
+    reasons, sizes = zip(*(_reasons(table, config, i, retracted) for i, table in enumerate(tables)), strict=True)
     usable = [int(np.count_nonzero(reason == _USABLE)) for reason in reasons]
-    # Shares follow what would be usable without retractions: taking one sample out must not shift all others.
-    sizes = [int(np.count_nonzero((r == _USABLE) | (r == _TOMBSTONED))) for r in reasons]
     share = shares(config.mixture, sizes if all(usable) else usable)
     num_steps = _num_steps(config, sum(sizes))
     drawn_N = draw_datasets(share, num_steps * config.global_batch_size, config.seed)
@@ -216,22 +214,32 @@ _REASON_NAMES = {
 }
 
 
-def _reasons(table: CostTable, config: PlanConfig, number: int, retracted: U64) -> npt.NDArray[np.uint8]:
-    """Say of each sample of a dataset whether it can be drawn, and why not."""
+def _reasons(table: CostTable, config: PlanConfig, number: int, retracted: U64) -> tuple[npt.NDArray[np.uint8], int]:
+    """Say of each sample of a dataset whether it can be drawn, and why not.
+
+    Returns:
+        The reasons, and how many samples could be drawn had nothing been retracted or purged: what shares follow,
+        because taking one sample out must not shift all the others.
+    """
     reason = np.zeros(len(table), dtype=np.uint8)
     reason[table.tiles > config.max_tiles] = _OVER_ROW_IMAGES
     reason[table.tokens > config.max_tokens] = _OVER_ROW_LENGTH
-    cap = config.mixture.datasets[number].max_samples
     fitting = np.flatnonzero(reason == _USABLE)
-    if cap is not None and len(fitting) > cap:
+    purged_fits = (table.purged_tokens <= config.max_tokens) & (table.purged_images <= config.max_tiles)
+    size = len(fitting) + int(np.count_nonzero(purged_fits))
+    cap = config.mixture.datasets[number].max_samples
+    if cap is not None and size > cap:
         # An epoch number that no training reaches: which samples stay is independent of the order they come in.
-        reason[fitting[shuffled(table.keys[fitting], config.seed, epoch=1 << 40)[cap:]]] = _OVER_CAP
+        keys = np.concatenate([table.keys[fitting], table.purged_ids[purged_fits, 0]])
+        over = shuffled(keys, config.seed, epoch=1 << 40)[cap:]
+        reason[fitting[over[over < len(fitting)]]] = _OVER_CAP
+        size = cap
     if len(retracted):
         candidates = np.flatnonzero(np.isin(table.keys, retracted[:, 0]) & (reason == _USABLE))
         pairs = {(int(high), int(low)) for high, low in retracted}
         hits = [i for i in candidates if (int(table.ids[i, 0]), int(table.ids[i, 1])) in pairs]
         reason[hits] = _TOMBSTONED
-    return reason
+    return reason, size
 
 
 def _retracted(workspace: Path) -> U64:

@@ -11,6 +11,7 @@ from owl3.config import validate
 from owl3.data.plan import PlanConfig, make_plan
 from owl3.errors import ConfigError, InputError, StaleError
 from owl3.ledger import TOMBSTONES, tombstones_path
+from owl3.manifest import Counts, read_manifest, write_manifest
 from owl3.planfile import Plan, id_words
 from owl3.samples import short_hash
 from tests.data.conftest import MakeSamples, tree_digest, write_indexes
@@ -219,3 +220,40 @@ def test_where_two_plans_part_is_named(workspace: Path) -> None:
     new.check_proof(old.proof(130))
     with pytest.raises(StaleError, match=r"checkpoint at step 240 .* part after step 100 and before step 200"):
         new.check_proof(old.proof(240))
+
+
+@pytest.mark.parametrize("cap", [None, 30])
+def test_a_purge_changes_nothing_before_the_first_tainted_step(workspace: Path, cap: int | None) -> None:
+    """Taken out of the tar, or passed over as a tombstone: the plan is the same, and shares do not move."""
+    write_indexes(workspace, "web", 40, per_shard=10)
+    write_indexes(workspace, "pages", 25, per_shard=10)
+    datasets = [{"name": "web", "max_samples": cap, "max_epochs": 9}, {"name": "pages", "max_epochs": 9}]
+    cfg = config(mixture={"datasets": datasets, "temperature": 1.5}, steps=None, epochs=2, max_tokens=400, max_tiles=9)
+    before = planned(workspace, cfg, "before")
+    ids = planned_ids(before, workspace)
+    web = {row["sample_id"] for row in pq.read_table(workspace / "samples/web/00001.parquet").to_pylist()}
+    draw, gone = next((draw, i) for draw, i in enumerate(ids[20:], start=20) if i in web and i not in ids[:20])
+    purge(workspace / "samples" / "web", gone)
+    after = planned(workspace, cfg, "after")
+    assert after.num_steps == before.num_steps
+    assert after.prefix_digest(draw // 8) == before.prefix_digest(draw // 8)
+    assert planned_ids(after, workspace)[: draw // 8 * 8] == ids[: draw // 8 * 8]
+
+
+def purge(folder: Path, sample_id: str) -> None:
+    """Turn a kept row into a drop, as `owl3 retract --purge` does."""
+    path = folder / "00001.parquet"
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    for row in rows:
+        if row["sample_id"] == sample_id:
+            row |= {"decision": "dropped", "reason": "tombstoned", "position": None, "json_offset": None, "tiles": None}
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
+    manifest = read_manifest(folder)
+    counts = Counts(seen=manifest.counts.seen, kept=manifest.counts.kept - 1, dropped={"tombstoned": 1})
+    retired = folder.parents[1] / "retired" / "samples" / folder.name / manifest.digest
+    retired.mkdir(parents=True)
+    for index in folder.glob("*.parquet"):
+        whole = table if index == path else pq.read_table(index)
+        pq.write_table(whole.select(["sample_id", "decision", "position"]), retired / index.name)
+    write_manifest(folder, kind="samples", name=folder.name, counts=counts, stats=manifest.stats)
