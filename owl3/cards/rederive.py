@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
@@ -155,8 +156,11 @@ class TokenCounter:
 def _derive(folder: Path, name: str, derive: Any, only: frozenset[str] | None) -> Derived:
     derived = Derived()
     tar, label = folder / f"{name}.tar", f"{folder.name}/{name}"
+    singles: list[str] = []
     try:
-        stated_rows = pq.read_table(folder / f"{name}.parquet").to_pylist()
+        table = pq.read_table(folder / f"{name}.parquet")
+        stated_rows = table.to_pylist()
+        singles = [field.name for field in table.schema if field.type == pa.float32()]
     except (OSError, pa.ArrowException) as error:
         derived.problems.append(failed("rows", f"{label}.parquet", "a readable table", str(error).splitlines()[0]))
         stated_rows = []
@@ -181,6 +185,8 @@ def _derive(folder: Path, name: str, derive: Any, only: frozenset[str] | None) -
         except (InputError, MediaError, ValidationError, ValueError, KeyError) as error:
             derived.problems.append(failed("rows", f"{label} {key}", "a readable sample", str(error).splitlines()[0]))
             continue
+        # JSON holds what was measured; the table holds it in single precision.
+        row |= {single: float(np.float32(row[single])) for single in singles if row.get(single) is not None}
         derived.problems += _differences(label, key, stated, row)
         derived.rows.append(row)
     if only is None:
