@@ -35,6 +35,10 @@ class Ask:
     cut: bool = False
 
 
+MAX_PICTURES = 256
+"""Pictures of a batch: what stands in memory decoded, and goes through the vision model, at once."""
+
+
 class Answerer(Protocol):
     """A model that answers. Its answers may not depend on what else stands in the batch."""
 
@@ -79,10 +83,27 @@ def load_items(task: Task, folder: Path) -> Sequence[Item]:
     return items
 
 
-def batches_of(items: Sequence[Item], batch_size: int) -> list[list[Item]]:
-    """Batches of like questions: same number of media, similar length; so little is padded."""
-    ordered = sorted(items, key=lambda item: (sum(m.num_frames or 1 for m in item.media()), len(item.text()), item.id))
-    return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+def batches_of(items: Sequence[Item], batch_size: int, max_pictures: int = MAX_PICTURES) -> list[list[Item]]:
+    """Batches of like questions (same number of pictures, similar length), so that little is padded.
+
+    A batch holds at most `batch_size` questions and, unless one question alone does, at most `max_pictures` pictures.
+    """
+    ordered = sorted(items, key=lambda item: (num_pictures(item), len(item.text()), item.id))
+    batches: list[list[Item]] = []
+    held = 0
+    for item in ordered:
+        pictures = num_pictures(item)
+        if not batches or len(batches[-1]) == batch_size or held + pictures > max_pictures:
+            batches.append([])
+            held = 0
+        batches[-1].append(item)
+        held += pictures
+    return batches
+
+
+def num_pictures(item: Item) -> int:
+    """Pictures and frames that an item shows."""
+    return sum(medium.num_frames or 1 for medium in item.media())
 
 
 def evaluate(

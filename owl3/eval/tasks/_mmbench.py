@@ -23,8 +23,8 @@ PROMPT = "Context: {hint}\nQuestion: {question}\nOptions: {options}\n" + LETTER_
 PASS_STEP = 1_000_000
 
 
-def load_tsv(folder: Path, *patterns: str) -> list[Item]:
-    """Read the first tsv that matches; one item per pass."""
+def load_tsv(folder: Path, *patterns: str, form: str = PROMPT) -> list[Item]:
+    """Read the first tsv that matches; one item per pass. `form` takes hint, question and options."""
     path = find_files(folder, *patterns)[0]
     rows = read_table(path, "\t")
     pictures = {row["index"]: row["image"] for row in rows if len(row.get("image") or "") > 64}
@@ -38,13 +38,14 @@ def load_tsv(folder: Path, *patterns: str) -> list[Item]:
             raise InputError(f"{where}: has {len(options)} options, at least 2 are needed")
         answer = answer_index(row["answer"], options, where) if row.get("answer") else None
         picture = _picture(folder, row, pictures, where)
-        form = PROMPT.replace("{hint}", (row.get("hint") or "").strip() or "N/A").replace("{question}", row["question"])
+        hint = (row.get("hint") or "").strip() or "N/A"
+        text = form.replace("{hint}", hint).replace("{question}", row["question"])
         name, category = str(int(row["index"]) % PASS_STEP), row.get("category") or ""
         if spelt_out:
-            prompt = (picture, form.replace("{options}", option_lines(options)))
+            prompt = (picture, text.replace("{options}", option_lines(options)))
             items.append(make_item(row["index"], prompt, options, answer, category=category, group=name, question=name))
         else:
-            items += circular_items(name, [picture], form, options, answer, category=category)
+            items += circular_items(name, [picture], text, options, answer, category=category)
     return items
 
 

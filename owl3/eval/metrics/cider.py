@@ -1,0 +1,98 @@
+"""CIDEr-D of captions (Vedantam et al. 2015), as coco-caption computes it.
+
+TF-IDF vectors of 1- to 4-grams, where a document is all references of one picture; clipped cosine similarity, a
+Gaussian penalty for unlike lengths, mean over n and references, times 10. The length it compares is the number of
+bigrams (coco-caption counts `n == 1` from zero): kept, as published scores have it. Words are split as PTB does for
+captions: lower case, punctuation removed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+from owl3.eval.items import Record
+
+MAX_N = 4
+SIGMA = 6.0
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?|[\u4e00-\u9fff]")
+
+NGram = tuple[str, ...]
+
+
+def words_of(text: str) -> list[str]:
+    """Lower-case words without punctuation; Chinese by character."""
+    return _WORD.findall(re.sub(r"([\u4e00-\u9fff])", r" \1 ", text.lower()))
+
+
+def _ngrams(text: str) -> Counter[NGram]:
+    words = words_of(text)
+    spans = (tuple(words[i : i + n]) for n in range(1, MAX_N + 1) for i in range(len(words) - n + 1))
+    return Counter(spans)
+
+
+class _Vector:
+    """A caption's TF-IDF weights by n, their norms, and its length in bigrams."""
+
+    def __init__(self, counts: Counter[NGram], document_frequency: Mapping[NGram, int], log_documents: float) -> None:
+        self.weights: list[dict[NGram, float]] = [{} for _ in range(MAX_N)]
+        for ngram, count in counts.items():
+            idf = log_documents - math.log(max(1, document_frequency.get(ngram, 0)))
+            self.weights[len(ngram) - 1][ngram] = count * idf
+        self.norms = [math.sqrt(sum(w * w for w in part.values())) for part in self.weights]
+        self.length = sum(count for ngram, count in counts.items() if len(ngram) == 2)
+
+
+def _similarity(candidate: _Vector, reference: _Vector) -> float:
+    penalty = math.exp(-((candidate.length - reference.length) ** 2) / (2 * SIGMA**2))
+    total = 0.0
+    for n in range(MAX_N):
+        theirs = reference.weights[n]
+        dot = sum(min(w, theirs.get(g, 0.0)) * theirs.get(g, 0.0) for g, w in candidate.weights[n].items())
+        scale = candidate.norms[n] * reference.norms[n]
+        total += dot / scale * penalty if scale else 0.0
+    return total / MAX_N
+
+
+def cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """The score of each caption; their mean is the corpus's CIDEr (1.0 is what papers print as 100).
+
+    Args:
+        candidates: One caption per picture.
+        references: Its references, at least one each. Document frequencies come from these alone.
+    """
+    counted = [[_ngrams(text) for text in group] for group in references]
+    frequency: dict[NGram, int] = defaultdict(int)
+    for group in counted:
+        for ngram in set().union(*group):
+            frequency[ngram] += 1
+    log_documents = math.log(len(references)) if references else 0.0
+    scores = []
+    for text, group in zip(candidates, counted, strict=True):
+        candidate = _Vector(_ngrams(text), frequency, log_documents)
+        likeness = [_similarity(candidate, _Vector(counts, frequency, log_documents)) for counts in group]
+        scores.append(10.0 * sum(likeness) / len(likeness))
+    return scores
+
+
+def word_overlap(text: str, references: Sequence[str]) -> float:
+    """F1 of words against the likest reference, 0 to 1: what one line of samples.jsonl can say of itself."""
+    said = Counter(words_of(text))
+    best = 0.0
+    for reference in references:
+        wanted = Counter(words_of(reference))
+        shared = (said & wanted).total()
+        best = max(best, 2 * shared / max(1, said.total() + wanted.total()))
+    return best
+
+
+def aggregate(records: Sequence[Record]) -> dict[str, float]:
+    """CIDEr of the corpus, and the mean word overlap."""
+    kept = [record for record in records if record.score is not None]
+    if not kept:
+        return {}
+    scores = cider([record.answer or "" for record in kept], [record.gold for record in kept])
+    overlap = [record.score or 0.0 for record in kept]
+    return {"cider": sum(scores) / len(scores), "word_overlap": sum(overlap) / len(overlap)}
