@@ -11,13 +11,13 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from transformers import PreTrainedTokenizerFast
 
 from owl3.data.loader import Step, StepLoader
-from owl3.errors import ConfigError, InputError
+from owl3.errors import ConfigError, InputError, StaleError
 from owl3.manifest import Manifest, Parent
 from owl3.model.config import Owl3Config
 from owl3.model.image_processing import Owl3ImageProcessor
 from owl3.model.modeling import Owl3ForConditionalGeneration
 from owl3.model.processing import Owl3Processor
-from owl3.planfile import Plan
+from owl3.planfile import Plan, Proof
 from owl3.template import Release
 from owl3.tokens import END_OF_TEXT, TURN_END, TextTokenizer
 from owl3.train.distributed import World
@@ -97,9 +97,17 @@ class StepSource:
         first, second = self.plan.steps[step]["fingerprint"]
         return int(first), int(second)
 
-    def prefix_digest(self, step: int) -> str:
-        """Of the first `step` steps, as planned."""
-        return self.plan.prefix_digest(step)
+    def proof(self, step: int) -> Proof:
+        """Of the samples of the first `step` steps, as planned."""
+        return self.plan.proof(step)
+
+    def follows(self, proof: Proof) -> bool:
+        """Whether a checkpoint saw just what this plan's first steps hold."""
+        try:
+            self.plan.check_proof(proof)
+        except StaleError:
+            return False
+        return True
 
     def _processor(self, config: Owl3Config, release: Release) -> Owl3Processor:
         """What brings questions to the model as this stage's samples were brought to it."""

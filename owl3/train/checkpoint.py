@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -25,6 +24,7 @@ from torch import Tensor
 from owl3.config import Config, canonical_json
 from owl3.errors import InputError, Interrupted
 from owl3.manifest import MANIFEST_NAME, Counts, Parent, read_manifest, verify_files, write_manifest
+from owl3.planfile import Proof
 from owl3.storage import partial_path, write_atomic
 from owl3.train.distributed import World
 from owl3.train.engine import Engine
@@ -60,10 +60,9 @@ class TrainerState(Config):
     trained_tokens: int = 0
     images: int = 0
     loss: float | None = None  # of the last step
-    proof: str = ""
+    proof: Proof | None = None  # of the samples seen; None before the first step
     drops: tuple[Drop, ...] = ()
     history: tuple[Saved, ...] = ()
-    plan: str = Field(description="digest of the plan that the steps followed")
 
     def counts(self) -> Counts:
         """What became of every sample whose turn came."""
@@ -113,7 +112,8 @@ class Checkpoints:
         self._write_state(aside / "state", engine.state(), errors)
         self._raise_together(errors, aside, state.step)
         [digest] = {entry for entry in self._world.gather(digest) if entry}
-        saved = Saved(step=state.step, weights=digest, proof=state.proof)
+        assert state.proof is not None, "a checkpoint is saved after a step"
+        saved = Saved(step=state.step, weights=digest, proof=state.proof.digest)
         if keep_in_history:
             state = state.model_copy(update={"history": (*state.history, saved)})
         if self._world.is_main:
@@ -164,7 +164,7 @@ class Checkpoints:
                 name="/".join(target.parts[-4:-2]) + f"/{target.name}",
                 counts=state.counts(),
                 parents=[self._plan],
-                stats={"step": state.step, "proof": state.proof},
+                stats={"step": state.step, "proof": state.proof.digest if state.proof else ""},
             )
             _sync(aside)
             if target.exists():  # a damaged one that resuming went back before
@@ -185,19 +185,18 @@ class Checkpoints:
                 "untouched; make room and run again"
             )
 
-    def latest(self) -> tuple[Path, TrainerState] | None:
-        """Find the newest checkpoint whose every byte matches its manifest, going back over damaged ones. Collective.
+    def latest(self, follows_plan: Callable[[Proof], bool]) -> tuple[Path, TrainerState] | None:
+        """Find the newest checkpoint to go on from, going back over those that can't be used. Collective.
 
-        A checkpoint without a manifest was being written when the run was killed: it is removed. A damaged one is put
-        aside as `step-N.damaged`, so that a person can look, and the one before is used.
+        A checkpoint without a manifest was being written when the run was killed: it is removed. One whose bytes do
+        not match its manifest is put aside as `step-N.damaged`, and one that saw other samples than the plan's first
+        steps (a sample was retracted since, and the plan made anew) as `step-N.other-plan`, so that a person can look.
         """
-        found = self._newest_good() if self._world.is_main else None
+        found = self._newest(follows_plan) if self._world.is_main else None
         path = self._world.gather(found)[0]
-        if path is None:
-            return None
-        return path, TrainerState.model_validate_json((path / "trainer.json").read_bytes())
+        return None if path is None else (path, read_state(path))
 
-    def _newest_good(self) -> Path | None:
+    def _newest(self, follows_plan: Callable[[Proof], bool]) -> Path | None:
         if not self.folder.is_dir():
             return None
         for rest in self.folder.glob(".step-*.partial"):
@@ -205,17 +204,18 @@ class Checkpoints:
             shutil.rmtree(rest)
         for path in reversed(self.all()):
             findings = _check(path)
-            if not findings:
+            if findings:
+                _put_aside(path, "damaged", findings[0])
+                continue
+            proof = read_state(path).proof
+            if proof is not None and follows_plan(proof):
                 return path
-            logger.warning("%s; going back to the checkpoint before", findings[0])
-            damaged = path.with_name(f"{path.name}.damaged")
-            shutil.rmtree(damaged, ignore_errors=True)
-            path.rename(damaged)
+            _put_aside(path, "other-plan", f"{path}: saw other samples than this plan's first steps")
         return None
 
     def all(self) -> list[Path]:
         """Every complete checkpoint, oldest first."""
-        return sorted(path for path in self.folder.glob("step-*") if path.is_dir() and path.suffix != ".damaged")
+        return sorted(path for path in self.folder.glob("step-*") if path.is_dir() and not path.suffix)
 
     def prune(self, keep: Iterable[Path] = ()) -> None:
         """Remove the oldest beyond the limit, except those in `keep` (the best one, one waiting for evaluation)."""
@@ -253,6 +253,18 @@ def _collect(tensors: Iterator[tuple[str, Tensor]], *, keep: bool) -> Iterator[t
     for name, tensor in tensors:
         if keep:
             yield name, tensor
+
+
+def read_state(checkpoint: Path) -> TrainerState:
+    """Where the run stood when the checkpoint was saved."""
+    return TrainerState.model_validate_json((checkpoint / "trainer.json").read_bytes())
+
+
+def _put_aside(path: Path, why: str, message: str) -> None:
+    logger.warning("%s; going back to the checkpoint before", message)
+    aside = path.with_name(f"{path.name}.{why}")
+    shutil.rmtree(aside, ignore_errors=True)
+    path.rename(aside)
 
 
 def _check(path: Path) -> list[str]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from owl3.errors import CheckFailed, Interrupted
+from owl3.planfile import Proof
 from owl3.storage import write_atomic
 from owl3.train.checkpoint import Checkpoints, Drop, TrainerState
 from owl3.train.distributed import World
@@ -42,8 +43,8 @@ class Order(Protocol):
     def fingerprint(self, step: int) -> Fingerprint:
         """The step's fingerprint, over all ranks."""
 
-    def prefix_digest(self, step: int) -> str:
-        """Digest over the fingerprints of the first `step` steps."""
+    def proof(self, step: int) -> Proof:
+        """Of the samples of the first `step` steps."""
 
 
 class MicroBatch(Protocol):
@@ -245,7 +246,7 @@ def _after(run: StageRun, state: TrainerState, step: Step, total: _Total) -> Tra
             "trained_tokens": state.trained_tokens + step.trained_tokens,
             "images": state.images + total.images,
             "loss": total.loss,
-            "proof": run.order.prefix_digest(step.index + 1),
+            "proof": run.order.proof(step.index + 1),
             "drops": (*state.drops, *total.drops),
         }
     )

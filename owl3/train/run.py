@@ -138,10 +138,8 @@ def _train(job: Job) -> TrainerState:
     checkpoints = Checkpoints(
         job.folder / "checkpoints", world, plan=job.start.plan.as_parent(), limit=stage.save_total_limit
     )
-    found = checkpoints.latest()
-    state = found[1] if found else TrainerState(plan=job.start.plan.digest)
-    if state.plan != job.start.plan.digest:
-        raise InputError(f"{checkpoints.folder}: was trained on another plan; give this run another name")
+    found = checkpoints.latest(source.follows)
+    state = found[1] if found else TrainerState()
     if state.step == source.total_steps:
         return state
     if found:
@@ -187,7 +185,8 @@ def _finish(job: Job, state: TrainerState) -> None:
     drops = [drop.model_dump() for drop in state.drops]
     with atomic_writer(folder / "drops.parquet") as handle:
         pq.write_table(pa.Table.from_pylist(drops, schema=_DROPS), handle)
-    proof = {"steps": state.step, "proof": state.proof, "checkpoints": plain(list(state.history))}
+    assert state.proof is not None, "a plan has at least one step"
+    proof = {"steps": state.step, "proof": plain(state.proof), "checkpoints": plain(list(state.history))}
     write_atomic(folder / "proof.json", json.dumps(proof, indent=1).encode())
     config = _eval_config(recipe)
     if config is not None:
@@ -207,7 +206,7 @@ def _finish(job: Job, state: TrainerState) -> None:
             "images": state.images,
             "loss": state.loss,
             "weights": digest,
-            "proof": state.proof,
+            "proof": state.proof.digest,
         },
         tools=tool_versions("torch", "transformers", *(["deepspeed"] if stage.engine == "deepspeed" else [])),
         volatile=[METRICS_NAME, "incidents/*", "*.log"],

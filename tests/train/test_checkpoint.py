@@ -48,6 +48,14 @@ def test_what_a_kill_left_half_written_is_removed(tmp_path: Path, caplog: pytest
     assert "was being written when the run stopped" in caplog.text
 
 
+def test_a_checkpoint_that_saw_samples_which_were_retracted_since_is_put_aside(tmp_path: Path) -> None:
+    checkpoints = trained(tmp_path)
+    _, state = toy_run(tmp_path, follows=False)
+    assert state.step == 0
+    aside = {"step-000002.other-plan", "step-000004.other-plan", "step-000006.other-plan"}
+    assert {path.name for path in checkpoints.iterdir()} == aside
+
+
 @pytest.mark.parametrize("part", ["save_file", "write_model"])
 def test_no_space_left_keeps_the_checkpoint_before_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from owl3.manifest import Parent
+from owl3.planfile import Proof
 from owl3.train.checkpoint import Checkpoints, TrainerState, state_reader
 from owl3.train.distributed import World
 from owl3.train.engine import Engine, make_engine
@@ -118,9 +119,9 @@ class ToyOrder:
         """Of the whole step."""
         return ROWS_PER_STEP * (step + 1), sum(range(ROWS_PER_STEP))
 
-    def prefix_digest(self, step: int) -> str:
+    def proof(self, step: int) -> Proof:
         """Of the steps before."""
-        return f"first {step}"
+        return Proof(plan=PLAN.digest, step=step, digest=f"first {step}", every=())
 
 
 def toy_stage(**changes: Any) -> StageConfig:
@@ -160,11 +161,12 @@ def toy_run(
     order: ToyOrder | None = None,
     total_steps: int = 6,
     limit: int = 10,
+    follows: bool = True,
 ) -> tuple[StageRun, TrainerState]:
     """Everything a stage needs, resumed from what lies in `folder`."""
     stage, world, order = stage or toy_stage(), world or alone(), order or ToyOrder()
     checkpoints = Checkpoints(folder / "checkpoints", world, plan=PLAN, limit=limit)
-    found = checkpoints.latest()
+    found = checkpoints.latest(lambda proof: follows)
     engine, groups = toy_engine(stage, world, found[0] if found else None)
     if found:
         engine.load_state(state_reader(found[0]), found[1].step)
@@ -180,7 +182,7 @@ def toy_run(
         order=order,
         folder=folder,
     )
-    return run, found[1] if found else TrainerState(plan=PLAN.digest)
+    return run, found[1] if found else TrainerState()
 
 
 def toy_engine(stage: StageConfig, world: World, weights: Path | None = None) -> tuple[Engine, Any]:
