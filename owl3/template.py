@@ -118,27 +118,28 @@ def tokenize(chunks: Iterable[Chunk], tokenizer: TextTokenizer, max_tokens: int 
         max_tokens: Keep at most so many tokens. A placeholder is never cut: where one would be, the text stops before
             its medium, so that an image is read whole (all its tiles) or not at all.
     """
+    chunks = list(chunks)
     result = TokenizedText()
     for chunk in chunks:
         ids = tokenizer.encode(chunk.text)
         room = len(ids) if max_tokens is None else max_tokens - len(result.input_ids)
-        if len(ids) > room and chunk.medium is not None:
-            _drop_medium(result, chunk.medium)
-            return result
-        if chunk.medium is not None:
+        fits = len(ids) <= room
+        if chunk.medium is not None and fits:
             result.image_starts.append(len(result.input_ids))
             result.media.append(chunk.medium)
-        result.input_ids += ids[:room]
-        result.trained += [chunk.trained] * min(len(ids), room)
-        if len(ids) > room:
-            return result
+        if chunk.medium is None or fits:
+            result.input_ids += ids[:room]
+            result.trained += [chunk.trained] * min(len(ids), room)
+        if not fits:
+            _drop_partial_medium(result, chunks)
+            break
     return result
 
 
-def _drop_medium(text: TokenizedText, medium: int) -> None:
+def _drop_partial_medium(text: TokenizedText, chunks: Sequence[Chunk]) -> None:
     """Take back the placeholders of a medium that did not fit whole, and all that follows the first of them."""
-    if medium in text.media:
-        first = text.media.index(medium)
+    if text.media and text.media.count(text.media[-1]) < sum(chunk.medium == text.media[-1] for chunk in chunks):
+        first = text.media.index(text.media[-1])
         del text.input_ids[text.image_starts[first] :], text.trained[text.image_starts[first] :]
         del text.image_starts[first:], text.media[first:]
 
