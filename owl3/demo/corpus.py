@@ -239,9 +239,10 @@ class _Maker:
 
     def _expected(self, conversations: int) -> dict[str, Any]:
         """Counts per artifact, from the schedule alone."""
-        drops = {artifact: expected_drops(artifact) for artifact in ("source", "shards", "instruct")}
+        drops = {artifact: expected_drops(artifact) for artifact in ("source scenes", "shards scenes", "samples talks")}
         rows = len(self.rows) + fault("same-row").count
-        seen = {"source": rows, "shards": rows - sum(drops["source"].values()), "instruct": conversations}
+        fetched = rows - sum(drops["source scenes"].values())
+        seen = {"source scenes": rows, "shards scenes": fetched, "samples talks": conversations}
         return {
             artifact: {"seen": seen[artifact], "kept": seen[artifact] - sum(dropped.values()), "dropped": dropped}
             for artifact, dropped in drops.items()

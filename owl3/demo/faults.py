@@ -24,7 +24,7 @@ class Fault:
         name: What is wrong, as a word for file and path names.
         count: How many rows of the table have it.
         reason: The drop reason it must be counted under, None when the row must be kept all the same.
-        artifact: Where it is counted: `source`, `shards` or `instruct`.
+        artifact: Where it is counted, as kind and name of the demo recipe's artifact.
         host: Which virtual host serves it.
         behaviour: What the server does; `serve` sends the file, whatever is wrong with it.
         status: For `status`.
@@ -35,7 +35,7 @@ class Fault:
     name: str
     count: int
     reason: str | None
-    artifact: str = "shards"
+    artifact: str = "shards scenes"
     host: str = PHOTOS
     behaviour: Behaviour = "serve"
     status: int = 200
@@ -44,9 +44,9 @@ class Fault:
 
 
 FAULTS = (
-    Fault("bad-url", 2, "bad_url", artifact="source"),
-    Fault("no-caption", 3, "missing_caption", artifact="source"),
-    Fault("same-row", 2, "duplicate_row", artifact="source"),
+    Fault("bad-url", 2, "bad_url", artifact="source scenes"),
+    Fault("no-caption", 3, "missing_caption", artifact="source scenes"),
+    Fault("same-row", 2, "duplicate_row", artifact="source scenes"),
     Fault("missing", 6, "not_found", behaviour="status", status=404),
     Fault("busy-once", 5, None, behaviour="busy_once"),
     Fault("busy", 3, "server_error", behaviour="status", status=503),
@@ -73,7 +73,7 @@ FAULTS = (
     Fault("copy", 6, "duplicate_exact", host=MIRROR),
     Fault("near-copy", 6, "duplicate_near", host=MIRROR),
     Fault("leaked", 3, "contaminated"),
-    Fault("no-picture", 4, "missing_media", artifact="instruct"),
+    Fault("no-picture", 4, "missing_media", artifact="samples talks"),
 )
 """The schedule. `same-row` repeats a row of the table; `no-picture` asks about pictures of `missing`."""
 
@@ -90,7 +90,7 @@ def fault(name: str) -> Fault:
 
 
 def expected_drops(artifact: str) -> dict[str, int]:
-    """How many rows must be dropped under each reason in `artifact` (source, shards or instruct)."""
+    """How many rows must be dropped under each reason in `artifact`."""
     drops: dict[str, int] = {}
     for entry in FAULTS:
         if entry.artifact == artifact and entry.reason is not None:

@@ -56,10 +56,10 @@ def test_expected_counts_are_conserved_and_use_reasons_of_the_ledger(corpus: Pat
     for counts in expected.values():
         assert counts["seen"] == counts["kept"] + sum(counts["dropped"].values())
         assert set(counts["dropped"]) <= set(REASONS)
-    assert expected["source"]["kept"] == expected["shards"]["seen"]
-    assert expected["shards"]["dropped"] == expected_drops("shards")
+    assert expected["source scenes"]["kept"] == expected["shards scenes"]["seen"]
+    assert expected["shards scenes"]["dropped"] == expected_drops("shards scenes")
     busy_once = next(fault for fault in FAULTS if fault.name == "busy-once")
-    assert expected["shards"]["kept"] == SMALL.pictures + busy_once.count
+    assert expected["shards scenes"]["kept"] == SMALL.pictures + busy_once.count
 
 
 def test_every_url_of_a_picture_has_a_route(corpus: Path) -> None:

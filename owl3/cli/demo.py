@@ -1,0 +1,96 @@
+"""`owl3 demo` and `owl3 run`: a whole chain in one command."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, Overrides, TerminalProgress, Workspace, emit, table
+from owl3.cli.common import Recipe as RecipeFile
+from owl3.demo.run import Account, run
+from owl3.pipeline import Step, steps_after_training, steps_before_training, training_steps
+from owl3.recipe import RECIPES, Recipe, load_recipe
+
+DEMO_RECIPE = RECIPES / "demo.yaml"
+Processes = Annotated[int, typer.Option(min=1, help="Training processes on this machine.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    app.command("demo")(demo)
+    app.command("run")(run_recipe)
+
+
+def demo(
+    recipe: Annotated[Path, typer.Option(help="Another recipe with a `corpus` section.")] = DEMO_RECIPE,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    as_json: Json = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Run the whole chain on a small corpus that it makes and serves itself: no network, no GPU.
+
+    Example: `owl3 demo --workspace /tmp/demo`
+
+    URLs are fetched, checked, built, planned, trained on in three stages, evaluated, described and audited, by the code
+    of a real run. Killed at any moment, it goes on where it was; a second run finds everything done.
+    """
+    _run(load_recipe(recipe), workspace, as_json=as_json, dry_run=dry_run, processes=1)
+
+
+def run_recipe(  # noqa: PLR0917 - options of a command line
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    processes: Processes = 1,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    as_json: Json = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Run a recipe's whole chain: sources, shards, samples, plans, stages, evaluations, card, audit, report.
+
+    Example: `owl3 run flows/recipes/local-photos.yaml corpus.folders.coco=/data/coco`
+    """
+    _run(load_recipe(recipe, overrides or ()), workspace, as_json=as_json, dry_run=dry_run, processes=processes)
+
+
+def _run(recipe: Recipe, workspace: Path, *, as_json: bool, dry_run: bool, processes: int) -> None:
+    if dry_run:
+        steps: list[Step] = [
+            *steps_before_training(recipe),
+            *training_steps(recipe),
+            *steps_after_training(recipe),
+        ]
+        names = [f"{step.kind} {step.name}" for step in steps]
+        emit(as_json, {"steps": names}, f"{recipe.name} would, in {workspace}:", *(f"  {name}" for name in names))
+        return
+    account = run(recipe, workspace, TerminalProgress(), processes)
+    emit(as_json, account.to_dict(), _steps_table(account), _scores_table(account), *_last_words(account, workspace))
+
+
+def _steps_table(account: Account) -> Table:
+    made = table("What happened", "step", ">seen", ">kept", "dropped", ">seconds", "digest")
+    for outcome in account.steps:
+        counts = outcome.counts
+        dropped = ", ".join(f"{reason} {count}" for reason, count in counts.dropped.items())
+        seconds = "done before" if outcome.was_done else f"{outcome.seconds:.1f}"
+        made.add_row(outcome.step, str(counts.seen), str(counts.kept), dropped, seconds, outcome.digest[:12])
+    return made
+
+
+def _scores_table(account: Account) -> Table:
+    made = table("What the model can answer", "task", ">questions", ">accuracy", ">blind")
+    for task, score in account.scores.items():
+        blind = "" if score.blind is None else f"{score.blind:.3f}"
+        made.add_row(task, str(score.questions), f"{score.accuracy:.3f}", blind)
+    return made
+
+
+def _last_words(account: Account, workspace: Path) -> list[str]:
+    lines = []
+    if account.traced is not None:
+        found = account.traced
+        lines.append(
+            f"Traced {found.subject.text}: in {found.built_total} built samples, "
+            f"seen by {len(found.checkpoints)} checkpoints ({len(found.evaluations)} evaluations)."
+        )
+    return [*lines, f"Look at {account.report} ({account.seconds:.0f} s; everything is in {workspace})"]
