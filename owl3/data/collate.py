@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from owl3.data.encode import EncodedSample
-from owl3.planfile import U64
+from owl3.idhash import U64
 
 IGNORED = -100
 """The label of a token that is not learned."""

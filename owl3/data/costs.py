@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 
 from owl3.data.mixture import DatasetConfig, chosen
 from owl3.errors import ConfigError, InputError
+from owl3.idhash import U64, id_words
 from owl3.manifest import Manifest
-from owl3.planfile import TAR_BLOCK, U64, PlannedShard, id_words, kept_rows
+from owl3.planfile import TAR_BLOCK, PlannedShard, kept_rows
 from owl3.shards import SAMPLE_INDEX
 
 PromptStyle = Literal["chat", "plain"]

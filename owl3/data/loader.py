@@ -24,9 +24,10 @@ from owl3.data.encode import Decoder, EncodedSample, Encoder
 from owl3.data.pack import share_rows
 from owl3.data.reading import SampleReader, StoredSample
 from owl3.errors import ConfigError, InputError, Owl3Error
+from owl3.idhash import U64, fingerprints
 from owl3.ledger import check_reason, tombstones_path
 from owl3.media import MediaError
-from owl3.planfile import U64, Plan, fingerprints
+from owl3.planfile import Plan
 from owl3.tokens import TextTokenizer
 
 log = logging.getLogger(__name__)

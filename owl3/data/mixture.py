@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 
 from owl3.config import Config
 from owl3.errors import ConfigError
-from owl3.planfile import U64, mix64
+from owl3.idhash import U64, mix64
 
 WINDOW = 1000
 """Draws in which every dataset gets its exact quota."""

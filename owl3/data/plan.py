@@ -24,19 +24,10 @@ from owl3.data.figures import plan_figures
 from owl3.data.mixture import MixtureConfig, draw_datasets, shares, shuffled
 from owl3.data.pack import one_per_row, pack_steps
 from owl3.errors import ConfigError, InputError
+from owl3.idhash import U64, chain_digest, fingerprints, id_words
 from owl3.ledger import tombstones_path
 from owl3.manifest import MANIFEST_NAME, Counts, Manifest, find_current, read_manifest, write_manifest
-from owl3.planfile import (
-    DIGEST_STEPS,
-    FORMAT,
-    STEP_DTYPE,
-    U64,
-    PlanHeader,
-    PlannedDataset,
-    chain_digest,
-    fingerprints,
-    id_words,
-)
+from owl3.planfile import DIGEST_STEPS, FORMAT, STEP_DTYPE, PlanHeader, PlannedDataset
 from owl3.progress import SILENT, Progress
 from owl3.storage import atomic_writer, write_atomic
 

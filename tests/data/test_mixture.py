@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from owl3.data.mixture import WINDOW, MixtureConfig, chosen, draw_datasets, quotas, shares, shuffled
 from owl3.errors import ConfigError
-from owl3.planfile import mix64
+from owl3.idhash import mix64
 
 SHARES = st.lists(st.integers(1, 10_000), min_size=1, max_size=12)
 

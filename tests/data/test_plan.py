@@ -10,9 +10,10 @@ import pytest
 from owl3.config import validate
 from owl3.data.plan import PlanConfig, make_plan
 from owl3.errors import ConfigError, InputError, StaleError
+from owl3.idhash import id_words
 from owl3.ledger import TOMBSTONES, tombstones_path
 from owl3.manifest import Counts, read_manifest, write_manifest
-from owl3.planfile import Plan, id_words
+from owl3.planfile import Plan
 from owl3.samples import short_hash
 from tests.data.conftest import MakeSamples, tree_digest, write_indexes
 
