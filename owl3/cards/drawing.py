@@ -18,25 +18,33 @@ _HEADS: Mapping[str, tuple[str, ...]] = {
     "samples.builders": ("builder", "kind", "samples", "pictures"),
 }
 
+_WHOLES: Mapping[str, str] = {"rows.drops": "rows.seen", "samples.drops": "samples.seen"}
+"""Figures that parts of a whole are shares of."""
 
-def html(figure: Figure, value: Value, values: Mapping[str, Value]) -> Markup:
-    """Draw one figure; `values` are all figures of the card (shares of drops are of what was seen)."""
-    if not isinstance(value, list):
-        shown = charts.num_bytes(float(value)) if figure.drawing == "bytes" else charts.number(value)
-        return Markup('<p><span class="soft">{}</span><br><b>{}</b></p>').format(figure.title, shown)
+
+def html(figure: Figure, value: list[list[Any]], values: Mapping[str, Value]) -> Markup:
+    """Draw one chart or table; `values` are all figures of the card (shares of drops are of what was seen)."""
     if figure.drawing == "bars":
-        seen = values.get({"rows.drops": "rows.seen", "samples.drops": "samples.seen"}.get(figure.name, ""), 0)
-        return charts.bars(value, caption=figure.title, hints=_hints(value), total=float(seen) if seen else 0)  # type: ignore[arg-type]
+        seen = values.get(_WHOLES.get(figure.name, ""), 0)
+        total = float(seen) if isinstance(seen, int) else 0.0
+        return charts.bars(value, caption=figure.title, hints=_hints(value), total=total)
     if figure.drawing == "histogram":
         return charts.histogram(value, caption=figure.title)
     return charts.table(value, caption=_bare(figure.title), head=_HEADS.get(figure.name, ()))
 
 
+def single(figure: Figure, value: Value) -> str:
+    """A single number for people."""
+    assert not isinstance(value, list)
+    if figure.drawing == "share":
+        return f"{float(value):.1%}"
+    return charts.num_bytes(float(value)) if figure.drawing == "bytes" else charts.number(value)
+
+
 def text(figure: Figure, value: Value) -> str:
     """The same as Markdown: a bullet for a number, a table for the rest."""
     if not isinstance(value, list):
-        shown = charts.num_bytes(float(value)) if figure.drawing == "bytes" else charts.number(value)
-        return f"- {figure.title}: {shown}"
+        return f"- {figure.title}: {single(figure, value)}"
     if not value:
         return f"- {_bare(figure.title)}: none"
     if figure.drawing == "histogram":
@@ -59,25 +67,26 @@ def groups(values: Mapping[str, Value]) -> dict[str, dict[str, Any]]:
         present = [figure for figure in figures if figure.name in values]
         if not present:
             continue
-        drawn = [
-            {
-                "name": figure.name,
-                "title": figure.title,
-                "markup": html(figure, values[figure.name], values),
-                "text": text(figure, values[figure.name]),
-            }
-            for figure in present
-            if figure.drawing != "ids"
-        ]
+        numbers, drawings = [], []
+        for figure in present:
+            value = values[figure.name]
+            if figure.drawing == "ids":
+                continue
+            entry = {"name": figure.name, "title": figure.title, "text": text(figure, value)}
+            if isinstance(value, list):
+                drawings.append(entry | {"markup": html(figure, value, values)})
+            else:
+                numbers.append(entry | {"value": single(figure, value)})
         absent = [figure for figure in missing if figure.group == key]
-        made[key] = {"title": title, "drawn": _small_first(drawn, present), "missing": absent, "pictures": []}
+        made[key] = {
+            "title": title,
+            "numbers": numbers,
+            "charts": drawings,
+            "drawn": [*numbers, *drawings],
+            "missing": absent,
+            "pictures": [],
+        }
     return made
-
-
-def _small_first(drawn: list[dict[str, Any]], figures: Sequence[Figure]) -> list[dict[str, Any]]:
-    """Single numbers stand before charts, so that Markdown bullets form one list."""
-    numbers = {figure.name for figure in figures if figure.drawing in ("number", "bytes")}
-    return sorted(drawn, key=lambda entry: entry["name"] not in numbers)
 
 
 def _hints(rows: Sequence[Sequence[Any]]) -> dict[str, str]:

@@ -122,6 +122,7 @@ class Facts(Config):
     collected: Period
     annotation: Fact = Field(description="who or what wrote the texts")
     licence: Licence
+    has_personal_data: bool = Field(description="whether persons are shown, named or described, as far as is known")
     personal_data: Fact
     consent: Fact
     sensitive_content: Fact

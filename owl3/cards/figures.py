@@ -24,7 +24,8 @@ from typing import Any, Literal
 
 import duckdb
 
-Drawing = Literal["number", "bytes", "bars", "histogram", "table", "ids"]
+Drawing = Literal["number", "bytes", "share", "bars", "histogram", "table", "ids"]
+SINGLE = ("number", "bytes", "share")
 Value = int | float | str | list[list[Any]]
 
 PIXEL_EDGES = (0, 64, 128, 224, 256, 320, 384, 512, 640, 768, 1024, 1536, 2048, 4096)
@@ -167,7 +168,7 @@ FIGURES: tuple[Figure, ...] = (
         "domains.top_tenth_share",
         "Share of kept pictures from the top 10 % of domains",
         "domains",
-        "number",
+        "share",
         "with d as (select domain, count(*) as n from kept group by domain), "
         "r as (select n, row_number() over (order by n desc, domain) as place, count(*) over () as domains from d) "
         "select round(sum(n) filter (where place <= ceil(domains / 10.0))::double / greatest(sum(n), 1), 6) from r",
@@ -414,7 +415,7 @@ def compute(db: duckdb.DuckDBPyConnection, measured: frozenset[str]) -> dict[str
 def evaluate(db: duckdb.DuckDBPyConnection, figure: Figure) -> Value:
     """Run one figure's query and return its value as JSON's own types."""
     rows = db.execute(figure.query).fetchall()
-    if figure.drawing in ("number", "bytes"):
+    if figure.drawing in SINGLE:
         return _plain(rows[0][0])  # type: ignore[no-any-return]
     return [[_plain(cell) for cell in row] for row in rows]
 

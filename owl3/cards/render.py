@@ -3,6 +3,7 @@
     datacards/NAME/VERSION/
         README.md        Hugging Face dataset card
         croissant.json   Croissant 1.1 with RAI
+        spdx.json        SPDX 3.0.1 with the dataset profile
         eu-summary.md    tables of the European summary of training content
         card.html        the same for eyes, self-contained
         figures.json     every figure, as computed
@@ -34,6 +35,7 @@ from owl3.cards.config import CardConfig
 from owl3.cards.croissant import croissant
 from owl3.cards.facts import Facts, load_facts
 from owl3.cards.pictures import CLIPS, data_uri, small_picture
+from owl3.cards.spdx import spdx
 from owl3.cards.words import markdown, shown
 from owl3.config import canonical_json
 from owl3.errors import ConfigError, StaleError
@@ -44,7 +46,7 @@ from owl3.storage import write_atomic
 
 logger = logging.getLogger(__name__)
 
-DOCUMENTS = ("README.md", "card.html", "croissant.json", "eu-summary.md", "facts.yaml", "figures.json")
+DOCUMENTS = ("README.md", "card.html", "croissant.json", "eu-summary.md", "facts.yaml", "figures.json", "spdx.json")
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,7 @@ def documents(content: Content, workspace: Path) -> dict[str, bytes]:
         "README.md": environment.get_template("README.md.jinja").render(page).encode(),
         "card.html": environment.get_template("card.html.jinja").render(page).encode(),
         "croissant.json": _json(croissant_text),
+        "spdx.json": _json(spdx(content.facts, content.config.version, content.parents, content.values)),
         "eu-summary.md": environment.get_template("eu-summary.md.jinja").render(page | eu.summary(content)).encode(),
         "facts.yaml": facts_bytes(content.facts),
         "figures.json": figures_bytes(content.values),
@@ -256,7 +259,7 @@ def _tiles(content: Content) -> list[dict[str, str]]:
     return [
         {
             "title": titles[name].title,
-            "value": charts.num_bytes(value) if titles[name].drawing == "bytes" else charts.number(value),
+            "value": drawing.single(titles[name], value),
         }
         for name in wanted
         if isinstance(value := content.values.get(name), int | float)

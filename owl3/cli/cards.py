@@ -31,6 +31,7 @@ def card(
     shards: Annotated[list[str] | None, typer.Option("--shards", help="Shard artifacts the card covers.")] = None,
     samples: Annotated[list[str] | None, typer.Option("--samples", help="Sample artifacts the card covers.")] = None,
     version: Annotated[str, typer.Option("--card-version", help="Version of the card.")] = "1.0.0",
+    other: Annotated[str | None, typer.Option("--diff", help="Compare CARD with this one instead.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Render a draft again over other inputs.")] = False,
     workspace: Workspace = DEFAULT_WORKSPACE,
     datacards: Datacards = DEFAULT_DATACARDS,
@@ -38,8 +39,11 @@ def card(
 ) -> None:
     """Render a datacard from manifests, ledger and facts.yaml. Without --shards, all artifacts of the workspace.
 
-    Example: `owl3 card demo --shards photos --samples together`
+    Example: `owl3 card demo --shards photos --samples together`, `owl3 card demo/1.0.0 --diff demo/1.1.0`
     """
+    if other is not None:
+        _show_diff(find_card(name, datacards), find_card(other, datacards), as_json)
+        return
     from owl3.cards.config import CardConfig
     from owl3.cards.render import card as render
     from owl3.config import validate
@@ -59,6 +63,15 @@ def card(
         f"{folder}: digest {manifest.digest}",
         f"look at {folder / 'card.html'}, check it with: owl3 audit {name}",
     )
+
+
+def _show_diff(before: Path, after: Path, as_json: bool) -> None:
+    from owl3.cards.diff import diff
+    from owl3.cards.runs import as_data
+
+    changes = diff(before, after)
+    lines = [escape(f"- {change.sentence}") for change in changes] or ["the two cards tell of the same"]
+    emit(as_json, {"changes": as_data(changes)}, f"from {before} to {after}", *lines)
 
 
 def _finished(workspace: Path, kind: str) -> list[str]:

@@ -148,3 +148,25 @@ def test_every_facts_file_that_we_ship_is_complete(path: Path) -> None:
     facts = load_facts(DATACARDS, path.parent.name)
     for key, fact in facts.statements().items():
         assert fact.source, key
+
+
+def test_the_spdx_document_keeps_the_dataset_profile(datacards: Path) -> None:
+    """What the model's pages demand of a DatasetPackage, checked element by element (spdx-spec v3.0.1)."""
+    document = json.loads((datacards / "demo" / "1.0.0" / "spdx.json").read_bytes())
+    graph = document["@graph"]
+    identities = [entry["spdxId"] for entry in graph if "spdxId" in entry]
+    assert len(identities) == len(set(identities))
+    packages = [entry for entry in graph if entry["type"] == "dataset_DatasetPackage"]
+    assert len(packages) == 3
+    for package in packages:
+        for key in ("originatedBy", "builtTime", "releaseTime", "software_downloadLocation", "software_primaryPurpose"):
+            assert package[key]
+        assert set(package["dataset_datasetType"]) <= {"image", "text", "video"}
+    relations = [entry for entry in graph if entry["type"] == "Relationship"]
+    for relation in relations:
+        assert {relation["from"], *relation["to"]} <= set(identities)
+    for kind in ("hasDeclaredLicense", "hasConcludedLicense"):
+        assert sorted(r["from"] for r in relations if r["relationshipType"] == kind) == sorted(
+            package["spdxId"] for package in packages
+        )
+    assert packages[0]["dataset_hasSensitivePersonalInformation"] == "no"
