@@ -14,7 +14,7 @@ from owl3.eval.items import Item, Record
 from owl3.eval.media import ReadAhead, Shown
 from owl3.eval.results import AnswerLog, read_summary, summarise, write_result
 from owl3.eval.task import Task
-from owl3.manifest import Manifest, now
+from owl3.manifest import Manifest, Parent, now
 from owl3.progress import SILENT, Progress
 
 
@@ -117,7 +117,7 @@ def evaluate(
     batch_size: int = 16,
     choose: bool = False,
     max_error_fraction: float = 0.0,
-    parents: Sequence[Manifest] = (),
+    parents: Sequence[Manifest | Parent] = (),
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Answer what is not answered yet, judge everything, and write the result's manifest last.

@@ -29,6 +29,7 @@ from owl3.config import Config, canonical_json, digest_of, validate
 from owl3.errors import InputError
 from owl3.eval.registry import find_task
 from owl3.eval.settings import EvalConfig
+from owl3.manifest import Parent
 from owl3.storage import sha256_of, write_atomic
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,10 @@ class Request(Config):
         """The part of a request that a result's manifest repeats."""
         names = ("weights", "processor", "task", "task_version", "title", "limit", "blind", "method")
         return {name: getattr(self, name) for name in names}
+
+    def as_parent(self) -> Parent:
+        """What was scored, in a result's manifest: weights, wherever they lay."""
+        return Parent(kind="model", name=self.checkpoint, digest=self.weights)
 
     def result_name(self) -> str:
         """The name of its result's folder."""

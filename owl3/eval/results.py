@@ -23,7 +23,7 @@ from owl3.errors import InputError
 from owl3.eval.items import Item, Record
 from owl3.eval.stats import figure_interval, majority_floor, mean_interval, random_floor
 from owl3.eval.task import Task
-from owl3.manifest import Counts, Manifest, write_manifest
+from owl3.manifest import Counts, Manifest, Parent, write_manifest
 from owl3.storage import write_atomic
 
 PARTIAL_NAME = ".answers.jsonl.partial"
@@ -125,7 +125,7 @@ def write_result(
     summary: Mapping[str, Any],
     records: Iterable[Record],
     timing: Mapping[str, float],
-    parents: Sequence[Manifest] = (),
+    parents: Sequence[Manifest | Parent] = (),
     extra_files: Mapping[str, bytes] | None = None,
     started: str = "",
 ) -> Manifest:

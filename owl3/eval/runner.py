@@ -140,6 +140,7 @@ def _work(
         Deferred(model),
         out,
         settings=request.settings(),
+        parents=(request.as_parent(),),
         blind=request.blind,
         batch_size=request.batch_size,
         choose=request.method == "likelihood",

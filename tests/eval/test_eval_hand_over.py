@@ -1,0 +1,74 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from eval_oracle import Oracle
+
+from owl3.errors import CheckFailed, ConfigError, InputError
+from owl3.eval.hand_over import await_scores, best_checkpoint, check_gates, figures_at, judge_stage, scores
+from owl3.eval.queue import enqueue, note_failure, pending
+from owl3.eval.runner import drain
+from owl3.eval.settings import EvalConfig, TaskSetting
+
+
+class Learner(Oracle):
+    """Sees nothing at first; then looks, but forgets blue."""
+
+    def __init__(self, model_dir: Path) -> None:
+        super().__init__()
+        self.level = int(model_dir.name.split("-")[1])
+
+    def _look(self, one):  # type: ignore[no-untyped-def]
+        said = super()._look(one)
+        return {1: "red", 2: said, 3: "red" if said == "blue" else said}[self.level]
+
+
+@pytest.fixture
+def stage(workspace: Path, make_benchmark: Callable[[int], Path]) -> Path:
+    folder = workspace / "runs" / "demo" / "sft"
+    tasks = (TaskSetting(name="scenes-single", folder=str(make_benchmark(9)), blind="always"),)
+    for level, step in ((1, 10), (2, 20), (3, 30)):
+        model = folder / f"model-{level}"
+        model.mkdir(parents=True)
+        (model / "config.json").write_text("{}")
+        (model / "model.safetensors").write_bytes(bytes([level]))
+        enqueue(folder, model, step=step, config=EvalConfig(tasks=tasks), workspace=workspace, end=level == 3)
+    return folder
+
+
+def evaluated(stage: Path, workspace: Path) -> Path:
+    drain(stage, workspace, load_answerer=Learner)
+    return stage
+
+
+def test_scores_form_a_curve_with_the_blind_run_beside_it(stage: Path, workspace: Path) -> None:
+    curve = [(s.step, round(s.figures["accuracy"], 2)) for s in scores(evaluated(stage, workspace)) if not s.blind]
+    assert curve == [(10, 0.33), (20, 1.0), (30, 0.67)]
+    assert figures_at(stage, blind=True)["scenes-single"]["accuracy"] == pytest.approx(1 / 3, abs=1e-5)
+
+
+def test_the_best_checkpoint_need_not_be_the_last(stage: Path, workspace: Path) -> None:
+    assert best_checkpoint(stage, "scenes-single.accuracy") is None
+    evaluated(stage, workspace)
+    assert best_checkpoint(stage, "scenes-single.accuracy") == "step-000020"
+    assert best_checkpoint(stage, "scenes-single/accuracy") == "step-000020"
+    with pytest.raises(ConfigError, match="write it as"):
+        best_checkpoint(stage, "accuracy")
+
+
+def test_gates_let_go_on_or_stop_with_the_reason(stage: Path, workspace: Path) -> None:
+    evaluated(stage, workspace)
+    assert all(v.passed for v in check_gates(["scenes-single.accuracy >= 1.9 * blind"], stage))
+    with pytest.raises(CheckFailed, match=r"not handed on: gate scenes-single.accuracy >= 0.9: FAILED \(0.6667"):
+        check_gates(["scenes-single.accuracy >= 0.9", "scenes-single.accuracy >= 0.5"], stage)
+    assert [v.passed for v in judge_stage(["scenes-single.accuracy >= previous"], stage)] == [None]
+    assert [v.passed for v in judge_stage(["scenes-single.accuracy >= previous"], stage, stage)] == [True]
+
+
+def test_waiting_ends_with_the_scores_or_with_the_failure(stage: Path, workspace: Path) -> None:
+    with pytest.raises(InputError, match="6 evaluations still pending after 0 s"):
+        await_scores(stage, timeout_s=0)
+    note_failure(stage, pending(stage)[0], "out of memory")
+    with pytest.raises(CheckFailed, match="out of memory"):
+        await_scores(stage, timeout_s=0)
+    await_scores(evaluated(stage, workspace), timeout_s=0)
