@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from owl3.build.base import Builder, Prepared, as_counts
 from owl3.build.config import InstructBuild, TextBuild, VideoBuild
@@ -28,7 +30,7 @@ from owl3.samples import Kind, short_hash
 from owl3.storage import sha256_of
 
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".mp4", ".mkv", ".webm", ".avi")
-_ROWS = pa.schema([("file", pa.string()), ("number", pa.int64()), ("json", pa.string())])
+_ROWS = pa.schema([("file", pa.string()), ("number", pa.int64()), ("digest", pa.string()), ("json", pa.string())])
 
 FileConfigT = TypeVar("FileConfigT", bound=InstructBuild | TextBuild | VideoBuild)
 
@@ -39,6 +41,7 @@ class RowBuilder(Builder[FileConfigT]):
     def __init__(self, cfg: FileConfigT, workspace: Path, work: Path) -> None:
         super().__init__(cfg, workspace, work)
         self.rows = RowTable(work / "rows.arrow")
+        self._repeats: NDArray[np.bool_] = np.load(work / "repeats.npy", mmap_mode="r")
         self.pool = Pool(work / "pool.arrow") if (work / "pool.arrow").is_file() else None
         media_root = None if isinstance(cfg, TextBuild) else cfg.media_root
         self.media_root = workspace / media_root if media_root is not None else None
@@ -53,6 +56,7 @@ class RowBuilder(Builder[FileConfigT]):
             raise ConfigError(f"build {cfg.name}: format: no layout {cfg.format!r}; there are: {known}")
         files = [workspace / path for path in cfg.files]
         write_rows(work / "rows.arrow", _ROWS, _row_tables(files))
+        np.save(work / "repeats.npy", _repeats(RowTable(work / "rows.arrow")))
         parents: dict[str, Any] = {}
         if cfg.shards:
             parents = as_counts(write_pool(work / "pool.arrow", workspace, cfg.shards))
@@ -66,13 +70,15 @@ class RowBuilder(Builder[FileConfigT]):
             Refused: with the importer's reason.
         """
         row = self.rows[number]
+        if self._repeats[number]:
+            raise Refused("duplicate_row", f"{row['file']}, row {row['number']}: stood there before")
         meta = {"file": row["file"], "row": row["number"]}
         found = import_row(json.loads(row["json"], object_hook=_bytes_back), self.cfg.format)
         return found, {**meta, **found.meta}
 
     def row_digest(self, number: int) -> str:
         """Names a row by its content."""
-        return short_hash("row", self.rows[number]["json"])
+        return str(self.rows[number]["digest"])
 
     def parents_of(self, rows: Sequence[int]) -> tuple[str, ...]:
         """A row has no id of its own: its digest stands in the ledger."""
@@ -247,12 +253,21 @@ def _row_tables(files: Sequence[Path]) -> Iterator[pa.Table]:
     for path in files:
         for number, row in enumerate(iter_json(path)):
             text = canonical_json(_bytes_away(row)).decode()
-            batch.append({"file": path.name, "number": number, "json": text})
+            batch.append({"file": path.name, "number": number, "digest": short_hash("row", text), "json": text})
             if len(batch) == BATCH_ROWS:
                 yield pa.Table.from_pylist(batch, schema=_ROWS)
                 batch = []
     if batch:
         yield pa.Table.from_pylist(batch, schema=_ROWS)
+
+
+def _repeats(rows: RowTable) -> NDArray[np.bool_]:
+    """True for rows whose content stood before; holds 8 bytes of each digest in memory."""
+    digests = [int(digest[:16], 16) for column in rows.column("digest") for digest in column.to_pylist()]
+    _, first = np.unique(np.array(digests, dtype=np.uint64), return_index=True)
+    repeats = np.ones(len(digests), dtype=bool)
+    repeats[first] = False
+    return repeats
 
 
 def _bytes_away(value: Any) -> Any:

@@ -19,7 +19,7 @@ from owl3.build.base import ComposedBuilder, Prepared, as_counts
 from owl3.build.config import DistractorBuild
 from owl3.build.drafts import Draft, Part, Refused, Script, joined
 from owl3.build.draw import Int64s, Order, Shuffled, even_sizes
-from owl3.build.pool import SCHEMA, PoolStats, keep_first_of_each_picture, medium_of, write_pool
+from owl3.build.pool import SCHEMA, PoolStats, keep_first_of_each, medium_of, write_pool
 from owl3.build.rows import RowTable, write_rows
 from owl3.errors import InputError
 from owl3.samples import Sample
@@ -95,7 +95,7 @@ class DistractorBuilder(ComposedBuilder[DistractorBuild]):
             parents=(sample.id, *(parent["sample_id"] for parent in drawn)),
             source=joined([sample.source, *(other["source"] for other in others)]),
             licence=joined([sample.licence, *(other["licence"] for other in others)]),
-            extra=f"place {number}",
+            extra=f"place {number} round {pass_index}",
             meta={"target": number, "images": len(drawn), "asked": sample.id},
         )
 
@@ -161,5 +161,5 @@ def _write_pictures(path: Path, targets: Path) -> PoolStats:
             yield pa.Table.from_batches([batch]).select(SCHEMA.names)
 
     write_rows(path, SCHEMA, tables())
-    keep_first_of_each_picture(path, stats)
+    keep_first_of_each(path, "sha256", "duplicate_exact", stats)
     return stats

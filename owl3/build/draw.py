@@ -172,12 +172,12 @@ def cursor_after(sizes: Sizes, population: int, passes: int, run: Run) -> int:
     return placements(drawn, run.cursor, population, passes)[-1] + int(drawn[-1])
 
 
-def draws_of(run: Run, sizes: Sizes, order: Order, passes: int) -> Iterator[tuple[int, list[int]]]:
-    """Yield (ordinal, drawn parents) for every sample of a run."""
+def draws_of(run: Run, sizes: Sizes, order: Order, passes: int) -> Iterator[tuple[int, int, list[int]]]:
+    """Yield (ordinal, pass, drawn parents) for every sample of a run."""
     ordinals = np.arange(run.first, run.first + run.count, dtype=np.int64)
     drawn = sizes(ordinals).tolist()
     starts = placements(drawn, run.cursor, order.size, passes)
     assert len(starts) == run.count, "a run was planned with other sizes"
     for ordinal, start, size in zip(ordinals.tolist(), starts, drawn, strict=True):
         pass_index, place = divmod(start, order.size)
-        yield ordinal, order.at(pass_index, np.arange(place, place + size, dtype=np.int64)).tolist()
+        yield ordinal, pass_index, order.at(pass_index, np.arange(place, place + size, dtype=np.int64)).tolist()

@@ -87,7 +87,8 @@ def write_pool(
     """Gather the kept rows of some shard sets into a row table.
 
     Args:
-        distinct: One picture only once, with its first caption, however many captions it has.
+        distinct: One picture only once, with its first caption, however many captions it has. A pair that several
+            shard sets hold is always taken once.
         captioned: Leave out rows without a caption after cleaning.
         extras: Up to two more columns to carry along; a table that lacks one gives nulls.
 
@@ -109,8 +110,10 @@ def write_pool(
                 yield rows
 
     write_rows(path, SCHEMA, tables())
+    if len(names) > 1:
+        keep_first_of_each(path, "sample_id", "duplicate_row", stats)
     if distinct:
-        keep_first_of_each_picture(path, stats)
+        keep_first_of_each(path, "sha256", "duplicate_exact", stats)
     return stats
 
 
@@ -148,12 +151,12 @@ def _leave_out(rows: pa.Table, mask: Any, reason: str, stats: PoolStats) -> pa.T
     return left
 
 
-def keep_first_of_each_picture(path: Path, stats: PoolStats) -> None:
-    """Write the table again with each picture once; holds 8 bytes of each digest in memory."""
+def keep_first_of_each(path: Path, column_name: str, reason: str, stats: PoolStats) -> None:
+    """Write the table again with each value of a column of hex digests once; holds 8 bytes of each in memory."""
     rows = RowTable(path)
     chunks = [
         np.array([int(digest[:16], 16) for digest in column.to_pylist()], dtype=np.uint64)
-        for column in rows.column("sha256")
+        for column in rows.column(column_name)
     ]
     if not chunks:
         return
@@ -162,7 +165,7 @@ def keep_first_of_each_picture(path: Path, stats: PoolStats) -> None:
         return
     keep = np.zeros(len(rows), dtype=bool)
     keep[first] = True
-    stats.drop("duplicate_exact", len(rows) - len(first))
+    stats.drop(reason, len(rows) - len(first))
     stats.usable = len(first)
     offsets = np.cumsum([0] + [len(chunk) for chunk in chunks])
 

@@ -55,9 +55,9 @@ class ShardBuilder:
         failures = 0
         builder = self._builder
         with ShardWriter(self._folder / f"{name}.tar") as tar:
-            for ordinal, drawn in draws_of(run, builder.sizes, builder.order, builder.passes):
+            for ordinal, pass_index, drawn in draws_of(run, builder.sizes, builder.order, builder.passes):
                 try:
-                    rows.append(self._build(tar, name, ordinal, drawn))
+                    rows.append(self._build(tar, name, ordinal, drawn, pass_index))
                     failures = 0
                 except Refused as refused:
                     rows.append(self._refusal(name, drawn, ordinal, refused))
@@ -70,7 +70,9 @@ class ShardBuilder:
                         ) from refused
         write_index(self._folder / f"{name}.parquet", rows, SAMPLE_INDEX)
 
-    def _build(self, tar: ShardWriter, shard: str, ordinal: int, drawn: Sequence[int]) -> dict[str, Any]:
+    def _build(
+        self, tar: ShardWriter, shard: str, ordinal: int, drawn: Sequence[int], pass_index: int
+    ) -> dict[str, Any]:
         draft, media = self._load(ordinal, list(drawn))
         if len(media) > self._cfg.max_images:
             raise Refused("too_many_images", f"{len(media)} images, max_images is {self._cfg.max_images}")
@@ -80,8 +82,10 @@ class ShardBuilder:
         cost = cost_of(segments, turns, sizes, tokenizer=self._tokenizer, release=cfg.release, tile_px=cfg.tile_px)
         if cost.text_tokens > cfg.max_text_tokens:
             raise Refused("too_many_tokens", f"{cost.text_tokens} tokens, max_text_tokens is {cfg.max_text_tokens}")
+        # Within a pass nobody is drawn twice; in a later one the same parents may meet again.
+        extra = f"{draft.extra} pass {pass_index}".strip() if pass_index else draft.extra
         sample = Sample(
-            id=built_sample_id(self._builder.name, self._version, cfg.seed, draft.parents, draft.extra),
+            id=built_sample_id(self._builder.name, self._version, cfg.seed, draft.parents, extra),
             kind=draft.kind,
             segments=tuple(segments),
             turns=tuple(turns),
@@ -91,7 +95,7 @@ class ShardBuilder:
             source=draft.source,
             licence=draft.licence,
             seed=cfg.seed,
-            meta={**draft.meta, "extra": draft.extra} if draft.extra else draft.meta,
+            meta={**draft.meta, "extra": extra} if extra else draft.meta,
         )
         return self._store(tar, shard, sample, media, cost)
 

@@ -49,7 +49,7 @@ def test_nobody_is_used_beyond_the_cap_nor_twice_in_a_sample(population: int, pa
     runs = list(plan_runs(sizes, population, passes, after=None, count=None, per_shard=per_shard))
     order, uses = Shuffled(population, "test", 0), Counter[int]()
     for run in runs:
-        for _, drawn in draws_of(run, sizes, order, passes):
+        for _, _, drawn in draws_of(run, sizes, order, passes):
             assert len(set(drawn)) == len(drawn)
             uses.update(drawn)
     assert max(uses.values()) <= passes
@@ -62,7 +62,7 @@ def test_runs_go_on_where_the_wave_before_ended(first_wave: int, per_shard: int,
 
     def all_draws(runs: list[Run]) -> list[list[int]]:
         order = Shuffled(100, "test", 3)
-        return [drawn for run in runs for _, drawn in draws_of(run, sizes, order, 50)]
+        return [drawn for run in runs for _, _, drawn in draws_of(run, sizes, order, 50)]
 
     first = list(plan_runs(sizes, 100, 50, after=None, count=first_wave, per_shard=per_shard))
     second = list(plan_runs(sizes, 100, 50, after=first[-1], count=second_wave, per_shard=per_shard))
