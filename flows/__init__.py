@@ -1,1 +1,1 @@
-"""In what order: thin Prefect wiring over the library. No logic lives here."""
+"""In what order the library's steps are taken, as Prefect flows. What a step does is none of their business."""

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,17 +158,23 @@ def audit_card(recipe: Recipe, name: str, place: Place, progress: Progress = SIL
 
 
 @contextmanager
-def evaluating(recipe: Recipe, place: Place, progress: Progress = SILENT) -> Iterator[None]:
+def evaluating(
+    recipe: Recipe, place: Place, progress: Progress = SILENT, only: Collection[str] | None = None
+) -> Iterator[None]:
     """Evaluate every checkpoint while the block trains, and wait for the last score at its end.
+
+    Args:
+        only: The stages that the block trains; empty means all.
 
     Raises:
         CheckFailed: an evaluation failed; the others were made.
     """
-    if recipe.eval is None or not recipe.stages or is_evaluated(recipe, place.workspace):
+    stages = [stage.name for stage in recipe.stages if not only or stage.name in only]
+    if recipe.eval is None or is_evaluated(recipe, stages, place.workspace):
         yield
         return
     run = place.workspace / "runs" / recipe.name
-    until = ",".join(stage.name for stage in recipe.stages)
+    until = ",".join(stages)
     arguments = ["--watch", str(run), "--until", until, "--workspace", str(place.workspace), "--threads", "1"]
     log = place.workspace / "logs" / f"eval-{recipe.name}.log"
     run.mkdir(parents=True, exist_ok=True)
@@ -184,11 +190,22 @@ def evaluating(recipe: Recipe, place: Place, progress: Progress = SILENT) -> Ite
             process.wait()
 
 
-def is_evaluated(recipe: Recipe, workspace: Path) -> bool:
-    """Whether all stages are trained and no evaluation of theirs is wanting."""
-    folders = [stage_folder(workspace, recipe.name, stage.name) for stage in recipe.stages]
+def is_evaluated(recipe: Recipe, stages: Iterable[str], workspace: Path) -> bool:
+    """Whether these stages are trained and no evaluation of theirs is wanting."""
+    folders = [stage_folder(workspace, recipe.name, stage) for stage in stages]
     trained = all((folder / MANIFEST_NAME).is_file() for folder in folders)
     return trained and not any(queue.pending(folder) for folder in folders)
+
+
+def drain_evaluations(recipe: Recipe, place: Place) -> None:
+    """Make every score that a checkpoint of the recipe's run still wants.
+
+    Raises:
+        CheckFailed: an evaluation failed; the others were made.
+    """
+    run = place.workspace / "runs" / recipe.name
+    arguments = ["--drain", str(run), "--workspace", str(place.workspace)]
+    launch.run_module("owl3.eval", arguments, log=place.workspace / "logs" / f"eval-{recipe.name}.log")
 
 
 @dataclass(frozen=True)
@@ -233,6 +250,25 @@ def steps_after_training(recipe: Recipe) -> list[Step]:
     """The card and its audit."""
     cards = [recipe.card.name] if recipe.card else []
     return [*(Step("card", name, render_card) for name in cards), *(Step("audit", name, audit_card) for name in cards)]
+
+
+def all_steps(recipe: Recipe) -> list[Step]:
+    """The whole chain, in order."""
+    return [*steps_before_training(recipe), *training_steps(recipe), *steps_after_training(recipe)]
+
+
+def choose_steps(recipe: Recipe, kinds: Collection[str], only: Collection[str] | None) -> list[Step]:
+    """The steps of some kinds and, with `only`, of some names.
+
+    Raises:
+        ConfigError: `only` names something that the recipe does not have.
+    """
+    steps = [step for step in all_steps(recipe) if step.kind in kinds]
+    unknown = sorted(set(only or ()) - {step.name for step in steps})
+    if unknown:
+        known = ", ".join(dict.fromkeys(step.name for step in steps)) or "none"
+        raise ConfigError(f"recipe {recipe.name}: no entry {unknown[0]!r} to {'/'.join(kinds)}; it has: {known}")
+    return [step for step in steps if not only or step.name in only]
 
 
 def run_chain(recipe: Recipe, place: Place, progress: Progress = SILENT) -> list[Outcome]:

@@ -9,7 +9,7 @@ from rich.table import Table
 from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, Overrides, TerminalProgress, Workspace, emit, table
 from owl3.cli.common import Recipe as RecipeFile
 from owl3.demo.run import Account, run
-from owl3.pipeline import Step, steps_after_training, steps_before_training, training_steps
+from owl3.pipeline import all_steps
 from owl3.recipe import RECIPES, Recipe, load_recipe
 
 DEMO_RECIPE = RECIPES / "demo.yaml"
@@ -55,11 +55,7 @@ def run_recipe(  # noqa: PLR0917 - options of a command line
 
 def _run(recipe: Recipe, workspace: Path, *, as_json: bool, dry_run: bool, processes: int) -> None:
     if dry_run:
-        steps: list[Step] = [
-            *steps_before_training(recipe),
-            *training_steps(recipe),
-            *steps_after_training(recipe),
-        ]
+        steps = all_steps(recipe)
         names = [f"{step.kind} {step.name}" for step in steps]
         emit(as_json, {"steps": names}, f"{recipe.name} would, in {workspace}:", *(f"  {name}" for name in names))
         return

@@ -169,7 +169,9 @@ def score_table(results: Sequence[Evaluation]) -> dict[str, Any] | None:
     titles = sorted({result.title for result in results})
     rows: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for result in results:
-        cell = rows.setdefault((result.run, result.checkpoint), {}).setdefault(result.title, {})
+        cell = rows.setdefault((result.run, result.checkpoint), {}).setdefault(
+            result.title, {"score": None, "blind": None}
+        )
         cell["blind" if result.blind else "score"] = None if result.score is None else f"{result.score:.3f}"
         cell["questions"] = result.num_questions
     return {

@@ -1,0 +1,45 @@
+"""Flows about the right to use what was fetched: audit the card, retract samples, ask the servers again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from flows.steps import DEMO, WORKSPACE, publish_outcomes, take_step
+from owl3.cards.retract import assess, bury
+from owl3.cards.trace import What, understand
+from owl3.pipeline import Outcome, Place, choose_steps
+from owl3.recipe import load_recipe
+
+
+@flow(name="audit", flow_run_name="audit {recipe.stem}")
+def audit(recipe: Path = DEMO, workspace: Path = WORKSPACE) -> list[Outcome]:
+    """Derive every figure of the card again from the shards; fails when one of them is false."""
+    loaded = load_recipe(recipe)
+    place = Place.at(workspace, {})
+    outcomes = [take_step(step, loaded, place) for step in choose_steps(loaded, ("audit",), None)]
+    publish_outcomes(outcomes, key="audit")
+    return outcomes
+
+
+@flow(name="retract", flow_run_name="retract {what} {subject}")
+def retract(subject: str, reason: str, what: What = "url", workspace: Path = WORKSPACE) -> int:
+    """Write tombstones for everything that came from `subject`; loaders honour them at once.
+
+    Args:
+        subject: A URL, domain, licence, sha256 or sample id.
+        reason: Why; it stands in the tombstones.
+        what: Which of these `subject` is.
+        workspace: Folder that holds all artifacts.
+    """
+    impact = assess(workspace, [understand(subject, what)], workspace / "datacards")
+    buried = bury(workspace, impact, reason)
+    create_markdown_artifact(
+        f"{buried} new tombstones; hit: {impact.urls_kept} kept rows, {impact.built} built samples, "
+        f"{len(impact.plans)} plans, {len(impact.checkpoints)} checkpoints, {len(impact.cards)} cards.",
+        key="retraction",
+        description=reason,
+    )
+    return buried
