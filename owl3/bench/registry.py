@@ -13,5 +13,6 @@ class Bench:
 
 BENCHES: dict[str, Bench] = {
     "attention": Bench("owl3.bench.attention", "hyper attention against concatenation and a plain two-softmax model"),
+    "eval": Bench("owl3.bench.eval", "answers per second in batches against one by one; options with shared pictures"),
     "plan": Bench("owl3.bench.plan", "planning 41 million samples: seconds, memory, bytes per sample"),
 }

@@ -35,12 +35,16 @@ class Generator:
     Args:
         model: In evaluation mode, on its device.
         processor: The one that was saved beside it.
+
+    Attributes:
+        ends: Ids that end an answer.
     """
 
     def __init__(self, model: Any, processor: Any) -> None:
         self.model = model
         self.processor = processor
         self.tokenizer = TextTokenizer(processor.tokenizer.backend_tokenizer, where="processor.tokenizer")
+        self.ends = [self.tokenizer.turn_end_id, self.tokenizer.end_of_text_id]
 
     @classmethod
     def load(cls, model_dir: Path, *, threads: int = 0) -> Generator:
@@ -83,16 +87,13 @@ class Generator:
             max_new_tokens=ask.max_new_tokens,
             do_sample=False,
             num_beams=1,
-            eos_token_id=self._ends(),
+            eos_token_id=self.ends or None,
             pad_token_id=self.tokenizer.end_of_text_id,
         )
         return [self._words(row) for row in ids_BS[:, prompt_columns:].tolist()]
 
-    def _ends(self) -> list[int]:
-        return [self.tokenizer.turn_end_id, self.tokenizer.end_of_text_id]
-
     def _words(self, ids: list[int]) -> str:
-        ends = [ids.index(end) for end in self._ends() if end in ids]
+        ends = [ids.index(end) for end in self.ends if end in ids]
         return self.tokenizer.decode(ids[: min(ends, default=len(ids))])
 
     def _choose(self, shown: Sequence[Shown], ask: Ask) -> list[str]:

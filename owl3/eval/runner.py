@@ -23,9 +23,11 @@ from typing import Any
 from owl3.errors import CheckFailed, InputError, Interrupted, Owl3Error
 from owl3.eval import queue
 from owl3.eval.evaluate import Answerer, Ask, evaluate, load_items, select
+from owl3.eval.lmms import lmms_results
 from owl3.eval.media import Shown
 from owl3.eval.registry import Chosen, choose_tasks, find_task
 from owl3.progress import SILENT, Progress
+from owl3.storage import write_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -262,6 +264,9 @@ def _dispatch(
             method=options.method,
             max_error_fraction=options.max_error_fraction,
         )
+        settings = {"batch_size": options.batch_size, "limit": options.limit}
+        layout = lmms_results(report, str(options.checkpoint), settings)
+        write_atomic(options.out / "lmms_eval_results.json", json.dumps(layout, indent=1).encode())
         return {"tasks": report}, []
     if options.drain is not None:
         done, failures = drain(options.drain, options.workspace, load_answerer=load_answerer, stop=stop)

@@ -47,6 +47,9 @@ def test_one_command_scores_a_checkpoint_beside_its_blind_run(
     assert report["figures"]["accuracy"] == 1.0
     assert report["blind_figures"]["accuracy"] == pytest.approx(1 / 3, abs=1e-5)
     assert Path(report["folder"], "manifest.json").is_file()
+    layout = json.loads((tmp_path / "out" / "lmms_eval_results.json").read_text())
+    assert layout["results"]["scenes-single"]["accuracy,none"] == 1.0
+    assert layout["n-samples"]["scenes-single"] == {"original": 6, "effective": 6}
 
 
 def test_a_finished_result_loads_no_model(model_dir: Path, make_benchmark: Make, tmp_path: Path) -> None:

@@ -1,0 +1,92 @@
+"""lmms-eval's documented interface, stood in for by three lines: it cannot be installed beside our dependencies."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from owl3.eval.evaluate import Ask
+from owl3.eval.lmms import lmms_results
+from owl3.eval.media import Shown
+
+
+class Echo:
+    """Says how it was asked."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def answer(self, shown: Sequence[Shown], ask: Ask) -> list[str]:
+        self.batches.append(len(shown))
+        return [f"{one.item.text()} {len(one.pictures)} {ask.max_new_tokens}\n\nmore" for one in shown]
+
+    def likelihoods(self, shown: Shown, candidates: Sequence[str], *, cut: bool) -> list[float]:
+        return [-float(len(candidate)) for candidate in candidates]
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> Any:
+    base, registry = ModuleType("lmms_eval.api.model"), ModuleType("lmms_eval.api.registry")
+    base.lmms = type("lmms", (), {"__init__": lambda self: setattr(self, "task_dict", {})})  # type: ignore[attr-defined]
+    registry.register_model = lambda *_: lambda cls: cls  # type: ignore[attr-defined]
+    for name, module in {
+        "lmms_eval": ModuleType("lmms_eval"),
+        "lmms_eval.api": ModuleType("lmms_eval.api"),
+        "lmms_eval.api.model": base,
+        "lmms_eval.api.registry": registry,
+    }.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.delitem(sys.modules, "owl3.eval.lmms_plugin.models.owl3", raising=False)
+    from owl3.eval.lmms_plugin.models import AVAILABLE_MODELS
+    from owl3.eval.lmms_plugin.models import owl3 as plugin
+
+    made = getattr(plugin, AVAILABLE_MODELS["owl3"])("folder", batch_size="2", load=lambda _: Echo())
+    picture = Image.new("L", (4, 4))
+    made.task_dict = {"t": {"test": [{"images": [picture]}, {"images": [picture, picture]}, {"images": []}]}}
+    return made
+
+
+def request(*args: Any) -> SimpleNamespace:
+    return SimpleNamespace(args=args)
+
+
+def visuals(doc: dict[str, Any]) -> list[Any]:
+    return list(doc["images"])
+
+
+def test_requests_are_answered_in_batches_and_in_order(model: Any) -> None:
+    asked = {"max_new_tokens": 8, "until": ["\n\n"]}
+    contexts = ["What?", "<image> or <image>?", "Hello"]
+    requests = [request(context, asked, visuals, i, "t", "test") for i, context in enumerate(contexts)]
+    assert model.generate_until(requests) == ["<image>What? 1 8", "<image> or <image>? 2 8", "Hello 0 8"]
+    assert model.generator.batches == [2, 1]
+
+
+def test_targets_are_scored(model: Any) -> None:
+    asked = [
+        request("What?", "red", visuals, 0, "t", "test"),
+        request("What?", lambda _: "green", visuals, 0, "t", "test"),
+    ]
+    assert model.loglikelihood(asked) == [(-3.0, False), (-5.0, False)]
+
+
+def test_results_stand_where_lmms_eval_s_readers_look(tmp_path: Path) -> None:
+    summary = {
+        "figures": {"f1": 0.8, "accuracy": 0.9},
+        "primary": "f1",
+        "interval_95": {"low": 0.7, "high": 0.9},
+        "task_version": "1",
+        "num_questions": 10,
+        "num_scored": 9,
+        "parsed": {},
+        "errors": {"media_missing": 1},
+    }
+    layout = lmms_results({"pope": summary}, "m", {"batch_size": 4})
+    assert layout["results"]["pope"]["f1,none"] == 0.8
+    assert layout["results"]["pope"]["f1_stderr,none"] == pytest.approx(0.2 / 2 / 1.96, abs=1e-4)
+    assert layout["results"]["pope"]["accuracy_stderr,none"] == "N/A"
+    assert layout["n-samples"]["pope"] == {"original": 10, "effective": 9}
