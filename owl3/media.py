@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFilter, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 64_000_000
 """Larger pictures are refused by their header; 64 megapixels is a full-frame camera's best."""
@@ -194,6 +194,43 @@ def strip_jpeg_metadata(data: bytes) -> bytes:
     return b"".join(kept) + data[position:]
 
 
+def blur_boxes(data: bytes, boxes: Sequence[Sequence[float]], orientation: int = 1, quality: int = 95) -> bytes:
+    """Blur rectangles of an upright picture beyond recognition and return it as JPEG.
+
+    Args:
+        boxes: [left, top, right, bottom] as parts of width and height of the picture as it was before its EXIF
+            `orientation` was applied: boxes were mostly found by programs that ignore it.
+    """
+    image = open_image(data)
+    width, height = image.size
+    for box in boxes:
+        left, top, right, bottom = _turn_box(box, orientation)
+        reach = 0.1 * max((right - left) * width, (bottom - top) * height)  # as for ImageNet's and DataComp's faces
+        corners = (left * width - reach, top * height - reach, right * width + reach, bottom * height + reach)
+        x0, y0, x1, y1 = (
+            int(min(max(value, 0), limit)) for value, limit in zip(corners, (width, height) * 2, strict=True)
+        )
+        if x1 > x0 and y1 > y0:
+            face = image.crop((x0, y0, x1, y1))
+            image.paste(face.filter(ImageFilter.GaussianBlur(max(2.0, max(face.size) / 6))), (x0, y0))
+    return encode_jpeg(image, quality)
+
+
+def _turn_box(box: Sequence[float], orientation: int) -> tuple[float, float, float, float]:
+    """Where a box of the stored picture lies once EXIF orientation has been applied."""
+    left, top, right, bottom = (min(max(float(value), 0.0), 1.0) for value in box)
+    turned = {
+        2: (1 - right, top, 1 - left, bottom),
+        3: (1 - right, 1 - bottom, 1 - left, 1 - top),
+        4: (left, 1 - bottom, right, 1 - top),
+        5: (top, left, bottom, right),
+        6: (1 - bottom, left, 1 - top, right),
+        7: (1 - bottom, 1 - right, 1 - top, 1 - left),
+        8: (top, 1 - right, bottom, 1 - left),
+    }
+    return turned.get(orientation, (left, top, right, bottom))
+
+
 def _dct_matrix(side: int) -> NDArray[np.float64]:
     """The type-II DCT as a matrix (side, side), scaled as scipy's default."""
     k, n = np.mgrid[0:side, 0:side]
@@ -300,6 +337,43 @@ def probe_video(path: Path) -> VideoFacts:
     except av.error.FFmpegError as error:
         reason = "not_a_video" if isinstance(error, av.error.InvalidDataError) else "undecodable"
         raise MediaError(reason, f"{type(error).__name__}: {error}"[:200]) from error
+
+
+def cut_clip(data: bytes, start_s: float, end_s: float) -> bytes:
+    """Copy the part of a clip between two times into an mp4, without re-encoding.
+
+    It begins at the last keyframe at or before `start_s`, so it may show a little more than asked.
+
+    Raises:
+        MediaError: `clip_too_short` when nothing lies between the times, `undecodable` when they can't be copied.
+    """
+    import av
+
+    buffer = io.BytesIO()
+    try:
+        with (
+            av.open(io.BytesIO(data), metadata_errors="ignore") as source,
+            av.open(buffer, "w", format="mp4") as target,
+        ):
+            stream = source.streams.video[0]
+            copy = target.add_stream_from_template(stream)
+            time_base = float(stream.time_base or 1)
+            origin = stream.start_time or 0
+            source.seek(int(start_s / time_base) + origin, stream=stream, backward=True)
+            first: int | None = None
+            for packet in source.demux(stream):
+                if packet.dts is None or packet.pts is None:
+                    continue
+                if (packet.dts - origin) * time_base >= end_s:
+                    break
+                first = packet.dts if first is None else first
+                packet.pts, packet.dts, packet.stream = packet.pts - first, packet.dts - first, copy
+                target.mux(packet)
+            if first is None:
+                raise MediaError("clip_too_short", f"nothing between {start_s} and {end_s} s")
+    except (av.error.FFmpegError, ValueError, IndexError) as error:
+        raise MediaError("undecodable", f"{type(error).__name__}: {error}"[:200]) from error
+    return buffer.getvalue()
 
 
 def _duration_s(container: Any, stream: Any) -> float:

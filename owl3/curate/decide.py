@@ -7,8 +7,6 @@ to be thrown away; those about the picture come after it. What needs a view of a
 """
 
 import math
-import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,6 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from owl3.config import Config
+from owl3.curate.captions import is_boilerplate, redact, repetition
 from owl3.ledger import check_reason
 from owl3.media import ImageFacts, VideoFacts
 
@@ -50,7 +49,7 @@ class ImageRules(Config):
 
 
 class VideoRules(Config):
-    """Which clips are worth keeping, and how they are stored."""
+    """Which clips are worth keeping. Lengths are those of the part between a row's start and end, where it has them."""
 
     min_side_px: int = Field(default=0, ge=0)
     min_duration_s: float = Field(default=0.0, ge=0)
@@ -59,13 +58,26 @@ class VideoRules(Config):
 
 
 class CaptionRules(Config):
-    """Which captions are worth keeping. Lengths are in characters and words as they stand."""
+    """Which captions are worth keeping, and what is taken out of them. Lengths are in characters and words."""
 
     min_chars: int = Field(default=1, ge=0)
     max_chars: int | None = Field(default=None, gt=0)
     min_words: int = Field(default=0, ge=0)
     max_repetition: float | None = Field(default=None, gt=0, le=1)
     """Share of the caption that its most frequent character (or word, of five or more) may take."""
+    max_repeats: int | None = Field(default=None, ge=1)
+    """Rows of the corpus that may have one and the same caption; the smallest ids stay."""
+    boilerplate: Literal["keep", "drop"] = "drop"
+    """File names, "image not found" and their like."""
+    urls: Literal["keep", "redact", "drop"] = "redact"
+    personal_data: Literal["keep", "redact", "drop"] = "redact"
+    """E-mail addresses and phone numbers. Redacting changes the caption, never the sample's id."""
+    languages: tuple[str, ...] | None = None
+    """ISO 639-1 codes to keep; captions whose language can't be told are dropped, too."""
+    language_candidates: tuple[str, ...] = ("ar", "de", "en", "es", "fr", "hi", "it", "ja", "ko", "pt", "ru", "zh")
+    """What the detector chooses from, beside `languages`."""
+    trust_column: bool = False
+    """Take the corpus's own language column where it says something."""
 
 
 class ScoreRule(Config):
@@ -118,9 +130,23 @@ def row_checks(rules: RowRules) -> list[Check]:
     if rules.licences is not None:
         checks.append(licence_in(rules.licences))
     checks += [score_within(rule) for rule in rules.scores]
-    checks.append(caption_length(rules.caption))
-    if rules.caption.max_repetition is not None:
-        checks.append(caption_not_repetitive(rules.caption.max_repetition))
+    checks += caption_checks(rules.caption)
+    return checks
+
+
+def caption_checks(rules: CaptionRules) -> list[Check]:
+    """The checks on captions, cheap ones first. Languages have been told before: they are a column of the table."""
+    checks = [caption_length(rules)]
+    if rules.boilerplate == "drop":
+        checks.append(lambda row: "caption_boilerplate" if is_boilerplate(row.caption) else None)
+    if rules.max_repetition is not None:
+        share = rules.max_repetition
+        checks.append(lambda row: "caption_repetitive" if repetition(row.caption) > share else None)
+    if "drop" in (rules.urls, rules.personal_data):
+        checks.append(caption_without(urls=rules.urls == "drop", personal=rules.personal_data == "drop"))
+    if rules.languages is not None:
+        wanted = rules.languages
+        checks.append(lambda row: None if row.language in wanted else "caption_language")
     return checks
 
 
@@ -171,16 +197,13 @@ def caption_length(rules: CaptionRules) -> Check:
     return check
 
 
-def caption_not_repetitive(max_share: float) -> Check:
-    """Drop captions in which one character, or one word among five or more, takes more than its share."""
+def caption_without(urls: bool, personal: bool) -> Check:
+    """Drop captions that hold a URL (`caption_boilerplate`) or an e-mail address or phone number."""
 
     def check(row: Row) -> str | None:
-        letters = re.sub(r"\s", "", row.caption.casefold())
-        words = row.caption.casefold().split()
-        letter_share = max(Counter(letters).values(), default=0) / max(1, len(letters))
-        word_share = max(Counter(words).values(), default=0) / len(words) if len(words) >= 5 else 0.0
-        many = len(letters) >= 5 and letter_share > max_share
-        return "caption_repetitive" if many or word_share > max_share else None
+        if personal and redact(row.caption, urls=False, personal=True) != row.caption:
+            return "personal_data"
+        return "caption_boilerplate" if urls and redact(row.caption, urls=True, personal=False) != row.caption else None
 
     return check
 

@@ -34,6 +34,8 @@ class DedupConfig(Config):
     """Hamming distance of 64-bit perceptual hashes up to which pictures are near duplicates; None checks nothing."""
     near_caption: Literal["any", "same"] = "any"
     """`same` also asks for the same caption."""
+    placeholder_urls: int | None = Field(default=10, ge=2)
+    """Bytes that come from so many different URLs are a placeholder ("photo no longer available"); all are dropped."""
 
 
 class Groups:

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,35 +20,27 @@ from owl3.config import canonical_json
 from owl3.curate.decide import ClipCheck, MediaCheck, first_reason
 from owl3.curate.fetch import ROW_COLUMN
 from owl3.curate.hosts import is_answer
+from owl3.curate.overview import RATING_COLUMNS, Verdict
 from owl3.curate.spool import Outcome, Spool, url_id
 from owl3.curate.table import EVIDENCE_TABLE, STAGE_OF_REASON, member_json, with_source_columns
 from owl3.ledger import REASONS, check_reason
 from owl3.manifest import Counts
-from owl3.media import ImageFacts, VideoFacts, strip_jpeg_metadata
+from owl3.media import ImageFacts, MediaError, VideoFacts, blur_boxes, cut_clip, strip_jpeg_metadata
 from owl3.shards import ShardWriter, iter_members, read_member, write_index, write_table
 from owl3.storage import write_atomic
 
-RATING_COLUMNS = pa.schema(
+_EXTENSIONS = {"mov,mp4,m4a,3gp,3g2,mj2": "mp4", "matroska,webm": "webm", "avi": "avi"}
+_ENGINE_ROWS = pa.schema(
     [
-        ("sample_id", pa.string()),
-        ("domain", pa.string()),
-        ("caption", pa.string()),
-        ("reason", pa.string()),
-        ("answered", pa.bool_()),  # by its host
-        ("media_sha256", pa.string()),
-        ("phash", pa.string()),
+        ("index", pa.int64()),  # in the shard's rows
+        ("status", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("exif", pa.string()),
+        ("key", pa.string()),
     ]
 )
-_EXTENSIONS = {"mov,mp4,m4a,3gp,3g2,mj2": "mp4", "matroska,webm": "webm", "avi": "avi"}
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the view of the whole corpus adds to a row."""
-
-    reason: str
-    duplicate_of: str | None = None
-    benchmark: str | None = None
+_ENGINE_COLUMNS = _ENGINE_ROWS.names[1:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +49,8 @@ class ShardFiles:
 
     work: Path
     shard: str
+    previous: Path | None = None
+    """The version of the artifact that this run adds rows to (`--retry`)."""
 
     @property
     def rows(self) -> Path:
@@ -79,61 +73,106 @@ class ShardFiles:
         return self.work / "engine" / f"{self.shard}.parquet"
 
     @property
+    def engine_rows(self) -> Path:
+        """What img2dataset said about each row, kept with the artifact; `index` into the rows."""
+        return self.work / "engine_rows" / f"{self.shard}.parquet"
+
+    @property
     def rating(self) -> Path:
         """What `judge` found, one row per row."""
         return self.work / "ratings" / f"{self.shard}.parquet"
 
 
-def judge(files: ShardFiles, media: str, checks: list[MediaCheck] | list[ClipCheck]) -> None:
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """How rows of a medium are decided on."""
+
+    media: str
+    checks: list[MediaCheck] | list[ClipCheck]
+    verify_sha256: bool
+
+    def reason(self, row: Mapping[str, Any], outcome: Outcome | None, engine: Mapping[str, Any] | None) -> str | None:
+        """Why a row that was asked for is dropped, from its own bytes alone; None keeps it."""
+        if outcome is None:
+            return "engine_error"
+        if outcome.reason:
+            return outcome.reason
+        if self.verify_sha256 and row["expected_sha256"] not in (None, outcome.sha256):
+            return "hash_mismatch"
+        if self.media == "video":
+            return first_reason(self.checks, part_of(row, outcome))
+        reason = first_reason(self.checks, ImageFacts(**(outcome.facts or {})))
+        if reason is None and (engine is None or engine["status"] == "failed_to_download"):
+            return "engine_error"
+        return reason if reason or (engine and engine["status"] == "success") else "resize_failed"
+
+
+def is_cut(row: Mapping[str, Any]) -> bool:
+    """Is only a part of the clip wanted?"""
+    return row["start_s"] is not None or row["end_s"] is not None
+
+
+def part_of(row: Mapping[str, Any], outcome: Outcome) -> VideoFacts:
+    """Facts of the part of a clip that a row asks for."""
+    facts = VideoFacts(**(outcome.facts or {}))
+    if not is_cut(row):
+        return facts
+    start_s = max(0.0, row["start_s"] or 0.0)
+    end_s = facts.duration_s if row["end_s"] is None else min(row["end_s"], facts.duration_s)
+    length_s = max(0.0, round(end_s - start_s, 3))
+    share = length_s / facts.duration_s if facts.duration_s else 0.0
+    return replace(facts, duration_s=length_s, frames=round(facts.frames * share))
+
+
+def judge(files: ShardFiles, how: Judge) -> None:
     """Write what is known about each row of a shard from its own bytes, reasons included."""
     rows = pq.read_table(files.rows).to_pylist()
-    engine = _engine_rows(files) if media == "image" else {}
+    engine = _engine_rows(files) if how.media == "image" else {}
     found = []
     with Spool(files.spool) as spool:
         for index, row in enumerate(rows):
             outcome = None if row["reason"] else spool.get(url_id(row["url"]))
-            reason = row["reason"] or _own_reason(outcome, engine.get(index), media, checks)
-            facts = (outcome.facts or {}) if outcome else {}
+            reason = row["reason"] or how.reason(row, outcome, engine.get(index))
+            part = f" {row['start_s']} {row['end_s']}" if is_cut(row) else ""
             found.append(
                 {
                     "sample_id": row["sample_id"],
+                    "canonical_url": row["canonical_url"],
                     "domain": row["domain"],
                     "caption": row["caption"],
                     "reason": check_reason(reason) if reason else None,
                     "answered": outcome is not None and is_answer(outcome.reason),
                     "media_sha256": outcome.sha256 if outcome else None,
-                    "phash": facts.get("phash"),
+                    "same_media": f"{outcome.sha256}{part}" if outcome else None,
+                    "phash": (outcome.facts or {}).get("phash") if outcome else None,
                 }
             )
     write_index(files.rating, found, RATING_COLUMNS)
 
 
-def _own_reason(outcome: Outcome | None, engine: Mapping[str, Any] | None, media: str, checks: list[Any]) -> str | None:
-    if outcome is None:
-        return "engine_error"
-    if outcome.reason:
-        return outcome.reason
-    assert outcome.facts is not None
-    facts = ImageFacts(**outcome.facts) if media == "image" else VideoFacts(**outcome.facts)
-    reason = first_reason(checks, facts)
-    if reason or media == "video":
-        return reason
-    if engine is None or engine["status"] == "failed_to_download":
-        return "engine_error"
-    return None if engine["status"] == "success" else "resize_failed"
-
-
 def _engine_rows(files: ShardFiles) -> dict[int, Mapping[str, Any]]:
-    """img2dataset's rows by their index in the shard."""
-    if not files.engine.is_file():
-        return {}
-    index = pq.read_table(files.fetch, columns=["index"]).column("index").to_pylist()
-    return {index[row[ROW_COLUMN]]: row for row in pq.read_table(files.engine).to_pylist()}
+    """What img2dataset said about each row, by index in the shard; of this run, else of the version before it."""
+    found: dict[int, Mapping[str, Any]] = {}
+    if files.engine_rows.is_file():
+        found = {row["index"]: row for row in pq.read_table(files.engine_rows).to_pylist()}
+    if files.engine.is_file():
+        index = pq.read_table(files.fetch, columns=["index"]).column("index").to_pylist()
+        for row in pq.read_table(files.engine).to_pylist():
+            found[index[row[ROW_COLUMN]]] = {name: row.get(name) for name in _ENGINE_COLUMNS} | {"new": True}
+    return found
 
 
-def publish(
-    files: ShardFiles, folder: Path, *, media: str, source: str, user_agent: str, verdicts: Mapping[str, Verdict]
-) -> Counts:
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What all rows of an artifact have in common."""
+
+    media: str
+    source: str
+    user_agent: str
+    quality: int  # of JPEGs that have to be encoded again
+
+
+def publish(files: ShardFiles, folder: Path, label: Label, verdicts: Mapping[str, Verdict]) -> Counts:
     """Write one shard's final files into `folder` and return its counts.
 
     Args:
@@ -141,24 +180,26 @@ def publish(
     """
     rows_table = pq.read_table(files.rows)
     reasons = pq.read_table(files.rating, columns=["reason"]).column("reason").to_pylist()
-    engine = _engine_rows(files) if media == "image" else {}
-    stored = _Stored(files)
+    engine = _engine_rows(files) if label.media == "image" else {}
     table, evidence = [], []
     with Spool(files.spool) as spool, ShardWriter(folder / f"{files.shard}.tar") as tar:
+        stored = _Stored(files, spool, engine, label)
         for index, (row, own_reason) in enumerate(zip(rows_table.to_pylist(), reasons, strict=True)):
             outcome = None if row["reason"] else spool.get(url_id(row["url"]))
             verdict = verdicts.get(row["sample_id"])
-            reason = verdict.reason if verdict else own_reason
-            known = _row(row, outcome, engine.get(index), media)
-            known |= {"source": source, "shard": files.shard, "user_agent": user_agent if outcome else None}
+            reason = own_reason if verdict is None else verdict.reason
+            known = _row(row, outcome, engine.get(index), label.media)
+            known |= {"source": label.source, "shard": files.shard, "user_agent": label.user_agent if outcome else None}
             if verdict is not None:
                 known |= {"duplicate_of": verdict.duplicate_of, "benchmark": verdict.benchmark}
+            data = b""
             if reason is None:
                 assert outcome is not None
-                data = spool.body(outcome) if media == "video" else stored.read(engine[index])
-                known |= _add(tar, known, strip_jpeg_metadata(data) if known["extension"] == "jpg" else data)
-            else:
-                known |= _dropped(reason, outcome)
+                try:
+                    data = stored.read(index, row, outcome)
+                except MediaError as error:  # a part that can't be cut out of its clip
+                    reason = error.reason
+            known |= _add(tar, known, data) if reason is None else _dropped(reason, outcome)
             table.append(known)
             if outcome is not None:
                 evidence.append(_evidence(known, outcome))
@@ -166,9 +207,12 @@ def publish(
 
 
 class _Stored:
-    """Members of the engine's tar, by img2dataset's key."""
+    """The bytes to store for each kept row, wherever they lie."""
 
-    def __init__(self, files: ShardFiles) -> None:
+    def __init__(self, files: ShardFiles, spool: Spool, engine: Mapping[int, Mapping[str, Any]], label: Label) -> None:
+        self._spool = spool
+        self._engine = engine
+        self._label = label
         self._tar = files.engine.with_suffix(".tar")
         self._places = {}
         if self._tar.is_file():
@@ -176,11 +220,38 @@ class _Stored:
                 key, _, extension = member.name.partition(".")
                 if extension not in ("json", "txt"):
                     self._places[key] = member
+        self._previous_tar = files.previous / f"{files.shard}.tar" if files.previous else None
+        self._previous = _kept_places(files.previous / f"{files.shard}.parquet") if files.previous else {}
 
-    def read(self, engine: Mapping[str, Any]) -> bytes:
-        """The stored picture of a row of the engine's table."""
-        place = self._places[engine["key"]]
-        return read_member(self._tar, place.offset, place.num_bytes)
+    def read(self, index: int, row: Mapping[str, Any], outcome: Outcome) -> bytes:
+        """What is stored for a row.
+
+        Raises:
+            MediaError: when its part can't be cut out of the clip.
+        """
+        if row["sample_id"] in self._previous:
+            assert self._previous_tar is not None
+            return read_member(self._previous_tar, *self._previous[row["sample_id"]])
+        if self._label.media == "video":
+            data = self._spool.body(outcome)
+            return cut_clip(data, row["start_s"] or 0.0, _end(row)) if is_cut(row) else data
+        place = self._places[self._engine[index]["key"]]
+        data = read_member(self._tar, place.offset, place.num_bytes)
+        if row["boxes"]:
+            orientation = (outcome.facts or {})["orientation"]
+            data = blur_boxes(data, row["boxes"], orientation, self._label.quality)
+        return strip_jpeg_metadata(data)
+
+
+def _end(row: Mapping[str, Any]) -> float:
+    return float("inf") if row["end_s"] is None else float(row["end_s"])
+
+
+def _kept_places(table: Path) -> dict[str, tuple[int, int]]:
+    """Where an earlier version stores its kept rows."""
+    columns = ["sample_id", "decision", "media_offset", "media_bytes"]
+    rows = pq.read_table(table, columns=columns).to_pylist()
+    return {r["sample_id"]: (r["media_offset"], r["media_bytes"]) for r in rows if r["decision"] == "kept"}
 
 
 def _row(
@@ -203,8 +274,10 @@ def _row(
         known |= {name: facts[name] for name in ("format", "phash", "grey_std", "sharpness", "entropy", "frames")}
         known |= {"original_width": facts["width"], "original_height": facts["height"]}
     elif facts:
-        known |= {name: facts[name] for name in ("duration_s", "fps", "frames", "width", "height")}
-        known |= {"format": facts["codec"], "extension": _EXTENSIONS.get(facts["container"], "mp4")}
+        part = part_of(row, outcome)
+        known |= {"duration_s": part.duration_s, "frames": part.frames, "fps": part.fps, "format": part.codec}
+        known |= {"width": part.width, "height": part.height}
+        known |= {"extension": "mp4" if is_cut(row) else _EXTENSIONS.get(part.container, "mp4")}
     if engine is not None and engine["status"] == "success":
         known |= {"width": engine["width"], "height": engine["height"], "exif": engine.get("exif"), "extension": "jpg"}
     elif engine is not None and outcome.reason is None:
@@ -285,3 +358,12 @@ def _write_tables(
     rows = [{name: row.get(name) for name in schema.names} for row in table]
     write_table(folder / f"{files.shard}.parquet", pa.Table.from_pylist(rows, schema=schema))  # last: it is complete
     return counts
+
+
+def keep_engine_rows(files: ShardFiles) -> None:
+    """Write what img2dataset said about all rows so far, without its pictures: a later retry starts from it."""
+    rows = [
+        {"index": index, **{name: row.get(name) for name in _ENGINE_COLUMNS}}
+        for index, row in sorted(_engine_rows(files).items())
+    ]
+    write_table(files.engine_rows, pa.Table.from_pylist(rows, schema=_ENGINE_ROWS))

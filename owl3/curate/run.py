@@ -1,29 +1,29 @@
 """From a URL table to shards: fetch → rights → decide → deduplicate → decontaminate, every row kept or counted.
 
     shards/NAME/_work/     rows, spools, img2dataset's shards, ratings; removed when the shards are final
+    shards/NAME/_state/    per shard the journal of its fetches and what img2dataset said: what `--retry` starts from
     shards/NAME/           00000.tar 00000.parquet 00000_evidence.parquet 00000_stats.json … manifest.json
 
 Each step leaves files and looks at files, so a killed run goes on where it was, and gives the same bytes.
 """
 
-import asyncio
 import logging
 import shutil
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from owl3.config import Config
-from owl3.curate.contamination import Benchmark, find_contaminated, fingerprint
+from owl3.curate.blocklist import Blocked, Blocklist, load_blocklists
+from owl3.curate.captions import language_detector, redact
+from owl3.curate.contamination import Benchmark, Fingerprints, benchmark_files, fingerprint
 from owl3.curate.decide import (
+    CaptionRules,
     ImageRules,
     Row,
     RowRules,
@@ -33,21 +33,26 @@ from owl3.curate.decide import (
     image_checks,
     row_checks,
 )
-from owl3.curate.dedup import DedupConfig, group_equal, group_near
-from owl3.curate.download import DownloadConfig, Downloader
-from owl3.curate.fetch import EngineConfig, fetch_shards
-from owl3.curate.gateway import Gateway
-from owl3.curate.hosts import NO_ANSWER
-from owl3.curate.publish import ShardFiles, Verdict, judge, publish
+from owl3.curate.dedup import DedupConfig
+from owl3.curate.download import DownloadConfig
+from owl3.curate.fetch import EngineConfig
+from owl3.curate.fetching import fetch_all
+from owl3.curate.overview import Looks, Verdict, look
+from owl3.curate.publish import Judge, Label, ShardFiles, judge, keep_engine_rows, publish
+from owl3.curate.retry import has_transient_drops, previous_version, start_from, take_place
+from owl3.curate.sources.corpus import find_corpus
 from owl3.curate.sources.prepare import iter_rows, source_folder
 from owl3.errors import CheckFailed, ConfigError
+from owl3.ledger import tombstones_path
 from owl3.manifest import Counts, Manifest, find_current, lock_path, now, read_manifest, tool_versions, write_manifest
 from owl3.progress import SILENT, Progress
 from owl3.shards import write_table
+from owl3.storage import sha256_of
 
 logger = logging.getLogger(__name__)
 
 _WORK = "_work"
+_STATE = "_state"
 _VOLATILE = ("*_evidence.parquet", "*_stats.json")
 
 
@@ -56,19 +61,38 @@ class CurateConfig(Config):
 
     name: str = Field(pattern=r"[A-Za-z0-9][A-Za-z0-9._-]*")
     source: str
+    corpus: str | None = None
+    """A corpus of the catalogue whose filters are the defaults here (`owl3 sources show NAME`)."""
     fetch: DownloadConfig = DownloadConfig()
     engine: EngineConfig = EngineConfig()
     rows: RowRules = RowRules()
     image: ImageRules = ImageRules()
     video: VideoRules = VideoRules()
+    verify_sha256: bool = True
+    """Drop media whose bytes are not the ones that the corpus recorded, where it recorded any."""
     dedup: DedupConfig = DedupConfig()
+    blocklists: tuple[Blocklist, ...] = ()
     decontaminate: tuple[Benchmark, ...] = ()
     max_drop_fraction: float | None = Field(default=None, ge=0, le=1)
     """With more dropped than this the run ends as a failed check, with all evidence left in place."""
 
-    def recipe(self) -> dict[str, Any]:
-        """What the manifest records: all that shapes the output, so the digest is the same at any parallelism."""
-        return self.model_dump(mode="json") | {"engine": self.engine.recipe()}
+    @model_validator(mode="before")
+    @classmethod
+    def _take_from_catalogue(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("corpus"), str):
+            return find_corpus(data["corpus"]).curate | data
+        return data
+
+    def recipe(self, workspace: Path) -> dict[str, Any]:
+        """What the manifest records: all that shapes the output, so the digest is the same at any parallelism.
+
+        Raises:
+            InputError: a blocklist or a benchmark is missing.
+        """
+        lists = [{"kind": entry.kind, "sha256": sha256_of(entry.path(workspace))} for entry in self.blocklists]
+        benchmarks = {entry.name: benchmark_files(entry, workspace) for entry in self.decontaminate}
+        inputs = {"blocklist_files": lists, "benchmark_files": benchmarks}
+        return self.model_dump(mode="json") | {"engine": self.engine.recipe()} | inputs
 
 
 def shards_folder(workspace: Path, name: str) -> Path:
@@ -77,13 +101,20 @@ def shards_folder(workspace: Path, name: str) -> Path:
 
 
 def curate(
-    config: CurateConfig, workspace: Path, *, resolve: Mapping[str, str] | None = None, progress: Progress = SILENT
+    config: CurateConfig,
+    workspace: Path,
+    *,
+    resolve: Mapping[str, str] | None = None,
+    retry: bool = False,
+    progress: Progress = SILENT,
 ) -> Manifest:
     """Make `shards/NAME`, or return its manifest when it is done already; a killed run is resumed.
 
     Args:
         resolve: Where some hosts really are ("*.owl3.test" to "127.0.0.1:8123"), as curl's `--resolve`. It says
             where, not what, so it is no part of the recipe or the digest.
+        retry: Fetch those rows of a finished artifact again that failed for a transient reason; a new version takes
+            its place. What was kept stays, byte by byte.
 
     Raises:
         InputError: the source is not prepared, or img2dataset is missing or keeps failing.
@@ -92,14 +123,22 @@ def curate(
     """
     folder = shards_folder(workspace, config.name)
     source = read_manifest(source_folder(workspace, config.source))
-    current = find_current(folder, config.recipe(), [source])
-    if current is not None:
-        shutil.rmtree(folder / _WORK, ignore_errors=True)
-        return current
-    if not config.fetch.contact and not config.fetch.allow_private_hosts:
-        raise ConfigError(f"curate {config.name}: fetch.contact must say how site owners reach you (mail or page)")
-    with FileLock(lock_path(folder)):
-        return _Run(config, workspace, source=source, resolve=dict(resolve or {}), progress=progress).run()
+    recipe = config.recipe(workspace)
+    with FileLock(lock_path(folder.parent).with_name(f".{config.name}.lock")):
+        next_version = previous_version(folder)
+        current = find_current(folder, recipe, [source])
+        if current is not None:
+            shutil.rmtree(folder / _WORK, ignore_errors=True)
+            if not retry or not has_transient_drops(current):
+                return current
+        if not config.fetch.contact and not config.fetch.allow_private_hosts:
+            raise ConfigError(f"curate {config.name}: fetch.contact must say how site owners reach you (mail or page)")
+        run = _Run(config, workspace, source=source, recipe=recipe, resolve=dict(resolve or {}), progress=progress)
+        if current is None:
+            return run.run(folder, None)
+        manifest = run.run(next_version, folder)
+        take_place(next_version, folder)
+        return manifest
 
 
 class _Run:
@@ -111,154 +150,118 @@ class _Run:
         workspace: Path,
         *,
         source: Manifest,
+        recipe: dict[str, Any],
         resolve: Mapping[str, str],
         progress: Progress,
     ) -> None:
         self.config = config
         self.workspace = workspace
-        self.folder = folder = shards_folder(workspace, config.name)
-        self.work = folder / _WORK
         self.source = source
+        self.recipe = recipe
         self.media: str = source.stats["media"]
         self.resolve = resolve
         self.progress = progress
-        self.started = now()
 
-    def run(self) -> Manifest:
-        """All steps."""
-        benchmarks = [fingerprint(benchmark, self.workspace) for benchmark in self.config.decontaminate]
-        shards = self._split()
-        self._fetch(shards)
+    def run(self, folder: Path, previous: Path | None) -> Manifest:
+        """Make the artifact in `folder`; with `previous`, from an earlier version of it."""
+        config, started = self.config, now()
+        self.folder, self.work, self.previous = folder, folder / _WORK, previous
+        benchmarks = [fingerprint(benchmark, self.workspace) for benchmark in config.decontaminate]
+        blocked = load_blocklists(config.blocklists, self.workspace)
+        shards = self._split(blocked)
+        if previous is not None:
+            for shard in shards:
+                start_from(previous / _STATE, self._files(shard), self.media)
+        fetch_all(
+            [self._files(shard) for shard in shards],
+            self.media,
+            config.fetch,
+            config.engine,
+            resolve=self.resolve,
+            progress=self.progress,
+        )
         self._judge(shards)
-        verdicts = self._look_at_all(shards, benchmarks)
+        verdicts = self._look_at_all(shards, benchmarks, blocked)
         counts = self._publish(shards, verdicts)
         self._check_drops(counts)
         tools = tool_versions("aiohttp", "protego", "pillow", "numpy", "pyarrow", "av")
         manifest = write_manifest(
-            self.folder,
+            folder,
             kind="shards",
-            name=self.config.name,
+            name=config.name,
             counts=counts,
-            recipe=self.config.recipe(),
+            recipe=self.recipe,
             parents=[self.source],
             stats={
                 "media": self.media,
-                "source": self.config.source,
+                "source": config.source,
                 "shards": len(shards),
-                "decontaminated_against": {prints.name: prints.describe() for prints in benchmarks},
+                "decontaminated_against": {prints.config.name: prints.describe() for prints in benchmarks},
             },
             tools=tools | ({"img2dataset": "1.47.0"} if self.media == "image" else {}),
             volatile=_VOLATILE,
-            exclude=[f"{_WORK}/*"],
-            started=self.started,
+            exclude=[f"{_WORK}/*", f"{_STATE}/*"],
+            started=started,
         )
         shutil.rmtree(self.work)
         return manifest
 
     def _files(self, shard: str) -> ShardFiles:
-        return ShardFiles(self.work, shard)
+        return ShardFiles(self.work, shard, self.previous)
 
-    def _split(self) -> list[str]:
+    def _split(self, blocked: Blocked) -> list[str]:
         """Cut the source into shards and decide what can be decided before anything is fetched."""
         shards = []
-        checks = row_checks(self.config.rows)
-        tables = iter_rows(
-            source_folder(self.workspace, self.config.source), self.config.engine.number_sample_per_shard
-        )
-        for number, table in enumerate(tables):
+        rules = self.config.rows
+        checks = row_checks(rules)
+        tombstones = _tombstones(self.workspace)
+        source = source_folder(self.workspace, self.config.source)
+        for number, table in enumerate(iter_rows(source, self.config.engine.number_sample_per_shard)):
             shard = f"{number:05d}"
             shards.append(shard)
             files = self._files(shard)
             if files.fetch.is_file():
                 continue
-            reasons = [first_reason(checks, _facts(row)) for row in table.to_pylist()]
-            write_table(files.rows, table.append_column("reason", pa.array(reasons, pa.string())))
+            told = _with_languages(table, rules.caption)
+            reasons: list[str | None] = []
+            for row in told.to_pylist():
+                if row["sample_id"] in tombstones:
+                    reasons.append("tombstoned")
+                else:
+                    reasons.append("blocklisted" if blocked.has_row(row) else first_reason(checks, _facts(row)))
+            rows = _with_redacted_captions(told, rules.caption)
+            write_table(files.rows, rows.append_column("reason", pa.array(reasons, pa.string())))
             wanted = [index for index, reason in enumerate(reasons) if reason is None]
             urls = table.column("url").take(pa.array(wanted, pa.int64()))
             write_table(files.fetch, pa.table({"index": pa.array(wanted, pa.int64()), "url": urls}))
         return shards
 
-    def _fetch(self, shards: Sequence[str]) -> None:
-        """Fetch what is not fetched yet; img2dataset makes the pictures' shards."""
-        sizes = {shard: pq.read_metadata(self._files(shard).fetch).num_rows for shard in shards}
-        done = self._files("").engine.parent if self.media == "image" else self.work / "fetched"
-        done.mkdir(parents=True, exist_ok=True)
-        pending = [shard for shard in shards if sizes[shard] and not (done / f"{shard}.parquet").is_file()]
-        if not pending:
-            return
-        self.progress.start(f"fetch {self.config.name}", sum(sizes[shard] for shard in pending))
-        opened = partial(
-            Downloader,
-            self.config.fetch,
-            kind="image" if self.media == "image" else "video",
-            resolve=self.resolve,
-            processes=self.config.engine.processes_count,
-        )
-        with Gateway(opened, self.work / "fetch", self.work / "spools") as gateway:
-            if self.media == "image":
-                fetch_shards(
-                    self.work, pending, self.config.engine, gateway, lambda shard: self.progress.advance(sizes[shard])
-                )
-            else:
-                for shard in pending:
-                    gateway.run(partial(self._fetch_clips, gateway, shard))
-                    gateway.release(shard)
-                    write_table(done / f"{shard}.parquet", pa.table({"rows": [sizes[shard]]}))
-        self.progress.finish()
-
-    async def _fetch_clips(self, gateway: Gateway, shard: str, downloader: Downloader) -> None:
-        """Fetch a shard's clips; img2dataset knows pictures only."""
-        urls, spool = gateway.open_shard(shard)
-        slots = asyncio.Semaphore(self.config.engine.thread_count)
-
-        async def one(url: str) -> None:
-            async with slots:
-                await downloader.fetch(url, spool)
-            self.progress.advance()
-
-        await asyncio.gather(*(one(url) for url in urls))
-
     def _judge(self, shards: Sequence[str]) -> None:
         checks: list[Any] = image_checks(self.config.image) if self.media == "image" else clip_checks(self.config.video)
         for shard in shards:
-            judge(self._files(shard), self.media, checks)
+            judge(self._files(shard), Judge(self.media, checks, self.config.verify_sha256))
 
-    def _look_at_all(self, shards: Sequence[str], benchmarks: Sequence[Any]) -> dict[str, Verdict]:
-        """Decide what needs a view of the whole corpus; by sample id."""
-        table = pa.concat_tables(pq.read_table(self._files(shard).rating) for shard in shards)
-        rows: dict[str, list[Any]] = {name: table.column(name).to_pylist() for name in table.column_names}
-        verdicts = {rows["sample_id"][row]: Verdict("dead_host") for row in _dead_host_rows(rows, self.config.fetch)}
-        alive = [row for row, reason in enumerate(rows["reason"]) if reason is None]
-        alive.sort(key=lambda row: rows["sample_id"][row])  # the smallest id is kept
-        digests = [rows["media_sha256"][row] for row in alive]
-        has_phash = np.array([rows["phash"][row] is not None for row in alive], dtype=bool)
-        phash = np.array([int(rows["phash"][row] or "0", 16) for row in alive], dtype=np.uint64)
-        for index, name in find_contaminated(digests, phash, has_phash, benchmarks).items():
-            verdicts[rows["sample_id"][alive[index]]] = Verdict("contaminated", benchmark=name)
-        clean = [index for index, row in enumerate(alive) if rows["sample_id"][row] not in verdicts]
-        ids = [rows["sample_id"][alive[index]] for index in clean]
-        captions = [rows["caption"][alive[index]] for index in clean]
-        for index, kept, reason in _duplicates(
-            self.config.dedup, [digests[i] for i in clean], phash[clean], has_phash[clean], captions
-        ):
-            verdicts[ids[index]] = Verdict(reason, duplicate_of=ids[kept])
-        return verdicts
+    def _look_at_all(
+        self, shards: Sequence[str], benchmarks: Sequence[Fingerprints], blocked: Blocked
+    ) -> dict[str, Verdict]:
+        config = self.config
+        ratings = pa.concat_tables([pq.read_table(self._files(shard).rating) for shard in shards])
+        looks = Looks(config.dedup, config.rows.caption, config.fetch.hosts.dead_host_failures, blocked, benchmarks)
+        return look(ratings, looks)
 
     def _publish(self, shards: Sequence[str], verdicts: Mapping[str, Verdict]) -> Counts:
-        self.progress.start(f"write {self.config.name}", len(shards))
+        config = self.config
+        self.progress.start(f"write {config.name}", len(shards))
+        label = Label(self.media, config.source, config.fetch.user_agent, config.engine.encode_quality)
         parts = []
         for shard in shards:
-            files, agent = self._files(shard), self.config.fetch.user_agent
-            parts.append(
-                publish(
-                    files,
-                    self.folder,
-                    media=self.media,
-                    source=self.config.source,
-                    user_agent=agent,
-                    verdicts=verdicts,
-                )
-            )
+            files = self._files(shard)
+            parts.append(publish(files, self.folder, label, verdicts))
+            keep_engine_rows(files)
+            state = self.folder / _STATE / shard
+            state.mkdir(parents=True, exist_ok=True)
+            shutil.copy(files.spool / "journal.jsonl", state / "journal.jsonl")
+            shutil.copy(files.engine_rows, state / "engine_rows.parquet")
             self.progress.advance()
         counts = Counts.total(parts)
         self.progress.finish(f"{counts.kept} of {counts.seen} kept")
@@ -281,45 +284,35 @@ def _facts(row: Mapping[str, Any]) -> Row:
     return Row(row["url"], row["domain"], row["caption"], row["licence"], columns, row["language"])
 
 
-def _dead_host_rows(rows: Mapping[str, list[Any]], config: DownloadConfig) -> list[int]:
-    """Rows of hosts that answered nothing, when there are enough of them to call the host dead.
+def _tombstones(workspace: Path) -> frozenset[str]:
+    """Ids that were retracted from this workspace: they do not come back by curating again."""
+    path = tombstones_path(workspace)
+    return (
+        frozenset(pq.read_table(path, columns=["sample_id"]).column(0).to_pylist()) if path.is_file() else frozenset()
+    )
 
-    Whether a row was tried before or after the breaker opened depends on timing; that its host is dead does not.
-    """
-    silent: dict[str, list[int]] = defaultdict(list)
-    answered: set[str] = set()
-    for row, (host, reason) in enumerate(zip(rows["domain"], rows["reason"], strict=True)):
-        if reason in NO_ANSWER:
-            silent[host].append(row)
-        elif rows["answered"][row]:
-            answered.add(host)
-    return [
-        row
-        for host, members in silent.items()
-        if host not in answered and len(members) >= config.hosts.dead_host_failures
-        for row in members
+
+def _with_languages(table: pa.Table, rules: CaptionRules) -> pa.Table:
+    """Fill in the language column, where the recipe asks for languages."""
+    if rules.languages is None:
+        return table
+    detect = language_detector([*rules.languages, *rules.language_candidates])
+    captions, given = (table.column(name).to_pylist() for name in ("caption", "language"))
+    told = [
+        known if known and rules.trust_column else detect(caption)
+        for caption, known in zip(captions, given, strict=True)
     ]
+    return _replaced(table, "language", told)
 
 
-def _duplicates(
-    config: DedupConfig,
-    digests: Sequence[str],
-    phash: np.ndarray[Any, np.dtype[np.uint64]],
-    has_phash: np.ndarray[Any, np.dtype[np.bool_]],
-    captions: Sequence[str],
-) -> Iterator[tuple[int, int, str]]:
-    """Duplicates among rows in order of preference: (row, row kept instead, reason)."""
-    texts = np.unique(np.array(captions, dtype=object), return_inverse=True)[1] if captions else np.zeros(0, np.int64)
-    exact = np.arange(len(digests), dtype=np.int64)
-    if config.exact != "off" and digests:
-        keys = [f"{digest} {text}" for digest, text in zip(digests, texts, strict=True)]
-        exact = group_equal(np.array(keys if config.exact == "media_and_caption" else digests))
-    survivors = np.flatnonzero((exact == np.arange(len(digests))) & has_phash)
-    for row in np.flatnonzero(exact != np.arange(len(digests))):
-        yield int(row), int(exact[row]), "duplicate_exact"
-    if config.near_radius is None or not len(survivors):
-        return
-    same_text = texts[survivors] if config.near_caption == "same" else None
-    roots = group_near(phash[survivors], config.near_radius, same_text)
-    for index in np.flatnonzero(roots != np.arange(len(survivors))):
-        yield int(survivors[index]), int(survivors[roots[index]]), "duplicate_near"
+def _with_redacted_captions(table: pa.Table, rules: CaptionRules) -> pa.Table:
+    """Take out of captions what the recipe wants out; ids stay those of the captions as they came."""
+    urls, personal = rules.urls == "redact", rules.personal_data == "redact"
+    if not urls and not personal:
+        return table
+    captions = [redact(caption, urls, personal) for caption in table.column("caption").to_pylist()]
+    return _replaced(table, "caption", captions)
+
+
+def _replaced(table: pa.Table, name: str, values: Sequence[str | None]) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, pa.array(values, pa.string()))

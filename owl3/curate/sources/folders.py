@@ -13,6 +13,10 @@ LLaVA-pretrain (`blip_laion_cc_sbu_558k.json`):
     [{"id": "004539375", "image": "00453/004539375.jpg", "conversations": [
         {"from": "human", "value": "Render a clear and concise summary of the photo.\\n<image>"},
         {"from": "gpt", "value": "select luxury furniture 3 - inch gel memory foam mattress topper"}]}]
+
+MSVD (`AllVideoDescriptions.txt`): clip id (YouTube id, start and end in seconds), a space, one caption:
+
+    mv89psg6zh4_33_46 a bird in the sink keeps getting under the running water from a faucet
 """
 
 import json
@@ -72,6 +76,18 @@ def read_llava(files: Sequence[Path], base_url: str) -> Iterator[Mapping[str, An
                 "caption": answers[0] if answers else row.get("blip_caption"),
                 "src_id": str(row.get("id", "")),
             }
+
+
+def read_msvd(files: Sequence[Path], base_url: str, captions: Literal["first", "each"]) -> Iterator[Mapping[str, Any]]:
+    """Rows of MSVD's text file; clips are served as ID_START_END.avi."""
+    for path in files:
+        seen: set[str] = set()
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, caption = line.strip().partition(" ")
+            if not name or name.startswith("#") or (captions == "first" and name in seen):
+                continue
+            seen.add(name)
+            yield {"url": f"{base_url}{quote(name)}.avi", "caption": caption, "src_clip_id": name}
 
 
 def _load(path: Path) -> Any:

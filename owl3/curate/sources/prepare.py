@@ -13,8 +13,8 @@ import math
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
-from urllib.parse import urlsplit
+from typing import Any, Literal, Self
+from urllib.parse import quote, urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +22,9 @@ from filelock import FileLock
 from pydantic import Field, model_validator
 
 from owl3.config import Config
-from owl3.curate.sources.folders import read_coco, read_llava
+from owl3.curate.sources.corpus import find_corpus
+from owl3.curate.sources.folders import read_coco, read_llava, read_msvd
+from owl3.curate.sources.hub import resolve_revision, stream_hub
 from owl3.curate.sources.tables import digest_files, read_table
 from owl3.errors import InputError
 from owl3.manifest import Counts, Manifest, find_current, lock_path, now, write_manifest
@@ -42,6 +44,8 @@ _BASE_FIELDS = [
     ("language", pa.string()),
     ("start_s", pa.float64()),
     ("end_s", pa.float64()),
+    ("expected_sha256", pa.string()),
+    ("boxes", pa.list_(pa.list_(pa.float64()))),
     ("position", pa.int64()),
 ]
 _DROPPED = pa.schema([("row", pa.int64()), ("reason", pa.string()), ("url", pa.string()), ("caption", pa.string())])
@@ -49,7 +53,11 @@ _MAX_TEXT = 100_000
 
 
 class ColumnMap(Config):
-    """Which columns of the dump hold what. Columns by number (`"0"`) fit tables without a header."""
+    """Which columns of the dump hold what.
+
+    `URL|url` takes the first that is there (releases of one corpus differ); columns by number (`"0"`) fit tables
+    without a header.
+    """
 
     url: str = "url"
     caption: str = "caption"
@@ -57,6 +65,10 @@ class ColumnMap(Config):
     language: str | None = None
     start_s: str | None = None
     end_s: str | None = None
+    sha256: str | None = None
+    """Hash of the media as the corpus recorded them; other bytes are dropped as `hash_mismatch`."""
+    boxes: str | None = None
+    """Faces to blur: lists of [left, top, right, bottom] as parts of width and height, before EXIF rotation."""
     extra: tuple[str, ...] = ()
     """Further columns to carry along, as `src_NAME`; `*` takes all."""
 
@@ -66,17 +78,29 @@ class SourceConfig(Config):
 
     name: str = Field(pattern=r"[A-Za-z0-9][A-Za-z0-9._-]*")
     media: Literal["image", "video"] = "image"
-    layout: Literal["table", "coco", "llava"] = "table"
-    files: tuple[str, ...] = Field(min_length=1)
+    corpus: str | None = None
+    """A corpus of the catalogue (`owl3 sources list`): what is not given here is taken from there."""
+    layout: Literal["table", "coco", "llava", "msvd"] = "table"
+    files: tuple[str, ...] = ()
     """Paths or glob patterns, absolute or relative to the workspace: tables (parquet, csv, tsv, json, jsonl; also .gz)
     or the captions json of a COCO or LLaVA folder."""
+    hub: str | None = None
+    """Instead of files: a dataset of the hub (or a local folder in its layout), read as a stream."""
+    hub_revision: str = "main"
+    hub_split: str = "train"
     columns: ColumnMap = ColumnMap()
     header: bool = True
     """False for csv and tsv without a header line; columns are then named "0", "1" …"""
+    delimiter: str | None = None
+    """Of csv and tsv, where it is not the usual one."""
+    rows_at: str | None = None
+    """json that is one object: the key under which its rows lie."""
     base_url: str | None = None
-    """coco and llava: where the folder's pictures are served; a row's URL is this plus its file name."""
+    """Where the media of a folder are served; with it the url column holds names, not URLs."""
+    url_template: str = "{base_url}{name}"
+    """With base_url: how a row's URL is made of the name in its url column."""
     captions: Literal["first", "each"] = "first"
-    """coco: one row per picture, or one per caption."""
+    """Where a medium has several captions: one row per medium, or one per caption."""
     licence: str = "unknown"
     """Licence of the media where the table has none."""
     metadata_licence: str = "unknown"
@@ -86,10 +110,21 @@ class SourceConfig(Config):
     max_rows: int | None = Field(default=None, gt=0)
     rows_per_file: int = Field(default=1_000_000, gt=0)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _take_from_catalogue(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("corpus"), str):
+            return find_corpus(data["corpus"]).source | data
+        return data
+
     @model_validator(mode="after")
-    def _folder_has_base_url(self) -> "SourceConfig":
-        if self.layout != "table" and not (self.base_url or "").endswith("/"):
-            raise ValueError(f"layout {self.layout}: base_url must say where the pictures are served, ending with /")
+    def _is_complete(self) -> Self:
+        if bool(self.files) == bool(self.hub):
+            raise ValueError("give either files or hub: where the metadata lies")
+        if self.base_url is not None and not self.base_url.endswith("/"):
+            raise ValueError("base_url must end with /")
+        if self.layout != "table" and self.base_url is None:
+            raise ValueError(f"layout {self.layout}: base_url must say where the media are served")
         return self
 
 
@@ -107,6 +142,8 @@ def prepare(config: SourceConfig, workspace: Path, progress: Progress = SILENT) 
     folder = source_folder(workspace, config.name)
     files = find_files(config, workspace)
     recipe = config.model_dump(mode="json") | {"files": digest_files(files)}
+    if config.hub:
+        recipe["hub_revision"] = resolve_revision(config.hub, config.hub_revision)
     current = find_current(folder, recipe, ())
     if current is not None:
         return current
@@ -114,7 +151,7 @@ def prepare(config: SourceConfig, workspace: Path, progress: Progress = SILENT) 
         started = now()
         progress.start(f"prepare {config.name}", None)
         table = _Table(config, folder)
-        for row in itertools.islice(_read(config, files), config.max_rows):
+        for row in itertools.islice(_read(config, files, recipe["hub_revision"]), config.max_rows):
             table.add(row)
             progress.advance()
         counts = table.close()
@@ -140,31 +177,56 @@ def find_files(config: SourceConfig, workspace: Path) -> list[Path]:
     return found
 
 
-def _read(config: SourceConfig, files: list[Path]) -> Iterator[Mapping[str, Any]]:
+def _read(config: SourceConfig, files: list[Path], revision: str) -> Iterator[Mapping[str, Any]]:
     """Rows with the names of our own columns; values as the dump has them."""
     if config.layout == "coco":
         yield from read_coco(files, config.base_url or "", config.captions)
     elif config.layout == "llava":
         yield from read_llava(files, config.base_url or "")
+    elif config.layout == "msvd":
+        yield from read_msvd(files, config.base_url or "", config.captions)
+    elif config.hub:
+        yield from _mapped(config, stream_hub(config.hub, config.hub_split, revision), config.hub)
     else:
         for file in files:
-            yield from _mapped(config, file)
+            rows = read_table(file, header=config.header, delimiter=config.delimiter, rows_at=config.rows_at)
+            yield from _mapped(config, rows, str(file))
 
 
-def _mapped(config: SourceConfig, file: Path) -> Iterator[Mapping[str, Any]]:
-    columns = config.columns
-    named = {
-        ours: theirs
-        for ours in ("url", "caption", "licence", "language", "start_s", "end_s")
-        if (theirs := getattr(columns, ours)) is not None
-    }
-    for row in read_table(file, header=config.header):
-        missing = [column for column in named.values() if column not in row]
-        if missing:
-            have = ", ".join(list(row)[:20])
-            raise InputError(f"{file}: no column {missing[0]!r}; map it with columns.* (columns: {have})")
-        extra = [c for c in row if c not in named.values()] if "*" in columns.extra else columns.extra
-        yield {ours: row[theirs] for ours, theirs in named.items()} | {f"src_{name}": row.get(name) for name in extra}
+def _mapped(config: SourceConfig, rows: Iterable[dict[str, Any]], where: str) -> Iterator[Mapping[str, Any]]:
+    """Rename a table's columns to ours, and make rows of several captions."""
+    wanted = config.columns.model_dump(exclude={"extra"}, exclude_none=True)
+    named: dict[str, str] = {}
+    for row in rows:
+        if any(theirs not in row for theirs in named.values()) or not named:
+            named = {ours: _present(row, theirs, where) for ours, theirs in wanted.items()}
+        used = set(named.values())
+        extra = [name for name in row if name not in used] if "*" in config.columns.extra else config.columns.extra
+        known = {ours: row[theirs] for ours, theirs in named.items()}
+        known |= {f"src_{name}": row.get(name) for name in extra}
+        if config.base_url is not None and isinstance(known["url"], str) and known["url"]:
+            name = quote(known["url"], safe="/")
+            known["url"] = config.url_template.format(base_url=config.base_url, name=name)
+        for caption in _captions(known["caption"], config.captions):
+            yield known | {"caption": caption}
+
+
+def _present(row: Mapping[str, Any], alternatives: str, where: str) -> str:
+    """The first of `A|B|C` that is a column of the row."""
+    found = next((name for name in alternatives.split("|") if name in row), None)
+    if found is None:
+        have = ", ".join(list(row)[:20])
+        raise InputError(f"{where}: no column {alternatives!r}; map it with columns.* (columns: {have})")
+    return found
+
+
+def _captions(value: Any, captions: Literal["first", "each"]) -> list[Any]:
+    """Captions of one cell: a text, a list of texts, or a LLaVA conversation (whose first answer is the caption)."""
+    if not isinstance(value, list):
+        return [value]
+    if value and all(isinstance(entry, dict) for entry in value):
+        value = [turn.get("value") for turn in value if turn.get("from") == "gpt"][:1]
+    return (value if captions == "each" else value[:1]) or [None]
 
 
 class _Table:
@@ -259,12 +321,22 @@ def clean_row(row: Mapping[str, Any], config: SourceConfig) -> dict[str, Any] | 
         "language": _text(row.get("language")) or config.language,
         "start_s": _seconds(row.get("start_s")),
         "end_s": _seconds(row.get("end_s")),
+        "expected_sha256": _text(row.get("sha256")).lower() or None,
+        "boxes": _boxes(row.get("boxes")),
     }
     return cleaned | {name: value for name, value in row.items() if name.startswith("src_")}
 
 
 def _text(value: Any) -> str:
     return value.strip() if isinstance(value, str) else ""
+
+
+def _boxes(value: Any) -> list[list[float]] | None:
+    """Read boxes of four numbers each; what is none counts as no box."""
+    if not isinstance(value, list):
+        return None
+    boxes = [list(map(float, box)) for box in value if isinstance(box, list) and len(box) == 4]
+    return boxes or None
 
 
 def _seconds(value: Any) -> float | None:

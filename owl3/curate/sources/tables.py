@@ -22,8 +22,15 @@ def digest_files(paths: Sequence[Path]) -> list[dict[str, str]]:
     return [{"name": path.name, "sha256": sha256_of(path)} for path in paths]
 
 
-def read_table(path: Path, header: bool = True) -> Iterator[dict[str, Any]]:
+def read_table(
+    path: Path, header: bool = True, delimiter: str | None = None, rows_at: str | None = None
+) -> Iterator[dict[str, Any]]:
     """Yield the rows of a table as mappings from column name to value, without loading it whole (json excepted).
+
+    Args:
+        header: False when a separated table begins with its first row; columns are then "0", "1" …
+        delimiter: Of a separated table; None takes comma for csv, tab for tsv and txt.
+        rows_at: Key under which the rows of a json object lie.
 
     Raises:
         InputError: when the file is of no known kind, or broken.
@@ -36,11 +43,11 @@ def read_table(path: Path, header: bool = True) -> Iterator[dict[str, Any]]:
                 for batch in pq.ParquetFile(path).iter_batches(batch_size=_BATCH_ROWS):
                     yield from batch.to_pylist()
             case ".csv" | ".tsv" | ".txt":
-                yield from _read_separated(path, "," if kind == ".csv" else "\t", header)
+                yield from _read_separated(path, delimiter or ("," if kind == ".csv" else "\t"), header)
             case ".jsonl" | ".ndjson":
                 yield from _read_json_lines(path)
             case ".json":
-                yield from _read_json(path)
+                yield from _read_json(path, rows_at)
             case _:
                 raise InputError(f"{path}: unknown kind of table; known: parquet, csv, tsv, txt, json, jsonl (and .gz)")
     except (pa.ArrowInvalid, csv.Error, OSError, UnicodeError) as error:
@@ -74,17 +81,22 @@ def _read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
                 yield _mapping(json_value(line, path, number), path, number)
 
 
-def _read_json(path: Path) -> Iterator[dict[str, Any]]:
+def _read_json(path: Path, rows_at: str | None) -> Iterator[dict[str, Any]]:
     with _open_text(path) as handle:
         text = handle.read()
     if text.lstrip()[:1] == "{" and "\n{" in text:  # JSON lines under the wrong name are common
-        for number, line in enumerate(text.splitlines(), start=1):
-            if line.strip():
-                yield _mapping(json_value(line, path, number), path, number)
+        yield from _read_json_lines(path)
         return
     data = json_value(text, path, 1)
+    if rows_at is not None:
+        if not isinstance(data, dict) or rows_at not in data:
+            raise InputError(f"{path}: has no key {rows_at!r} (rows_at)")
+        data = data[rows_at]
+    if isinstance(data, dict) and len({len(c) if isinstance(c, list) else -1 for c in data.values()} - {-1}) == 1:
+        columns = {name: column for name, column in data.items() if isinstance(column, list)}
+        data = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]  # as SBU has them
     if not isinstance(data, list):
-        raise InputError(f"{path}: must hold a list of rows, holds a {type(data).__name__}")
+        raise InputError(f"{path}: must hold a list of rows, holds a {type(data).__name__} (rows_at says where)")
     for number, row in enumerate(data, start=1):
         yield _mapping(row, path, number)
 
