@@ -108,7 +108,7 @@ def prepare_rerun(workspace: Path, run: str, new_run: str, *, progress: Progress
             adopted[stage.name] = _adopt_stage(stage, target, manifest, parent)
         elif step:
             _adopt_checkpoint(stage, step, target, manifest)
-        first = _first_difference(old, new)
+        first = old.parting_step(new)
         left.append(StageRerun(new_run, name, new.num_steps, first, step, _hours(stage, new.num_steps - step)))
     return left
 
@@ -133,21 +133,6 @@ def _adoptable(run: runs.Run, old: Plan, new: Plan) -> int:
     on_disk = [c.step for c in run.checkpoints if c.on_disk or (c.step == run.steps and run.manifest is not None)]
     same = [step for step in on_disk if step <= new.num_steps and old.prefix_digest(step) == new.prefix_digest(step)]
     return max(same, default=0)
-
-
-def _first_difference(old: Plan, new: Plan) -> int | None:
-    """The first step at which the plans hold other samples; None when they never do."""
-    steps = min(old.num_steps, new.num_steps)
-    if old.prefix_digest(steps) == new.prefix_digest(steps):
-        return None if old.num_steps == new.num_steps else steps
-    low, high = 0, steps  # the digests of `low` steps are equal, those of `high` steps are not
-    while high - low > 1:
-        middle = (low + high) // 2
-        if old.prefix_digest(middle) == new.prefix_digest(middle):
-            low = middle
-        else:
-            high = middle
-    return low
 
 
 def _adopt_stage(run: runs.Run, target: Path, plan: Manifest, parent: Manifest | None) -> Manifest:

@@ -6,6 +6,7 @@ Five questions, in this order:
     files      does every file of every artifact have the bytes its manifest lists?
     rows       does every row of the ledger say what its picture and text say, and the other way round?
     counts     is seen = kept + dropped, per artifact, by the rows themselves? Is every source row accounted for once?
+    plans      (model cards) does every step of a plan hold the samples that its fingerprint says, in that order?
     figures    does every figure, queried over the derived rows, equal the card's? Do the documents show these figures?
 
 A third party needs the workspace and the card, and trusts one thing: the card's digest (`expect`).
@@ -33,6 +34,7 @@ from owl3.cards.config import CardConfig
 from owl3.cards.documents_check import compare_documents
 from owl3.cards.facts import Facts
 from owl3.cards.findings import Check, Findings, compared, failed, passed
+from owl3.cards.model_audit import check_model, check_plans
 from owl3.cards.render import Content, card_parents, grids, is_table
 from owl3.config import validate
 from owl3.errors import InputError, Owl3Error
@@ -102,7 +104,11 @@ def audit(
             size.derive(link, findings, progress)
         _check_counts(artifacts, size, findings)
         _check_provenance(artifacts, size, findings)
-        _check_figures(card_folder, manifest, workspace, size, findings)
+        if "model_card" in manifest.recipe:
+            check_plans(links, workspace, findings)
+            check_model(card_folder, manifest, workspace, findings)
+        else:
+            _check_figures(card_folder, manifest, workspace, size, findings)
     return Audit(
         card=manifest.name,
         digest=manifest.digest,

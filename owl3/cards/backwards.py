@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from owl3.cards import runs
-from owl3.cards.trace import MAX_ROWS, PlanHit, Subject, Trace, index_folder, list_artifacts, records
+from owl3.cards.trace import MAX_ROWS, PlanHit, Subject, Trace, list_artifacts, records
 from owl3.manifest import MANIFEST_NAME
-from owl3.planfile import Plan, kept_rows
+from owl3.planfile import Plan, index_folder, kept_rows
 
 
 def trace_checkpoint(

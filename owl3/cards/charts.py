@@ -89,8 +89,12 @@ def histogram(rows: Sequence[Row], *, caption: str) -> Markup:
 
 def table(rows: Sequence[Row], *, caption: str, head: Sequence[str] = ()) -> Markup:
     """A plain table; numbers are set right."""
+    numeric = {index for row in rows[:1] for index, cell in enumerate(row) if isinstance(cell, int | float)}
     header = Markup("<thead><tr>{}</tr></thead>").format(
-        Markup("").join(Markup('<th scope="col">{}</th>').format(cell) for cell in head)
+        Markup("").join(
+            Markup('<th scope="col"{}>{}</th>').format(Markup(' class="amount"') if index in numeric else "", cell)
+            for index, cell in enumerate(head)
+        )
     )
     body = Markup("").join(
         Markup("<tr>{}</tr>").format(

@@ -33,12 +33,13 @@ def compare_documents(folder: Path, content: Content, workspace: Path) -> list[C
             checks.append(_compare_thumbnails(stated, found))
             stated, found = _THUMBNAIL.sub("picture", stated), _THUMBNAIL.sub("picture", found)
         checks.append(
-            passed("documents", name, "as derived") if stated == found else _first_difference(name, stated, found)
+            passed("documents", name, "as derived") if stated == found else first_difference(name, stated, found)
         )
     return checks
 
 
-def _first_difference(name: str, stated: str, found: str) -> Check:
+def first_difference(name: str, stated: str, found: str) -> Check:
+    """Name the first line at which two texts part."""
     left, right = stated.splitlines(), found.splitlines()
     for number, (a, b) in enumerate(zip(left, right, strict=False), start=1):
         if a != b:

@@ -136,8 +136,8 @@ FIGURES: tuple[Figure, ...] = (
         "Answers of servers",
         "links",
         "bars",
-        ranking("status", "rows", TOP_ROWS),
-        ("rows.status",),
+        ranking("coalesce(http_status, 'no answer')", "rows", TOP_ROWS),
+        ("rows.http_status",),
     ),
     Figure(
         "links.health",

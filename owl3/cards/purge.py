@@ -5,7 +5,7 @@ caption, place and hash of the stored bytes (the hash as fetched stays: it keeps
 another URL). Everything behind it is sealed again, so the chain of digests is whole; each new manifest names the digest
 it replaces. What old plans need to stay readable is kept under `retired/`: ids by position, no text and no pixels.
 
-    retired/samples/NAME/DIGEST/00000.parquet     sample_id, decision, position
+    retired/samples/NAME/DIGEST/00000.parquet     sample_id, decision, position, licence
 """
 
 from __future__ import annotations
@@ -266,7 +266,7 @@ def _retire(workspace: Path, folder: Path, manifest: Manifest, tables: list[str]
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     for shard in tables:
-        rows = pq.read_table(folder / f"{shard}.parquet", columns=["sample_id", "decision", "position"])
+        rows = pq.read_table(folder / f"{shard}.parquet", columns=["sample_id", "decision", "position", "licence"])
         write_table(aside / f"{shard}.parquet", rows)
     aside.replace(target)
 

@@ -23,9 +23,8 @@ import pyarrow as pa
 from owl3.cards import runs
 from owl3.errors import InputError
 from owl3.ledger import connect
-from owl3.manifest import MANIFEST_NAME, read_manifest
 from owl3.media import open_header, perceptual_hash
-from owl3.planfile import Plan, PlannedDataset, iter_plans, kept_rows
+from owl3.planfile import Plan, index_folder, iter_plans, kept_rows
 from owl3.samples import canonical_url
 from owl3.storage import sha256_of
 
@@ -286,24 +285,6 @@ def plan_hits(workspace: Path, ids: pa.Array) -> list[PlanHit]:
             name = "/".join(plan.folder.parts[-2:])
             found.append(PlanHit(name, plan.digest, plan.num_steps, len(draws), steps, held))
     return found
-
-
-def index_folder(workspace: Path, dataset: PlannedDataset) -> Path:
-    """Where the index of a dataset lies, as it was when the plan was made: in place, or retired by a purge.
-
-    Raises:
-        InputError: it was made anew since, and nothing was kept of what it was.
-    """
-    current = workspace / "samples" / dataset.name
-    if (current / MANIFEST_NAME).is_file() and read_manifest(current).digest == dataset.digest:
-        return current
-    retired = workspace / "retired" / "samples" / dataset.name / dataset.digest
-    if not retired.is_dir():
-        raise InputError(
-            f"{current}: is not the version {dataset.digest[:12]} that a plan was made from, and that one is gone; "
-            "bring it back, or remove the plan and its runs"
-        )
-    return retired
 
 
 def _positions(workspace: Path, plan: Plan, ids: pa.Array) -> tuple[list[int], list[str]]:

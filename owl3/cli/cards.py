@@ -31,18 +31,28 @@ def card(
     shards: Annotated[list[str] | None, typer.Option("--shards", help="Shard artifacts the card covers.")] = None,
     samples: Annotated[list[str] | None, typer.Option("--samples", help="Sample artifacts the card covers.")] = None,
     version: Annotated[str, typer.Option("--card-version", help="Version of the card.")] = "1.0.0",
+    run: Annotated[str | None, typer.Option("--run", help="RUN/STAGE: render its model card instead.")] = None,
     other: Annotated[str | None, typer.Option("--diff", help="Compare CARD with this one instead.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Render a draft again over other inputs.")] = False,
     workspace: Workspace = DEFAULT_WORKSPACE,
     datacards: Datacards = DEFAULT_DATACARDS,
     as_json: Json = False,
 ) -> None:
-    """Render a datacard from manifests, ledger and facts.yaml. Without --shards, all artifacts of the workspace.
+    """Render a datacard from manifests, ledger and facts.yaml, or with --run the model card of a trained stage.
+
+    Without --shards a datacard covers all artifacts of the workspace.
 
     Example: `owl3 card demo --shards photos --samples together`, `owl3 card demo/1.0.0 --diff demo/1.1.0`
     """
     if other is not None:
         _show_diff(find_card(name, datacards), find_card(other, datacards), as_json)
+        return
+    if run is not None:
+        from owl3.cards.model_card import model_card
+
+        made = model_card(run, name, workspace, datacards)
+        place = datacards / made.name
+        emit(as_json, {"name": made.name, "digest": made.digest, "folder": place}, f"{place}: digest {made.digest}")
         return
     from owl3.cards.config import CardConfig
     from owl3.cards.render import card as render
@@ -87,10 +97,11 @@ def find_card(text: str, datacards: Path) -> Path:
     for folder in (Path(text), datacards / text):
         if (folder / "manifest.json").is_file():
             return folder
-        versions = sorted(path.parent for path in folder.glob("*/manifest.json"))
+        versions = [path.parent for path in sorted(folder.glob("*/manifest.json")) if path.parent.name[:1].isdecimal()]
         if versions:
             return max(versions, key=_version_key)
-    names = sorted("/".join(path.parts[-3:-1]) for path in datacards.glob("*/*/manifest.json"))
+    found = [*datacards.glob("*/*/manifest.json"), *datacards.glob("*/models/*/manifest.json")]
+    names = sorted(path.parent.relative_to(datacards).as_posix() for path in found)
     raise InputError(
         f"{text!r}: no rendered card (in {datacards}: {', '.join(names) or 'none'}); render one with owl3 card"
     )

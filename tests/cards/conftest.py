@@ -335,6 +335,7 @@ def make_card(workspace: Path, datacards: Path) -> Path:
     """Render the card of the workspace; returns its folder."""
     (datacards / "demo").mkdir(parents=True, exist_ok=True)
     shutil.copy(DATACARDS / "demo" / "facts.yaml", datacards / "demo" / "facts.yaml")
+    shutil.copy(DATACARDS / "demo" / "model.yaml", datacards / "demo" / "model.yaml")
     card(CardConfig(name="demo", shards=("tiny",), samples=("pairs",)), workspace, datacards)
     return datacards / "demo" / "1.0.0"
 
