@@ -20,6 +20,10 @@ def plan(  # noqa: PLR0917 - options of a command line
     stage: Annotated[str | None, typer.Option(help="Plan this stage only; default: all of the recipe.")] = None,
     workspace: Workspace = DEFAULT_WORKSPACE,
     plot: Annotated[bool, typer.Option(help="Draw plans/RUN/STAGE.png.")] = True,
+    export_energon: Annotated[
+        Path | None,
+        typer.Option(help="Also write side files there that let Megatron-Energon load these shards."),
+    ] = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -29,6 +33,7 @@ def plan(  # noqa: PLR0917 - options of a command line
 
     With --dry-run nothing is written: it says what each dataset of the mixture must give, and what is missing.
     """
+    from owl3.data import energon
     from owl3.data.plan import make_plan
     from owl3.data.plot import plot_plan
     from owl3.planfile import Plan
@@ -47,6 +52,8 @@ def plan(  # noqa: PLR0917 - options of a command line
         picture = made.folder.with_suffix(".png")
         if plot:
             plot_plan(made, picture)
+        if export_energon is not None:
+            energon.export_energon(made, workspace, export_energon / entry.name)
         data[entry.name] = {
             "digest": made.digest,
             "folder": str(made.folder),
