@@ -22,8 +22,8 @@ from prefect.settings import (
 from prefect.tasks import Task
 
 from owl3.errors import Interrupted
-from owl3.pipeline import Outcome, Step
-from owl3.recipe import RECIPES
+from owl3.pipeline import Outcome, Place, Step
+from owl3.recipe import RECIPES, Recipe
 
 DEMO = RECIPES / "demo.yaml"
 WORKSPACE = Path("workspace")
@@ -36,7 +36,7 @@ async def is_transient(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) 
     return isinstance(error, Interrupted | OSError)
 
 
-take_step = task(
+@task(
     name="step",
     task_run_name="{step.kind} {step.name}",
     retries=len(RETRY_AFTER_S),
@@ -44,8 +44,15 @@ take_step = task(
     retry_condition_fn=is_transient,
     cache_policy=NO_CACHE,
     persist_result=False,
-)(Step.run)
-"""`Step.run` as a task."""
+)
+def take(step: Step, recipe: Recipe, place: Place) -> Outcome:
+    """Take a step; what it makes lies on disk, so there is nothing for Prefect to keep."""
+    return step.run(recipe, place)
+
+
+def take_step(step: Step, recipe: Recipe, place: Place) -> Outcome:
+    """Take a step as a task, tagged with its kind: `prefect concurrency-limit create train 1` keeps a GPU to one."""
+    return take.with_options(tags=[step.kind])(step, recipe, place)
 
 
 def publish_outcomes(outcomes: Iterable[Outcome], key: str) -> None:

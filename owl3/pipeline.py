@@ -28,16 +28,21 @@ from owl3.curate.sources.prepare import prepare
 from owl3.data.plan import make_plan
 from owl3.errors import CheckFailed, ConfigError
 from owl3.eval import queue
+from owl3.eval.hand_over import await_scores, check_gates
 from owl3.manifest import MANIFEST_NAME, Counts, Manifest, now, read_manifest
 from owl3.progress import SILENT, Progress
 from owl3.recipe import Recipe
 from owl3.storage import copy_exact, write_atomic
+from owl3.train.command import TrainCommand
 from owl3.train.stages import TrainRecipe, finished, stage_folder
 
 logger = logging.getLogger(__name__)
 
 DATACARDS = Path(__file__).parent.parent / "datacards"
 """Facts that people wrote about the shipped corpora."""
+
+SCORES_TIMEOUT_S = 3600.0
+"""A gate waits for the scores it judges no longer than this."""
 
 
 @dataclass(frozen=True)
@@ -116,18 +121,29 @@ def train_stage(recipe: Recipe, name: str, place: Place, progress: Progress = SI
     done = finished(train_recipe, train_recipe.stage(name), workspace)
     if done is not None:
         return done
+    check_hand_over(recipe, name, workspace)
     progress.start(f"train {name}")
-    resolved = write_resolved(recipe, workspace)
-    arguments = ["--recipe", str(resolved), "--stage", name, "--workspace", str(workspace)]
-    log = workspace / "logs" / f"train-{recipe.name}-{name}.log"
-    module = "owl3.train"
-    if place.processes > 1:
-        arguments = ["--standalone", "--nproc-per-node", str(place.processes), "--module", module, *arguments]
-        module = "torch.distributed.run"
-    launch.run_module(module, arguments, log=log)
+    command = TrainCommand(write_resolved(recipe, workspace), name, workspace, processes=place.processes)
+    module, arguments = command.on_this_machine()
+    launch.run_module(module, arguments, log=workspace / "logs" / f"train-{recipe.name}-{name}.log")
     manifest = read_manifest(stage_folder(workspace, recipe.name, name))
     progress.finish(f"{manifest.stats['steps']} steps, loss {manifest.stats['loss']:.3f}")
     return manifest
+
+
+def check_hand_over(recipe: Recipe, name: str, workspace: Path) -> None:
+    """Hold a stage back until the scores of its parent are there and pass the recipe's gates.
+
+    Raises:
+        CheckFailed: a gate failed, or an evaluation did. InputError: nobody made the scores in time.
+    """
+    parent = recipe.stage(name).parent
+    if parent is None or recipe.eval is None or not recipe.eval.gates:
+        return
+    before = recipe.stage(parent).parent
+    parent_folder = stage_folder(workspace, recipe.name, parent)
+    await_scores(parent_folder, SCORES_TIMEOUT_S)
+    check_gates(recipe.eval.gates, parent_folder, stage_folder(workspace, recipe.name, before) if before else None)
 
 
 def render_card(recipe: Recipe, name: str, place: Place, progress: Progress = SILENT) -> Manifest:

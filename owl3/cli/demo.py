@@ -1,18 +1,20 @@
 """`owl3 demo` and `owl3 run`: a whole chain in one command."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, Overrides, TerminalProgress, Workspace, emit, table
 from owl3.cli.common import Recipe as RecipeFile
-from owl3.demo.run import Account, run
-from owl3.pipeline import all_steps
-from owl3.recipe import RECIPES, Recipe, load_recipe
 
-DEMO_RECIPE = RECIPES / "demo.yaml"
+if TYPE_CHECKING:
+    from owl3.demo.run import Account
+
 Processes = Annotated[int, typer.Option(min=1, help="Training processes on this machine.")]
 
 
@@ -23,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    recipe: Annotated[Path, typer.Option(help="Another recipe with a `corpus` section.")] = DEMO_RECIPE,
+    recipe: Annotated[Path | None, typer.Option(help="Another recipe with a `corpus` section.")] = None,
     workspace: Workspace = DEFAULT_WORKSPACE,
     as_json: Json = False,
     dry_run: DryRun = False,
@@ -35,7 +37,9 @@ def demo(
     URLs are fetched, checked, built, planned, trained on in three stages, evaluated, described and audited, by the code
     of a real run. Killed at any moment, it goes on where it was; a second run finds everything done.
     """
-    _run(load_recipe(recipe), workspace, as_json=as_json, dry_run=dry_run, processes=1)
+    from owl3.recipe import RECIPES
+
+    _run(recipe or RECIPES / "demo.yaml", (), workspace, as_json=as_json, dry_run=dry_run, processes=1)
 
 
 def run_recipe(  # noqa: PLR0917 - options of a command line
@@ -50,27 +54,51 @@ def run_recipe(  # noqa: PLR0917 - options of a command line
 
     Example: `owl3 run flows/recipes/local-photos.yaml corpus.folders.coco=/data/coco`
     """
-    _run(load_recipe(recipe, overrides or ()), workspace, as_json=as_json, dry_run=dry_run, processes=processes)
+    _run(recipe, overrides or (), workspace, as_json=as_json, dry_run=dry_run, processes=processes)
 
 
-def _run(recipe: Recipe, workspace: Path, *, as_json: bool, dry_run: bool, processes: int) -> None:
+def _run(
+    path: Path, overrides: Sequence[str], workspace: Path, *, as_json: bool, dry_run: bool, processes: int
+) -> None:
+    from owl3.demo.run import run
+    from owl3.pipeline import all_steps
+    from owl3.recipe import load_recipe
+
+    recipe = load_recipe(path, overrides)
     if dry_run:
         steps = all_steps(recipe)
         names = [f"{step.kind} {step.name}" for step in steps]
         emit(as_json, {"steps": names}, f"{recipe.name} would, in {workspace}:", *(f"  {name}" for name in names))
         return
     account = run(recipe, workspace, TerminalProgress(), processes)
-    emit(as_json, account.to_dict(), _steps_table(account), _scores_table(account), *_last_words(account, workspace))
+    emit(
+        as_json,
+        account.to_dict(),
+        _steps_table(account),
+        *_drops(account),
+        _scores_table(account),
+        *_last_words(account, workspace),
+    )
 
 
 def _steps_table(account: Account) -> Table:
-    made = table("What happened", "step", ">seen", ">kept", "dropped", ">seconds", "digest")
+    made = table("What happened", "step", ">seen", ">kept", ">dropped", ">seconds", "digest")
     for outcome in account.steps:
         counts = outcome.counts
-        dropped = ", ".join(f"{reason} {count}" for reason, count in counts.dropped.items())
         seconds = "done before" if outcome.was_done else f"{outcome.seconds:.1f}"
+        dropped = str(counts.seen - counts.kept) if counts.dropped else ""
         made.add_row(outcome.step, str(counts.seen), str(counts.kept), dropped, seconds, outcome.digest[:12])
     return made
+
+
+def _drops(account: Account) -> list[str]:
+    """One line per curated corpus: how many rows were dropped for which reason."""
+    curated = [outcome for outcome in account.steps if outcome.step.startswith("curate ") and outcome.counts.dropped]
+    return [
+        f"Dropped by {outcome.step}: "
+        + ", ".join(f"{count} {reason}" for reason, count in outcome.counts.dropped.items())
+        for outcome in curated
+    ]
 
 
 def _scores_table(account: Account) -> Table:
