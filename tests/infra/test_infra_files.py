@@ -1,0 +1,87 @@
+"""What can be checked of the infrastructure without a cluster: files parse, commands and entry points exist."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from owl3.cli import build_app
+
+INFRA = Path(__file__).parents[2] / "infra"
+SCRIPTS = sorted(INFRA.glob("slurm/*.sbatch"))
+MANIFESTS = sorted(INFRA.glob("k8s/*.yaml"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_is_valid_bash_and_stops_at_the_first_error(script: Path) -> None:
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    assert "set -euo pipefail" in script.read_text()
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_without_its_arguments_says_how_to_call_it(script: Path) -> None:
+    done = subprocess.run(["bash", str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "usage: sbatch" in done.stderr
+
+
+def _commands() -> list[tuple[str, list[str]]]:
+    """Every call of owl3 in scripts and pods: (file, words after `owl3`)."""
+    found = []
+    for script in SCRIPTS:
+        for call in re.findall(r"\bowl3 ((?:launch|train|eval|curate)\b[^)\n]*)", script.read_text()):
+            if "#SBATCH" not in call:
+                found.append((script.name, shlex.split(call)))
+    for path in MANIFESTS:
+        for document in yaml.safe_load_all(path.read_text()):
+            for container in _containers(document):
+                if "args" in container:
+                    found.append((path.name, container["args"]))
+    return found
+
+
+def _containers(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return document.get("spec", {}).get("template", {}).get("spec", {}).get("containers", [])  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("file", "words"), _commands(), ids=lambda value: value if isinstance(value, str) else "")
+def test_every_owl3_command_has_the_options_it_uses(file: str, words: list[str]) -> None:
+    verb, *rest = words
+    command = typer.main.get_command(build_app()).commands[verb]  # type: ignore[attr-defined]
+    known = {option for parameter in command.params for option in parameter.opts}
+    used = {word.partition("=")[0] for word in rest if word.startswith("--")}
+    assert used <= known, f"{file}: owl3 {verb} has no {sorted(used - known)}"
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_no_pod_runs_as_root_or_with_privileges(path: Path) -> None:
+    for document in yaml.safe_load_all(path.read_text()):
+        for container in _containers(document):
+            pod = document["spec"]["template"]["spec"]
+            assert pod["securityContext"]["runAsNonRoot"] is True
+            assert pod["automountServiceAccountToken"] is False
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+            assert container["resources"]["limits"]
+
+
+def test_compose_publishes_on_loopback_only_and_holds_no_password() -> None:
+    compose = yaml.safe_load((INFRA / "docker" / "compose.yaml").read_text())
+    for name, service in compose["services"].items():
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
+        for key, value in service.get("environment", {}).items():
+            assert "PASSWORD" not in key or str(value).startswith("${"), f"{name}: {key} is written out"
+        assert set(service.get("depends_on", {})) <= set(compose["services"])
+
+
+@pytest.mark.parametrize("dockerfile", sorted(INFRA.glob("docker/*.Dockerfile")), ids=lambda path: path.name)
+def test_an_image_copies_what_is_there_and_ends_as_a_user(dockerfile: Path) -> None:
+    text = dockerfile.read_text()
+    copied = [word for line in re.findall(r"^COPY (?:--\S+ )*(.*)$", text, re.M) for word in line.split()[:-1]]
+    assert copied
+    assert all((INFRA.parent / name).exists() for name in copied), copied
+    assert re.search(r"^USER (?!root)", text, re.M)
