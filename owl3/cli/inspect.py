@@ -10,11 +10,10 @@ from rich.text import Text
 
 from owl3.cli.common import DEFAULT_WORKSPACE, Json, Workspace, emit, table
 from owl3.errors import ConfigError, InputError
-from owl3.planfile import Plan
-from owl3.storage import write_atomic
 
 if TYPE_CHECKING:
     from owl3.data.views import SeenSample
+    from owl3.planfile import Plan
 
 
 def register(app: typer.Typer) -> None:
@@ -23,23 +22,33 @@ def register(app: typer.Typer) -> None:
 
 
 def inspect(  # noqa: PLR0917 - options of a command line
-    artifact: Annotated[Path, typer.Argument(help="plans/NAME/STAGE or runs/NAME/STAGE.", show_default=False)],
-    step: Annotated[int | None, typer.Option(help="List what this step holds.")] = None,
+    artifact: Annotated[
+        Path, typer.Argument(help="plans/NAME/STAGE, runs/NAME/STAGE or samples/NAME.", show_default=False)
+    ],
+    step: Annotated[int | None, typer.Option(help="Of a plan or run: list what this step holds.")] = None,
     sample: Annotated[
-        str | None, typer.Option(help="List the steps that hold this sample; its id, or the beginning.")
+        str | None, typer.Option(help="The steps that hold it; its id, or the beginning.")
     ] = None,
     rank: Annotated[int | None, typer.Option(help="Only what this rank computes …")] = None,
     world: Annotated[int, typer.Option(min=1, help="… of so many.")] = 1,
     html: Annotated[Path | None, typer.Option(help="Also write a page with thumbnails.")] = None,
+    key: Annotated[list[str] | None, typer.Option(help="Of samples: show these keys.")] = None,
+    random: Annotated[int, typer.Option(min=1, help="Of samples: show so many, evenly chosen.")] = 9,
+    sheet: Annotated[Path | None, typer.Option(help="Of samples: also write a contact sheet (.png or .html).")] = None,
     workspace: Workspace = DEFAULT_WORKSPACE,
     as_json: Json = False,
 ) -> None:
-    """Show what a step of a plan or run held, or which steps hold a sample.
+    """Show what a step of a plan or run held, which steps hold a sample, or what some samples look like.
 
     Example: `owl3 inspect workspace/plans/demo/sft --step 12 --html step-12.html`
     """
     from owl3.data.views import find_plan, render_page, samples_of_step
+    from owl3.manifest import MANIFEST_NAME, read_manifest
+    from owl3.storage import write_atomic
 
+    if (artifact / MANIFEST_NAME).is_file() and read_manifest(artifact).kind == "samples":
+        _show_built(artifact, workspace, key or [], random, sheet, as_json)
+        return
     plan = find_plan(artifact, workspace)
     if (step is None) == (sample is None):
         raise ConfigError(f"{artifact}: give --step N (0 to {plan.num_steps - 1}) or --sample ID")
@@ -53,7 +62,17 @@ def inspect(  # noqa: PLR0917 - options of a command line
         emit(as_json, data, _samples_table(plan, step, samples), *([f"page: {html}"] if html else []))
 
 
-def _show_steps(plan: Plan, workspace: Path, sample: str, as_json: bool) -> None:
+def _show_built(  # noqa: PLR0917 - they come from the command line
+    folder: Path, workspace: Path, keys: list[str], random: int, sheet: Path | None, as_json: bool
+) -> None:
+    from owl3.build.inspect import as_text, show_samples
+
+    shown = show_samples(folder, workspace, keys=keys, random=random, sheet=sheet)
+    texts = [Text(as_text(entry) + "\n") for entry in shown]
+    emit(as_json, [entry.row for entry in shown], *texts, *([f"sheet: {sheet}"] if sheet else []))
+
+
+def _show_steps(plan: "Plan", workspace: Path, sample: str, as_json: bool) -> None:
     positions = plan.find(workspace, sample)
     if not positions:
         raise InputError(f"{plan.folder}: no dataset of its mixture keeps the sample {sample}; owl3 trace finds ids")
@@ -69,7 +88,7 @@ def _show_steps(plan: Plan, workspace: Path, sample: str, as_json: bool) -> None
     emit(as_json, {"sample_id": ids[0], "datasets": names, "steps": steps}, line if steps else f"{where}: at no step")
 
 
-def _samples_table(plan: Plan, step: int, samples: Sequence["SeenSample"]) -> Table:
+def _samples_table(plan: "Plan", step: int, samples: Sequence["SeenSample"]) -> Table:
     shown = table(
         f"{plan.manifest.name}, step {step}: {len(samples)} samples, {plan.trained_tokens(step):,} trained tokens",
         *(">row", ">rank", ">slot", "dataset", "id", ">media", "text", "URL"),

@@ -64,7 +64,7 @@ def find_plan(path: Path, workspace: Path) -> Plan:
     same_names = workspace / "plans" / path.parent.name / path.name
     if path.is_dir() and (same_names / MANIFEST_NAME).is_file():
         return Plan.open(same_names)
-    raise InputError(f"{path}: neither a plan nor a stage of a run; give plans/NAME/STAGE or runs/NAME/STAGE")
+    raise InputError(f"{path}: nothing to inspect; give plans/NAME/STAGE, runs/NAME/STAGE or samples/NAME")
 
 
 def samples_of_step(
