@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("name", choices=sorted(BENCHES))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)  # options stand between the positionals
     try:
         settings = dict(_setting(text) for text in options.settings)
         options.out.mkdir(parents=True, exist_ok=True)

@@ -8,11 +8,12 @@ view included.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from owl3.samples import Segment, Turn
-from owl3.template import Chunk, Release, render, tokenize
+from owl3.template import Chunk, Grid, Release, render, tokenize
 from owl3.tiling import choose_grid
 from owl3.tokens import TextTokenizer
 
@@ -31,7 +32,7 @@ class Cost:
 
     def as_row(self) -> dict[str, Any]:
         """The columns of the sample index."""
-        return {**asdict(self), "tiles": list(self.tiles)}
+        return {name: getattr(self, name) for name in self.__slots__} | {"tiles": list(self.tiles)}
 
 
 def cost_of(
@@ -51,7 +52,7 @@ def cost_of(
     media = [segment for segment in segments if segment.medium is not None]
     cuttable = bool(media) and all(segment.frame is None for segment in media)
     grids = {
-        number: choose_grid(width, height, tile_px)
+        number: _grid(width, height, tile_px)
         for number, (width, height) in enumerate(sizes)
         if media[number].frame is None
     }
@@ -62,6 +63,12 @@ def cost_of(
         images=len(media),
         tiles=tuple(grids[n][0] * grids[n][1] + 1 if n in grids else 1 for n in range(len(media))),
     )
+
+
+@lru_cache(maxsize=4096)
+def _grid(width: int, height: int, tile_px: int) -> Grid:
+    """`choose_grid`, remembered: corpora have few different sizes."""
+    return choose_grid(width, height, tile_px)
 
 
 def _count(tokenizer: TextTokenizer, chunks: Sequence[Chunk]) -> tuple[int, int]:

@@ -15,6 +15,8 @@ _MAX_OPEN_FILES = 64
 _EXTENSIONS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "AVIF": "avif"}
 _ORIENTATION_TAG = 0x0112
 _RESIZED_QUALITY = 95
+_MAGIC = ((b"\xff\xd8\xff", "jpg"), (b"\x89PNG\r\n", "png"))
+"""Formats that are known by their first bytes, and hold one picture as curation keeps it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +25,9 @@ class Loaded:
 
     data: bytes
     sha256: str
+    extension: str
     width: int
     height: int
-    extension: str
     place: Place | None
     time_s: float | None
 
@@ -67,6 +69,9 @@ class MediaReader:
         place = medium.place
         if place is not None and place.sha256 and place.sha256 != digest:
             raise Gone("hash_mismatch", medium.row, f"{place.path} at {place.offset}: not the bytes of its table")
+        known = _known_facts(place, data) if self._max_side_px is None else None
+        if known is not None:
+            return Loaded(data, digest, *known, place, medium.time_s)
         try:
             extension, width, height = picture_facts(data)
             if medium.time_s is None and (place is None or not place.sha256):
@@ -76,7 +81,7 @@ class MediaReader:
                 extension, digest, place = "jpg", hashlib.sha256(data).hexdigest(), None
         except MediaError as error:
             raise Gone(error.reason, medium.row, str(error)) from error
-        return Loaded(data, digest, width, height, extension, place, medium.time_s)
+        return Loaded(data, digest, extension, width, height, place, medium.time_s)
 
     def read(self, medium: Medium) -> bytes:
         """The bytes at a medium's place.
@@ -107,6 +112,14 @@ class MediaReader:
         handle = (self._workspace / path).open("rb")  # an absolute path stays itself
         self._files[path] = handle
         return handle
+
+
+def _known_facts(place: Place | None, data: bytes) -> tuple[str, int, int] | None:
+    """What curation's table says of these very bytes (their digest was compared): no need to look again."""
+    if place is None or not place.sha256 or min(place.width, place.height) < 1:
+        return None
+    extension = next((name for magic, name in _MAGIC if data.startswith(magic)), None)
+    return None if extension is None else (extension, place.width, place.height)
 
 
 def picture_facts(data: bytes) -> tuple[str, int, int]:

@@ -67,11 +67,12 @@ def build(cfg: BuildBase, workspace: Path, progress: Progress = SILENT, *, proce
         started = now()
         work = _work_folder(folder, digest_of([recipe, [parent.digest for parent in parents]]))
         prepared = _prepare(cfg, workspace, work)
+        tokenizer = TextTokenizer.load(workspace / "tokenizers" / cfg.tokenizer)
         with builder_class(cfg)(cfg, workspace, work) as builder:
-            _build_all(_Workers(builder, folder, workspace, processes), builder, folder, progress)
+            here = ShardBuilder(builder, tokenizer, folder, workspace)
+            _build_all(_Workers(here, builder, folder, workspace, processes), builder, folder, progress)
             counts = Counts.total(count_index(path) for path in _indexes(folder))
             _check_budget(cfg, counts)
-            tokenizer = TextTokenizer.load(workspace / "tokenizers" / cfg.tokenizer)
             stats = {
                 **sample_stats(folder),
                 "parents": prepared.parents,
@@ -178,14 +179,16 @@ def _build_all(workers: "_Workers", builder: Builder[Any], folder: Path, progres
 class _Workers:
     """Writes runs in this process or in several, a bounded number ahead."""
 
-    def __init__(self, builder: Builder[Any], folder: Path, workspace: Path, processes: int | None) -> None:
+    def __init__(
+        self, here: ShardBuilder, builder: Builder[Any], folder: Path, workspace: Path, processes: int | None
+    ) -> None:
+        self._here = here
         self._builder = builder
         self._folder = folder
         self._workspace = workspace
         self._processes = processes or len(os.sched_getaffinity(0))
         self._patience_s = _PATIENCE_S if processes is None else 0.0
         self._pool: ProcessPoolExecutor | None = None
-        self._here: ShardBuilder | None = None
 
     def __enter__(self) -> "_Workers":
         return self
@@ -202,7 +205,7 @@ class _Workers:
                 yield from self._write_parallel(chain([run], runs), progress)
                 return
             if not _is_done(self._folder, run):
-                self._local().write(run)
+                self._here.write(run)
             progress.advance(run.count)
             yield run
 
@@ -219,11 +222,6 @@ class _Workers:
                 yield from _collect(waiting, progress)
         while waiting:
             yield from _collect(waiting, progress)
-
-    def _local(self) -> ShardBuilder:
-        if self._here is None:
-            self._here = _open_shard_builder(self._builder, self._folder, self._workspace)
-        return self._here
 
     def _open_pool(self) -> ProcessPoolExecutor:
         if self._pool is None:
@@ -250,17 +248,13 @@ def _start_worker(cfg: dict[str, Any], folder: Path, workspace: Path, work: Path
     global _worker  # noqa: PLW0603 - what a process pool's initializer leaves for its tasks
     config = BUILD_CONFIG.validate_python(cfg)
     builder = builder_class(config)(config, workspace, work)
-    _worker = _open_shard_builder(builder, folder, workspace)
+    tokenizer = TextTokenizer.load(workspace / "tokenizers" / config.tokenizer)
+    _worker = ShardBuilder(builder, tokenizer, folder, workspace)
 
 
 def _write_in_worker(run: Run) -> None:
     assert _worker is not None
     _worker.write(run)
-
-
-def _open_shard_builder(builder: Builder[Any], folder: Path, workspace: Path) -> ShardBuilder:
-    tokenizer = TextTokenizer.load(workspace / "tokenizers" / builder.cfg.tokenizer)
-    return ShardBuilder(builder, tokenizer, folder, workspace)
 
 
 def _is_done(folder: Path, run: Run) -> bool:
