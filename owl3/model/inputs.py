@@ -90,19 +90,21 @@ def check_cache(cache: object) -> None:
         )
 
 
-def check_positions(config: Owl3Config, position_ids: Tensor | None, num_columns: int) -> None:
+def check_positions(config: Owl3Config, positions: Tensor, longest_possible: int) -> None:
     """No token may stand beyond what the rotary embedding was made for.
 
-    Positions count from 0 in each sample, so a row that is short enough needs no look at the tensor (which would make
-    a GPU wait).
+    Args:
+        positions: Of all real tokens.
+        longest_possible: A bound on them, if they count from 0. Only on a CPU, or when the bound is too high, is the
+            tensor itself looked at: that would make a GPU wait.
     """
     limit = config.text_config.max_position_embeddings
-    longest = num_columns
-    if position_ids is not None and (num_columns > limit or position_ids.device.type == "cpu"):
-        longest = int(position_ids.max()) + 1
-    if longest > limit:
+    if positions.device.type != "cpu" and longest_possible <= limit:
+        return
+    last = int(positions.max())
+    if last >= limit:
         raise InputError(
-            f"a token stands at position {longest - 1}, but max_position_embeddings is {limit}: "
+            f"a token stands at position {last}, but max_position_embeddings is {limit}: "
             "shorten the text, or raise it in the configuration"
         )
 

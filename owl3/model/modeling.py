@@ -110,10 +110,6 @@ class Owl3PreTrainedModel(PreTrainedModel):  # type: ignore[misc]
         super()._init_weights(module)
         if isinstance(module, StaticGatedAttention):
             init.zeros_(module.gate)
-        if isinstance(module, Owl3ForConditionalGeneration) and self.config.vision_position_init_std is not None:
-            # The vision model has initialised itself by now: modules are visited from the leaves up.
-            weight = module.vision_model.embeddings.position_embedding.weight
-            init.normal_(weight, std=self.config.vision_position_init_std)
 
     @classmethod
     def from_pretrained(cls, folder: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
@@ -123,7 +119,9 @@ class Owl3PreTrainedModel(PreTrainedModel):  # type: ignore[misc]
             InputError: naming the first weight that is missing, left over or of another shape.
         """
         try:
-            model, info = super().from_pretrained(folder, *args, output_loading_info=True, **kwargs)
+            model, info = super().from_pretrained(
+                folder, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+            )
         except (OSError, SafetensorError, RuntimeError) as error:
             raise InputError(f"{folder}: can't be loaded: {' '.join(str(error).split())}") from error
         for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
@@ -188,7 +186,9 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, GenerationMixin):  # typ
         super().__init__(config)
         text, vision = config.text_config, config.vision_config
         self.language_model = Owl3LanguageModel(config)
-        self.vision_model = SiglipVisionModel._from_config(vision)
+        self.vision_model = SiglipVisionModel._from_config(vision)  # which initialises itself
+        if config.vision_position_init_std is not None:
+            init.normal_(self.vision_model.embeddings.position_embedding.weight, std=config.vision_position_init_std)
         linear = nn.Linear(vision.hidden_size, text.hidden_size)
         self.vision2text_model: nn.Module = (
             linear
@@ -340,13 +340,13 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, GenerationMixin):  # typ
             segments = segment_ids.cpu().numpy().astype(np.int64, copy=False)
         else:
             raise InputError(f"segment_ids (or attention_mask) is {tuple(segment_ids.shape)}, the batch {inputs.shape}")
-        check_positions(self.config, position_ids, inputs.shape[1])
         layout = plan_stream(segments, inputs.image_rows, inputs.image_starts, **self._plan_options())
         positions, places = layout.positions, layout.image_places
         if position_ids is not None:
             flat = position_ids.to(self.device).expand(inputs.shape).flatten()
             positions = (flat if layout.token_index is None else flat[layout.token_index]).unsqueeze(0)
             places = positions[0, layout.image_tokens]
+        check_positions(self.config, positions, inputs.shape[1])
         images = self._images(inputs, layout.image_order, places)
         embeds = inputs.embed(self.get_input_embeddings(), layout.token_index)
         return self.language_model.model(embeds, positions, layout, images), layout

@@ -66,9 +66,7 @@ def test_prefill_in_pieces_equals_prefill_at_once(fusion: Fusion) -> None:
             "image_rows": torch.zeros(len(inside), dtype=torch.long),
             "image_starts": torch.tensor([sample.starts[index] - first for index in inside]),
         }
-        output = model(
-            sample.ids[None, first:last], past_key_values=cache, use_cache=True, **images if inside else {}
-        )
+        output = model(sample.ids[None, first:last], past_key_values=cache, use_cache=True, **images if inside else {})
         cache = output.past_key_values
         pieces.append(output.logits)
     torch.testing.assert_close(torch.cat(pieces, dim=1), whole, atol=2e-5, rtol=1e-4)

@@ -35,9 +35,9 @@ def test_greedy_answers_are_the_released_ones(golden: Callable[[str], Golden], r
     reference = golden(release)
     for case in CASES:
         inputs = reference.inputs(case)
-        ids = reference.model.generate(
-            **inputs, max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0
-        )[0, inputs["input_ids"].shape[1] :].tolist()
+        ids = reference.model.generate(**inputs, max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0)[
+            0, inputs["input_ids"].shape[1] :
+        ].tolist()
         printed = reference.meta["cases"][case]["greedy"][0]
         # The reference filters id 0 ("!") out of what it prints: a fault that is not reproduced.
         assert [token for token in ids if token] == printed

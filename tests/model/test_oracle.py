@@ -24,9 +24,7 @@ SAMPLES = {
 def test_logits_are_those_of_the_formulas(fusion: Fusion, sample: Sample, attention: str) -> None:
     model = tiny_model(fusion)
     features = model.encode_images(sample.pixels) if sample.starts else torch.zeros(0, 4, 32)
-    expected = oracle_logits(
-        model.config, dict(model.state_dict()), sample.ids.tolist(), list(sample.starts), features
-    )
+    expected = oracle_logits(model.config, dict(model.state_dict()), sample.ids.tolist(), list(sample.starts), features)
     model.set_attn_implementation(attention)
     batch = batch_of([sample])
     # logits reach 20 here, in fp32 and in another order of sums

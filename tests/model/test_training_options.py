@@ -1,0 +1,101 @@
+"""Gradient checkpointing, half precision, compilation, attention backends: options that must not change the model."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from owl3.model.config import Fusion
+from owl3.model.layout import Regroup
+from owl3.model.modeling import Owl3ForConditionalGeneration
+from tests.model.conftest import FUSIONS, RELEASES, Golden, batch_of, fresh, make_sample, padded, tiny_model
+
+PACK = [make_sample(9, [2]), make_sample(6, seed=1), make_sample(13, [0, 7], seed=2)]
+
+
+def gradients(model: Owl3ForConditionalGeneration) -> dict[str, Tensor]:
+    batch = batch_of(PACK)
+    model(**batch, labels=batch["input_ids"]).loss.backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_gradient_checkpointing_gives_the_same_gradients(fusion: Fusion) -> None:
+    plain, saving = fresh(fusion).train(), fresh(fusion).train()
+    saving.gradient_checkpointing_enable()
+    assert saving.is_gradient_checkpointing
+    expected, found = gradients(plain), gradients(saving)
+    assert expected.keys() == found.keys()
+    for name, gradient in expected.items():
+        assert torch.equal(gradient, found[name]), name
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_eager_attention_gives_the_same_gradients(fusion: Fusion) -> None:
+    fused, spelt_out = fresh(fusion).train(), fresh(fusion).train()
+    spelt_out.set_attn_implementation("eager")
+    expected, found = gradients(fused), gradients(spelt_out)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-4, rtol=1e-3, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_bf16_is_near_fp32_and_packs_as_exactly(fusion: Fusion) -> None:
+    half = fresh(fusion).to(torch.bfloat16)
+    with torch.no_grad():
+        packed = half(**batch_of(PACK)).logits[0].split([len(sample) for sample in PACK])
+        for sample, logits in zip(PACK, packed, strict=True):
+            alone = half(**batch_of([sample])).logits[0]
+            exact = tiny_model(fusion)(**batch_of([sample])).logits[0]
+            assert logits.dtype == torch.bfloat16 and logits.isfinite().all()
+            # 8 bits of mantissa through three layers; what counts is that packing adds nothing to it
+            spread = (alone.float() - exact).abs().mean()
+            assert (logits.float() - alone.float()).abs().mean() <= spread
+            assert spread < 0.1 * exact.std()
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("release", RELEASES)
+def test_image_angles_stay_fp32_in_half_precision(golden: Callable[[str], Golden], release: str) -> None:
+    """Positions beyond 256 have no exact bf16 angle: the text's are rounded, as released, the images' are not."""
+    model = golden(release).model.to(torch.bfloat16)
+    assert model._rotation(torch.tensor([300]))[0].dtype == torch.float32
+    text = model.language_model.model.rotary_emb(torch.zeros(1, dtype=torch.bfloat16), torch.tensor([[300]]))
+    assert text[0].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@torch.no_grad()
+def test_left_padding_alone_never_gives_nan(fusion: Fusion) -> None:
+    """A row that is nearly all padding, whose image comes last, in every backend."""
+    for attention in ("sdpa", "eager"):
+        model = fresh(fusion)
+        model.set_attn_implementation(attention)
+        batch = padded([make_sample(1), make_sample(12, [11])], "left")
+        assert model(**batch).logits.isfinite().all()
+        assert model(**batch, use_cache=True).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_decoder_layers_compile_without_a_graph_break(fusion: Fusion) -> None:
+    """Traced with `fullgraph`: a break would be an error. The backend runs the graph as it is."""
+    model, expected = fresh(fusion).train(), gradients(fresh(fusion).train())
+    for layer in model.language_model.model.layers:
+        layer.compile(fullgraph=True, backend="eager")
+    found = gradients(model)
+    torch._dynamo.reset()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_regrouping_knows_its_own_gradient() -> None:
+    x = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    index, back = torch.tensor([3, 1, 1, 0]), torch.tensor([3, 1, 0, 0, 0])
+    real = torch.tensor([True, True, False, True, False])
+    out = Regroup.apply(x, index, back, real)
+    upstream = torch.randn(4, 3, dtype=torch.float64)
+    upstream[2] = 0  # what a row's padding attends to is thrown away
+    out.backward(upstream)
+    expected = torch.zeros(5, 3, dtype=torch.float64).index_add(0, index, upstream)
+    assert torch.equal(x.grad, expected)
