@@ -152,14 +152,32 @@ class DeepSpeedEngine:
     @torch.no_grad()
     def load_state(self, read: Callable[[str], Tensor], steps_taken: int) -> None:
         """See `Engine`."""
-        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+        from deepspeed.utils import (
+            safe_set_full_fp32_param,
+            safe_set_full_optimizer_state,
+            safe_set_local_fp32_param,
+            safe_set_local_optimizer_state,
+        )
 
         for name, parameter in self._named():
-            safe_set_full_fp32_param(parameter, read(state_key(name, "master")).to(self._world.device))
-            for key in STATE_KEYS[1:]:
-                safe_set_full_optimizer_state(parameter, read(state_key(name, key)).to(self._world.device), key)
+            master, *moments = (read(state_key(name, key)).to(self._world.device) for key in STATE_KEYS)
+            if self._stage.zero_stage == 3:
+                # Its setter of whole tensors fails where a tensor does not divide by the number of ranks.
+                safe_set_local_fp32_param(parameter, self._local_part(parameter, master))
+                for key, moment in zip(STATE_KEYS[1:], moments, strict=True):
+                    safe_set_local_optimizer_state(parameter, self._local_part(parameter, moment), key)
+                continue
+            safe_set_full_fp32_param(parameter, master)
+            for key, moment in zip(STATE_KEYS[1:], moments, strict=True):
+                safe_set_full_optimizer_state(parameter, moment, key)
         for state in self._zero.optimizer.state.values():
             state["step"].fill_(float(steps_taken))
+
+    def _local_part(self, parameter: nn.Parameter, whole: Tensor) -> Tensor:
+        """This rank's partition under ZeRO-3: equal shares, the last one padded."""
+        size = int(parameter.ds_tensor.ds_numel)
+        part = whole.flatten()[self._world.data_rank * size :][:size]
+        return torch.nn.functional.pad(part, (0, size - part.numel()))
 
     def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
         for group in self._groups:
@@ -196,7 +214,7 @@ def _import_deepspeed(device: torch.device) -> Any:
 def _config(stage: StageConfig, options: Mapping[str, Any], trained_parameters: int) -> dict[str, Any]:
     """Join what the recipe says with what the machine wants."""
     # DeepSpeed allocates its buckets whole, at every step: by default 2 GB, be the model ever so small.
-    bucket = min(50_000_000, trained_parameters)
+    bucket = min(50_000, -(-trained_parameters // 1024)) * 1024  # a multiple of DeepSpeed's alignment
     buckets = {"reduce_bucket_size": bucket, "allgather_bucket_size": bucket}
     return {
         **options,

@@ -1,0 +1,111 @@
+"""Several real processes over gloo: any split gives the same curve, and any world size goes on from any other.
+
+Ranks are expensive to start, so one group of processes takes many runs.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from train.ranks import run
+from train.toy_ranks import take_all
+
+pytestmark = pytest.mark.processes
+
+
+def take(size: int, *runs: dict[str, Any]) -> list[dict[str, Any]]:
+    """Let `size` ranks take runs; return their results after seeing that all ranks agree."""
+    results = run(take_all, [list(runs)], size)
+    assert all(result == results[0] for result in results), "ranks saw different losses"
+    first: list[dict[str, Any]] = results[0]
+    return first
+
+
+def torch_run(folder: Path, micro_batches: int, **settings: Any) -> dict[str, Any]:
+    return {"folder": str(folder), "micro_batches": micro_batches, "stage": {"engine": "torch"}, **settings}
+
+
+def zero_run(folder: Path, zero_stage: int, micro_batches: int = 2, **settings: Any) -> dict[str, Any]:
+    stage = {"engine": "deepspeed", "zero_stage": zero_stage}
+    return {"folder": str(folder), "micro_batches": micro_batches, "stage": stage, **settings}
+
+
+@dataclass
+class Groups:
+    """What 8, 4, 2 and 1 ranks did, each group started once."""
+
+    curves: dict[int, dict[str, Any]]
+    torch_legs: list[dict[str, Any]]
+    zero: list[dict[str, Any]]
+    zero_legs: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def groups(tmp_path_factory: pytest.TempPathFactory) -> Groups:
+    folder = tmp_path_factory.mktemp("ranks")
+
+    def curve(size: int) -> dict[str, Any]:
+        return torch_run(folder / f"split-{size}", 8 // size)
+
+    def torch_leg(stop_after: int | None) -> dict[str, Any]:
+        return torch_run(folder / "moved", 1, stop_after=stop_after)
+
+    eight = take(8, curve(8))
+    four = take(4, curve(4), torch_leg(2))
+    two = take(
+        2,
+        curve(2),
+        torch_leg(2),
+        *(zero_run(folder / f"zero-{stage}", stage) for stage in (1, 2, 3)),
+        zero_run(folder / "zero", 1, stop_after=2),
+        zero_run(folder / "zero", 3, stop_after=2),
+    )
+    one = take(1, curve(1), torch_leg(None), zero_run(folder / "zero", 2))
+    return Groups(
+        curves={8: eight[0], 4: four[0], 2: two[0], 1: one[0]},
+        torch_legs=[four[1], two[1], one[1]],
+        zero=two[2:5],
+        zero_legs=[*two[5:7], one[2]],
+    )
+
+
+def test_eight_rows_give_one_curve_as_1x8_2x4_4x2_and_8x1(groups: Groups) -> None:
+    """Ranks x micro-batches of one row each. fp32 sums in another order: a last bit, amplified by six AdamW steps."""
+    for size in (2, 4, 8):
+        assert groups.curves[size]["losses"] == pytest.approx(groups.curves[1]["losses"], rel=1e-5)
+        assert groups.curves[size]["norms"] == pytest.approx(groups.curves[1]["norms"], rel=1e-4)
+
+
+def test_a_run_saved_at_4_goes_on_at_2_and_1_with_its_optimizer(groups: Groups) -> None:
+    assert [leg["started_at"] for leg in groups.torch_legs] == [0, 2, 4]
+    moved = [loss for leg in groups.torch_legs for loss in leg["losses"]]
+    assert moved == pytest.approx(groups.curves[1]["losses"], rel=1e-5)
+    assert groups.torch_legs[2]["norms"] == pytest.approx(groups.curves[1]["norms"][4:], rel=1e-4)
+
+
+def test_zero_1_2_and_3_learn_what_plain_torch_learns(groups: Groups) -> None:
+    for leg in groups.zero:
+        assert leg["losses"] == pytest.approx(groups.curves[1]["losses"], rel=1e-5)
+        assert leg["norms"] == pytest.approx(groups.curves[1]["norms"], rel=1e-4)
+
+
+def test_zero_stages_go_on_from_one_another_at_another_world_size(groups: Groups) -> None:
+    """ZeRO-1 on two ranks, ZeRO-3 on two, ZeRO-2 on one."""
+    assert [leg["started_at"] for leg in groups.zero_legs] == [0, 2, 4]
+    moved = [loss for leg in groups.zero_legs for loss in leg["losses"]]
+    assert moved == pytest.approx(groups.curves[1]["losses"], rel=1e-5)
+
+
+def test_a_non_finite_gradient_on_one_rank_stops_all_of_them_before_the_step(tmp_path: Path) -> None:
+    """Row 3 is rank 1's. Both ranks report the same samples, and the checkpoint before stays the last."""
+    results = take(
+        2,
+        torch_run(tmp_path / "torch", 2, poison=3),
+        *(zero_run(tmp_path / f"zero-{stage}", stage, poison=3) for stage in (1, 2, 3)),
+    )
+    for name, result in zip(("torch", "zero-1", "zero-2", "zero-3"), results, strict=True):
+        assert "step 3: loss is" in result["error"]
+        assert "no rank took the step. Samples: sample-3-3, sample-3-7 " in result["error"]
+        assert [path.name for path in (tmp_path / name / "checkpoints").iterdir()] == ["step-000002"]
