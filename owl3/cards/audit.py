@@ -35,6 +35,7 @@ from owl3.cards.documents_check import compare_documents
 from owl3.cards.facts import Facts
 from owl3.cards.findings import Check, Findings, compared, failed, passed
 from owl3.cards.model_audit import check_model, check_plans
+from owl3.cards.redaction import agrees, is_redacted
 from owl3.cards.render import Content, card_parents, grids, is_table
 from owl3.config import validate
 from owl3.errors import InputError, Owl3Error
@@ -327,6 +328,7 @@ def _against_source(files: list[Path], sources: list[Path], subject: str) -> lis
     if not {"sample_id", "url"} <= columns:
         return [failed("source", subject, "a source table with sample_id and url", ", ".join(sorted(columns)))]
     live = "where decision = 'kept'" if "decision" in columns else ""
+    problems = _captions_unlike_the_source(rows, urls, subject) if "caption" in columns else []
     query = f"""
         with r as (select sample_id, any_value(url) as url, count(*) as amount from {rows} group by sample_id),
              s as (select sample_id, any_value(url) as url, count(*) as amount from {urls} {live} group by sample_id)
@@ -335,7 +337,7 @@ def _against_source(files: list[Path], sources: list[Path], subject: str) -> lis
         where r.sample_id is null or s.sample_id is null or r.amount <> s.amount or r.url <> s.url
         order by id limit 20
     """
-    return [
+    return problems + [
         failed(
             "source",
             f"{subject} {sample_id}",
@@ -344,6 +346,19 @@ def _against_source(files: list[Path], sources: list[Path], subject: str) -> lis
         )
         for sample_id, stated, stated_amount, url, amount in duckdb.sql(query).fetchall()
     ]
+
+
+def _captions_unlike_the_source(rows: str, urls: str, subject: str) -> list[Check]:
+    """Captions that are not the source's, unless something was taken out of them."""
+    query = f"""
+        select r.sample_id, s.url, s.caption, r.caption from {rows} r join {urls} s on r.sample_id = s.sample_id
+        where r.caption is not null and r.caption <> s.caption order by r.sample_id
+    """
+    return [
+        failed("source", f"{subject} {sample_id} caption", source, caption)
+        for sample_id, url, source, caption in duckdb.sql(query).fetchall()
+        if not (is_redacted(caption) and agrees(sample_id, url, source, caption))
+    ][:20]
 
 
 def _orphans(files: list[Path], before: list[Path], subject: str) -> list[Check]:

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from owl3.cards.findings import Check, failed
 from owl3.cards.pictures import CLIPS, size_and_format
+from owl3.cards.redaction import is_redacted
 from owl3.errors import InputError
 from owl3.ledger import REASONS
 from owl3.manifest import Manifest
@@ -247,7 +248,9 @@ def _curated_row(key: str, found: Found, stated: Row) -> Row:
         row |= _place("json", found.members["json"][0])
     if (text := found.data("txt")) is not None:
         row["caption"] = text.decode("utf-8")
-    row["sample_id"] = url_sample_id(row["url"], row["caption"])
+    derived_id = url_sample_id(row["url"], row["caption"])
+    # The id is that of the caption as it came; one that was redacted is compared with the source's (`redaction.py`).
+    row["sample_id"] = key if is_redacted(row["caption"]) else derived_id
     for extension, (member, data) in found.members.items():
         if extension in PICTURES or extension in CLIPS:
             row |= {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} | _place("media", member)

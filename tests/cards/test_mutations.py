@@ -462,3 +462,37 @@ def a_word_added_to_a_built_sample(workspace: Path, card: Path) -> None:
 @forged("rows: pairs/00000")
 def a_kind_edited_in_the_table(workspace: Path, card: Path) -> None:
     edit_rows(_built(workspace, "00000.parquet"), lambda rows: rows[0].update(kind="video"))
+
+
+@forged(f"source: shards tiny {url_sample_id(url(7), caption(7))} caption")
+def a_caption_of_a_dropped_row_edited(workspace: Path, card: Path) -> None:
+    def change(rows: list[Row]) -> None:
+        next(row for row in rows if row["reason"] == "not_found")["caption"] = "something else"
+
+    edit_rows(_shard(workspace, "00000.parquet"), change)
+
+
+@forged(f"source: shards tiny {FIRST_ID} caption")
+def a_caption_edited_under_the_mark_of_a_redaction(workspace: Path, card: Path) -> None:
+    _redact(workspace, "a happy child at [url]")
+
+
+def _redact(workspace: Path, text: str) -> None:
+    def change(samples: list[tuple[str, dict[str, bytes]]]) -> None:
+        members = samples[0][1]
+        members.update(txt=text.encode(), json=edit_json(members["json"], caption=text))
+
+    edit_tar(_shard(workspace), change)
+
+    def change_rows(rows: list[Row]) -> None:
+        rows[0]["caption"] = text
+
+    edit_rows(_shard(workspace, "00000.parquet"), change_rows)
+
+
+def test_a_caption_that_was_truly_redacted_is_no_forgery(workspace: Path, datacards: Path) -> None:
+    _redact(workspace, caption(0).replace("scene 0", "[phone]"))
+    card = datacards / "demo" / "1.0.0"
+    reseal_all(workspace, card)
+    subjects = [check.subject for check in audit(card, workspace).checks if not check.passed]
+    assert not any(FIRST_ID in subject and subject.endswith(("caption", "sample_id")) for subject in subjects), subjects
