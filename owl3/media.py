@@ -342,7 +342,8 @@ def probe_video(path: Path) -> VideoFacts:
 def cut_clip(data: bytes, start_s: float, end_s: float) -> bytes:
     """Copy the part of a clip between two times into an mp4, without re-encoding.
 
-    It begins at the last keyframe at or before `start_s`, so it may show a little more than asked.
+    It begins at the last keyframe at or before `start_s` and ends with whole reference frames, so it may show a little
+    more than asked.
 
     Raises:
         MediaError: `clip_too_short` when nothing lies between the times, `undecodable` when they can't be copied.

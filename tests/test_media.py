@@ -15,6 +15,8 @@ from PIL import Image
 
 from owl3.media import (
     MediaError,
+    blur_boxes,
+    cut_clip,
     encode_jpeg,
     frames_at,
     open_image,
@@ -231,4 +233,35 @@ def test_uniform_frames_stand_in_the_middle_of_equal_parts(tmp_path: Path) -> No
 def test_a_clip_too_short_for_its_frames_says_so(tmp_path: Path) -> None:
     with pytest.raises(MediaError) as caught:
         uniform_frames(clip(tmp_path / "a.mp4", frames=3), 8)
+    assert caught.value.reason == "clip_too_short"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_faces_are_blurred_where_they_are_shown(orientation: int) -> None:
+    stored = Image.new("RGB", (64, 48), "white")
+    stored.paste(noise(16, 12, 1), (8, 6))  # a face at 1/8 .. 3/8 of the stored picture
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    data = encoded(stored, "PNG", exif=exif)
+    sharp = np.asarray(open_image(data), dtype=np.float32)
+    blurred = np.asarray(open_image(blur_boxes(data, [[1 / 8, 1 / 8, 3 / 8, 3 / 8]], orientation)), dtype=np.float32)
+    assert sharp.shape == blurred.shape
+    face = (sharp != 255).any(axis=2)
+    assert sharp[face].std() > 3 * blurred[face].std()
+
+
+def test_a_cut_clip_holds_the_part_asked_for(tmp_path: Path) -> None:
+    data = clip(tmp_path / "a.mp4").read_bytes()
+    part = tmp_path / "part.mp4"
+    part.write_bytes(cut_clip(data, 0.7, 1.4))  # keyframes lie every half second
+    assert cut_clip(data, 0.7, 1.4) == part.read_bytes()
+    first = frames_at(part, [0.0])[0].image.getpixel((30, 20))
+    assert isinstance(first, tuple) and abs(first[0] - 50) <= 4
+    assert probe_video(part).duration_s == pytest.approx(0.9, abs=0.25)  # 0.5 to 1.4, and up to two reference frames
+
+
+def test_nothing_lies_beyond_the_end_of_a_clip(tmp_path: Path) -> None:
+    data = clip(tmp_path / "a.mp4").read_bytes()
+    with pytest.raises(MediaError) as caught:
+        cut_clip(data, 0.5, 0.4)
     assert caught.value.reason == "clip_too_short"

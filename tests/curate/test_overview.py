@@ -1,0 +1,148 @@
+"""What can only be decided with the whole corpus in view."""
+
+import random
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from owl3.curate.blocklist import Blocked
+from owl3.curate.contamination import Benchmark, Fingerprints
+from owl3.curate.decide import CaptionRules
+from owl3.curate.dedup import DedupConfig
+from owl3.curate.overview import Looks, as_table, look
+
+NOTHING_BLOCKED = Blocked(frozenset(), frozenset(), frozenset(), frozenset(), ())
+
+
+def row(number: int, **changes: Any) -> dict[str, Any]:
+    media = changes.get("media_sha256", f"media {number}")
+    known = {
+        "sample_id": f"{number:032x}",
+        "canonical_url": f"http://a.example/{number}",
+        "domain": "a.example",
+        "caption": f"caption {number}",
+        "reason": None,
+        "answered": True,
+        "media_sha256": media,
+        "same_media": media,
+        "phash": None,
+    }
+    return known | changes
+
+
+def reasons(rows: list[dict[str, Any]], **looks: Any) -> dict[int, str | None]:
+    given_looks = {
+        "dedup": DedupConfig(),
+        "captions": CaptionRules(),
+        "dead_host_failures": 3,
+        "blocked": NOTHING_BLOCKED,
+    } | looks
+    found = look(as_table(rows), Looks(**given_looks))
+    return {int(sample_id, 16): verdict.reason for sample_id, verdict in found.items()}
+
+
+def silent(number: int, host: str) -> dict[str, Any]:
+    return row(number, domain=host, reason="timeout", answered=False, media_sha256=None, same_media=None)
+
+
+def test_a_host_is_dead_when_enough_of_its_rows_failed_and_none_was_answered() -> None:
+    rows = [silent(number, "dead.example") for number in range(3)]
+    rows += [silent(number, "slow.example") for number in (10, 11, 12)] + [row(13, domain="slow.example")]
+    rows += [silent(20, "rare.example")]
+    assert reasons(rows) == dict.fromkeys(range(3), "dead_host")
+
+
+def test_the_smallest_id_of_equal_bytes_is_kept() -> None:
+    rows = [row(number, media_sha256="same") for number in (5, 3, 9)]
+    assert reasons(rows) == {5: "duplicate_exact", 9: "duplicate_exact"}
+
+
+def test_one_picture_under_several_captions_can_be_kept() -> None:
+    rows = [row(1, media_sha256="same"), row(2, media_sha256="same"), row(3, media_sha256="same", caption="caption 1")]
+    dedup = DedupConfig(exact="media_and_caption")
+    assert reasons(rows, dedup=dedup) == {3: "duplicate_exact"}
+
+
+def test_near_duplicates_are_found_among_what_is_left() -> None:
+    rows = [row(1, phash=f"{0:016x}"), row(2, phash=f"{3:016x}"), row(3, phash=f"{2**40 - 1:016x}")]
+    assert reasons(rows) == {2: "duplicate_near"}
+    assert reasons(rows, dedup=DedupConfig(near_radius=None)) == {}
+
+
+def test_bytes_under_many_urls_are_dropped_altogether() -> None:
+    rows = [row(number, media_sha256="grey") for number in range(4)]
+    assert set(reasons(rows, dedup=DedupConfig(placeholder_urls=4)).values()) == {"placeholder_image"}
+    same_url = [entry | {"canonical_url": "http://a.example/x"} for entry in rows]
+    assert set(reasons(same_url, dedup=DedupConfig(placeholder_urls=4)).values()) == {"duplicate_exact"}
+
+
+def test_a_caption_may_come_so_often_and_no_more() -> None:
+    rows = [row(number, caption="sale") for number in (4, 1, 3, 2)] + [row(9)]
+    assert reasons(rows, captions=CaptionRules(max_repeats=2)) == {3: "caption_repeated", 4: "caption_repeated"}
+
+
+def test_listed_hashes_are_removed() -> None:
+    known = np.array([0xFF], dtype=np.uint64)
+    blocked = Blocked(frozenset(), frozenset(), frozenset(), frozenset({"media 1"}), ((known, 1),))
+    rows = [row(1), row(2, phash=f"{0xFE:016x}"), row(3, phash=f"{0xF0:016x}"), row(4)]
+    assert reasons(rows, blocked=blocked) == {1: "blocklisted", 2: "blocklisted"}
+
+
+def test_listed_urls_and_domains_are_refused_before_the_fetch() -> None:
+    blocked = Blocked(frozenset({"http://a.example/1"}), frozenset({"bad.example"}), frozenset(), frozenset(), ())
+    assert blocked.has_row(row(1)) and not blocked.has_row(row(2))
+    assert blocked.has_row(row(2, domain="cdn.bad.example")) and not blocked.has_row(row(2, domain="notbad.example"))
+
+
+@pytest.mark.parametrize(("action", "reason"), [("drop", "contaminated"), ("flag", None)])
+def test_captions_of_a_benchmark_are_dropped_or_flagged(action: str, reason: str | None) -> None:
+    from owl3.curate.contamination import hash_words
+
+    config = Benchmark.model_validate({"name": "b", "texts": ["x"], "on_text": action})
+    none = np.zeros(0, np.uint64)
+    prints = Fingerprints(config, frozenset({"media 2"}), none, frozenset(), frozenset({hash_words(["caption", "1"])}))
+    assert reasons([row(1), row(2), row(3)], benchmarks=[prints]) == {1: reason, 2: "contaminated"}
+
+
+_ROWS = st.lists(
+    st.tuples(st.sampled_from("abc"), st.sampled_from("xy"), st.integers(0, 7), st.sampled_from([None, "timeout"])),
+    max_size=12,
+)
+
+
+@given(_ROWS, st.randoms(use_true_random=False))
+def test_verdicts_do_not_depend_on_the_order_of_rows(values: list[Any], rng: random.Random) -> None:
+    rows = [
+        row(number, media_sha256=media, caption=text, phash=f"{bits:016x}", reason=reason, answered=reason is None)
+        for number, (media, text, bits, reason) in enumerate(values)
+    ]
+    looks = {"dedup": DedupConfig(near_radius=1, placeholder_urls=4), "captions": CaptionRules(max_repeats=2)}
+    shuffled = rng.sample(rows, len(rows))
+    assert reasons(shuffled, **looks) == reasons(rows, **looks)
+
+
+@given(_ROWS)
+def test_rows_that_come_later_never_bring_a_dropped_one_back(values: list[Any]) -> None:
+    rows = [
+        row(number, media_sha256=media, caption=text, phash=f"{bits:016x}")
+        for number, (media, text, bits, _) in enumerate(values)
+    ]
+    looks = {"dedup": DedupConfig(near_radius=1), "captions": CaptionRules(max_repeats=2)}
+    late = {number for number, (_, _, _, reason) in enumerate(values) if reason}
+    early = [entry if int(entry["sample_id"], 16) not in late else entry | {"reason": "timeout"} for entry in rows]
+    dropped_before = {number for number, reason in reasons(early, **looks).items() if reason != "dead_host"} - late
+    assert dropped_before <= reasons(rows, **looks).keys()
+
+
+def test_an_empty_corpus_has_no_verdicts() -> None:
+    assert (
+        look(
+            pa.Table.from_pylist([], schema=as_table([]).schema),
+            Looks(DedupConfig(), CaptionRules(), 3, NOTHING_BLOCKED),
+        )
+        == {}
+    )
