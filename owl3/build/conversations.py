@@ -24,7 +24,7 @@ from owl3.build.importers.record import MediaName, Record
 from owl3.build.media_reader import Gone, MediaReader
 from owl3.build.pool import Pool, medium_of, write_pool, write_pool_index
 from owl3.build.rows import BATCH_ROWS, RowTable, iter_json, write_rows
-from owl3.config import canonical_json
+from owl3.config import canonical_json, digest_of
 from owl3.errors import ConfigError
 from owl3.samples import Kind, short_hash
 from owl3.storage import sha256_of
@@ -87,14 +87,13 @@ class RowBuilder(Builder[FileConfigT]):
     def find(self, media: MediaName) -> tuple[Medium, str, str, str]:
         """Look a medium up: (medium, parent id, source, licence).
 
-        A file that is in no shard set has the first half of its sha256 for a parent id.
+        A file that is in no shard set is named by its content: `sha256:…`.
 
         Raises:
             Refused: `unsafe_path` or `missing_media`.
         """
         if media.data:
-            digest = hashlib.sha256(media.data).hexdigest()
-            return Medium(data=media.data), digest[:32], "", ""
+            return Medium(data=media.data), f"sha256:{hashlib.sha256(media.data).hexdigest()}", "", ""
         names = [name for name in (media.name, media.other) if name]
         for name in names:
             row = self.pool.find(name) if self.pool is not None else None
@@ -142,10 +141,10 @@ def local_medium(root: Path, name: str) -> Path | None:
 
 
 def _parent_of_file(path: Path) -> str:
-    """What a file that is in no shard set is called in the ledger: half of its content's sha256."""
+    """What a file that is in no shard set is called in the ledger; a folder of frames by the hash of their hashes."""
     if path.is_dir():
-        return short_hash("frames", *(sha256_of(frame) for frame in sorted(path.iterdir()) if frame.is_file()))
-    return sha256_of(path)[:32]
+        return f"sha256:{digest_of([sha256_of(frame) for frame in sorted(path.iterdir()) if frame.is_file()])}"
+    return f"sha256:{sha256_of(path)}"
 
 
 class ConversationBuilder(RowBuilder[FileConfigT]):

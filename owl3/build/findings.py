@@ -18,7 +18,7 @@ RULES: dict[str, str] = {
     "key": "a key holds no dots or separators",
     "duplicate": "a key stands once",
     "sample-id": "the id follows from what the sample is made of",
-    "parents": "every parent is a kept sample or a medium of the sample itself",
+    "parents": "every parent is a kept sample, or a file named by its hash",
     "retracted": "no parent has been retracted",
     # the sample
     "json": "KEY.json is JSON of the sample type: exact fields, turns without gaps, media in reading order",

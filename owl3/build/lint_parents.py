@@ -14,14 +14,13 @@ _KEPT_ROWS = ("shard_rows", "sample_rows")
 
 
 def find_orphans(workspace: Path, folder: Path, rows: list[dict[str, Any]]) -> list[Finding]:
-    """Parents that are nowhere, or retracted. A medium from outside of the shard sets is its own parent by its hash."""
+    """Parents that are nowhere, or retracted. Files from outside of the shard sets are named by hash, and have no row."""
     named: dict[str, str] = {}
     for row in rows:
         if row.get("decision") != "kept":
             continue
-        own = {medium["sha256"][:32] for medium in row["media"] or ()}
         for parent in row["parents"] or ():
-            if parent not in own:
+            if not parent.startswith("sha256:"):
                 named.setdefault(parent, row["key"])
     if not named:
         return []
