@@ -350,6 +350,8 @@ def cut_clip(data: bytes, start_s: float, end_s: float) -> bytes:
     """
     import av
 
+    if end_s <= start_s:
+        raise MediaError("clip_too_short", f"nothing between {start_s} and {end_s} s")
     buffer = io.BytesIO()
     try:
         with (

@@ -1,13 +1,17 @@
 """`owl3 curate`: URL tables to shards."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, Overrides, Recipe, TerminalProgress, Workspace, emit, table
 from owl3.errors import ConfigError
+
+if TYPE_CHECKING:
+    from owl3.curate.run import CurateConfig
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +23,7 @@ def curate(  # noqa: PLR0917 - options of a command line
     recipe: Recipe,
     overrides: Overrides = None,
     workspace: Workspace = DEFAULT_WORKSPACE,
-    only: Annotated[list[str] | None, typer.Option(help="Curate these sets only.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Curate these sets only, by name or number (0, 1 …).")] = None,
     retry: Annotated[
         bool, typer.Option("--retry", help="Fetch rows again that failed for a transient reason; makes a new version.")
     ] = False,
@@ -42,11 +46,7 @@ def curate(  # noqa: PLR0917 - options of a command line
     from owl3.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
-    names = [config.name for config in loaded.curate]
-    unknown = next((name for name in only or () if name not in names), None)
-    if unknown is not None:
-        raise ConfigError(f"{recipe}: curate has no set {unknown!r}; it has: {', '.join(names) or 'none'}")
-    chosen = [config for config in loaded.curate if not only or config.name in only]
+    chosen = _choose(loaded.curate, only, recipe)
     if dry_run:
         done = {config.name: (workspace / "shards" / config.name / "manifest.json").is_file() for config in chosen}
         emit(as_json, done, *(f"{name}: {'done' if is_done else 'to do'}" for name, is_done in done.items()))
@@ -63,6 +63,16 @@ def curate(  # noqa: PLR0917 - options of a command line
     }
     result = {name: {"digest": manifest.digest, "counts": manifest.counts} for name, manifest in made.items()}
     emit(as_json, result, *(_counts(name, manifest, workspace) for name, manifest in made.items()))
+
+
+def _choose(configs: Sequence["CurateConfig"], only: list[str] | None, recipe: Path) -> list["CurateConfig"]:
+    """The sets that `--only` names, by name or by their number in the recipe."""
+    by_name = {str(number): config for number, config in enumerate(configs)} | {c.name: c for c in configs}
+    unknown = next((name for name in only or () if name not in by_name), None)
+    if unknown is not None:
+        names = ", ".join(config.name for config in configs) or "none"
+        raise ConfigError(f"{recipe}: curate has no set {unknown!r}; it has: {names}")
+    return [by_name[name] for name in only] if only else list(configs)
 
 
 def parse_resolve(values: list[str]) -> dict[str, str]:

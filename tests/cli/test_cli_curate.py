@@ -1,0 +1,81 @@
+"""`owl3 sources` and `owl3 curate`: what they print and how they end."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from owl3.cli import main
+from owl3.cli.curate import parse_resolve
+from owl3.errors import ConfigError
+
+RECIPE = """
+name: mine
+sources:
+  - {name: web, files: [in.csv], media: video}
+curate:
+  - {name: web, source: web, fetch: {allow_private_hosts: ["*.owl3.test"], timeout: 0.2, retries: 0, backoff_s: 0}}
+"""
+
+
+def last_json(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    found: dict[str, object] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return found
+
+
+def test_the_catalogue_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sources", "list", "--json"]) == 0
+    names = last_json(capsys)["corpora"]
+    assert isinstance(names, list) and {"laion-en", "wukong", "msvd"} <= set(names)
+
+
+def test_a_corpus_is_shown_with_its_hazards_and_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sources", "show", "cc12m"]) == 0
+    shown = capsys.readouterr().out
+    assert "CC3M has the two columns the other way round" in shown and "corpus: cc12m" in shown
+
+
+def test_an_unknown_corpus_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sources", "show", "laion"]) == 2
+    assert "no corpus 'laion' in the catalogue" in capsys.readouterr().err
+
+
+def test_any_table_becomes_a_source(workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "t.csv").write_text("LINK,TEXT\nhttp://a.example/1,one\nnope,two\n")
+    arguments = ["sources", "prepare", "mine", "--from", str(tmp_path / "t.csv"), "--map", "url=LINK,caption=TEXT"]
+    assert main([*arguments, "-w", str(workspace), "--json"]) == 0
+    counts = last_json(capsys)["counts"]
+    assert counts == {"seen": 2, "kept": 1, "dropped": {"bad_url": 1}}
+    assert (workspace / "sources" / "mine" / "manifest.json").is_file()
+
+
+def test_a_dry_run_writes_nothing(workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "t.csv").write_text("url,caption\nhttp://a.example/1,one\n")
+    arguments = ["sources", "prepare", "mine", "--from", str(tmp_path / "t.csv"), "-w", str(workspace), "--dry-run"]
+    assert main(arguments) == 0
+    assert not any(workspace.iterdir())
+
+
+def test_a_source_needs_a_table_or_the_catalogue(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sources", "prepare", "mine"]) == 2
+    assert "--from" in capsys.readouterr().err
+
+
+def test_a_recipe_is_curated_by_name_or_number(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (workspace / "in.csv").write_text("url,caption\nhttp://gone.owl3.test/a.mp4,one\n")
+    (workspace / "recipe.yaml").write_text(RECIPE)
+    base = ["curate", str(workspace / "recipe.yaml"), "-w", str(workspace), "--json"]
+    resolve = ["--resolve", "*.owl3.test=127.0.0.1:1"]  # nothing listens there
+    assert main([*base, *resolve, "--only", "0"]) == 0
+    done = last_json(capsys)["web"]
+    assert isinstance(done, dict) and done["counts"]["dropped"] == {"connection_error": 1}
+    assert main([*base, "--only", "web", "--dry-run"]) == 0
+    assert last_json(capsys) == {"web": True}
+    assert main([*base, "--only", "photos"]) == 2
+    assert "no set 'photos'; it has: web" in capsys.readouterr().err
+
+
+def test_where_hosts_are_can_stand_in_one_variable() -> None:
+    assert parse_resolve(["a=1:2,b=3:4", "c=5:6"]) == {"a": "1:2", "b": "3:4", "c": "5:6"}
+    with pytest.raises(ConfigError, match="HOST=ADDRESS:PORT"):
+        parse_resolve(["a"])
