@@ -19,11 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from owl3.errors import ConfigError
+from owl3.model.modeling import Owl3ForConditionalGeneration
 from owl3.tools import tools_dir
 from owl3.train.distributed import World
 from owl3.train.engine import STATE_KEYS, StepResult, saved_tensors, state_key
 from owl3.train.optim import ParameterGroup, adamw_arguments, full_shape
 from owl3.train.stages import StageConfig
+from owl3.train.tensor_parallel import Partition, make_topology
 
 logger = logging.getLogger(__name__)
 
@@ -87,13 +89,15 @@ class DeepSpeedEngine:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Owl3ForConditionalGeneration,
         groups: Sequence[ParameterGroup],
         stage: StageConfig,
         world: World,
         options: Mapping[str, Any],
     ) -> None:
         deepspeed = _import_deepspeed(world.device)
+        topology = make_topology(world) if world.tensor_parallel > 1 else None
+        self._partition = Partition(model, topology) if topology is not None else None
         self.dtype = torch.bfloat16 if stage.precision == "bf16" else torch.float32
         self._groups = groups
         self._stage = stage
@@ -107,6 +111,7 @@ class DeepSpeedEngine:
                 optimizer=optimizer,
                 config=_config(stage, options, sum(math.prod(full_shape(p)) for g in groups for p in g.parameters)),
                 dist_init_required=False,
+                mpu=topology,
             )
         self.model = self._engine.module
         for name, buffer in exact_buffers.items():
@@ -138,16 +143,16 @@ class DeepSpeedEngine:
 
         for name, tensor in saved_tensors(self.model).items():
             with deepspeed.zero.GatheredParameters([tensor] if isinstance(tensor, nn.Parameter) else []):
-                yield name, tensor.detach().cpu().clone()
+                yield name, self._whole(name, tensor.detach()).cpu().clone()
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
         """See `Engine`."""
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
         for name, parameter in self._named():
-            yield state_key(name, "master"), safe_get_full_fp32_param(parameter).cpu()
+            yield state_key(name, "master"), self._whole(name, safe_get_full_fp32_param(parameter)).cpu()
             for key in STATE_KEYS[1:]:
-                yield state_key(name, key), safe_get_full_optimizer_state(parameter, key).cpu()
+                yield state_key(name, key), self._whole(name, safe_get_full_optimizer_state(parameter, key)).cpu()
 
     @torch.no_grad()
     def load_state(self, read: Callable[[str], Tensor], steps_taken: int) -> None:
@@ -160,7 +165,7 @@ class DeepSpeedEngine:
         )
 
         for name, parameter in self._named():
-            master, *moments = (read(state_key(name, key)).to(self._world.device) for key in STATE_KEYS)
+            master, *moments = (self._share(name, read(state_key(name, key))) for key in STATE_KEYS)
             if self._stage.zero_stage == 3:
                 # Its setter of whole tensors fails where a tensor does not divide by the number of ranks.
                 safe_set_local_fp32_param(parameter, self._local_part(parameter, master))
@@ -173,9 +178,18 @@ class DeepSpeedEngine:
         for state in self._zero.optimizer.state.values():
             state["step"].fill_(float(steps_taken))
 
+    def _whole(self, name: str, tensor: Tensor) -> Tensor:
+        """Undo tensor parallelism."""
+        return tensor if self._partition is None else self._partition.whole(name, tensor)
+
+    def _share(self, name: str, whole: Tensor) -> Tensor:
+        """This rank's share of a tensor under tensor parallelism, on its device."""
+        share = whole if self._partition is None else self._partition.share(name, whole)
+        return share.to(self._world.device)
+
     def _local_part(self, parameter: nn.Parameter, whole: Tensor) -> Tensor:
         """This rank's partition under ZeRO-3: equal shares, the last one padded."""
-        size = int(parameter.ds_tensor.ds_numel)
+        size = int(parameter.ds_tensor.ds_numel)  # type: ignore[attr-defined]  # ZeRO-3 puts it there
         part = whole.flatten()[self._world.data_rank * size :][:size]
         return torch.nn.functional.pad(part, (0, size - part.numel()))
 

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from owl3.model.modeling import Owl3ForConditionalGeneration
 from owl3.train.distributed import World
 from owl3.train.optim import ParameterGroup, adamw_arguments
 from owl3.train.stages import StageConfig
@@ -151,7 +152,7 @@ class TorchEngine:
 
 
 def make_engine(
-    model: nn.Module,
+    model: Owl3ForConditionalGeneration,
     groups: Sequence[ParameterGroup],
     stage: StageConfig,
     world: World,

@@ -123,11 +123,9 @@ class StageRun:
     log: Callable[[Mapping[str, Any]], None] = lambda record: None
     on_checkpoint: Callable[[Path, int], None] = lambda path, step: None
     kept_checkpoints: Callable[[], Sequence[Path]] = tuple
-    validate: Callable[[int], Mapping[str, float]] | None = None
     stop_wanted: Callable[[], bool] = lambda: False
     watch: Callable[[str, int, Sequence[Row]], None] = lambda phase, step, rows: None
     spikes: SpikeDetector | None = None
-    flops_per_token: float | None = None
 
 
 def train(run: StageRun, state: TrainerState) -> TrainerState:
@@ -178,8 +176,6 @@ def train(run: StageRun, state: TrainerState) -> TrainerState:
             timing = {"seconds": seconds, "waited_s": waited_s}
             run.log(_record(run, state, step, total, grad_norm=result.grad_norm, rates=rates, **timing))
         _note_spike(run, step, losses, total.loss, result.grad_norm)
-        if run.validate and stage.validation and state.step % stage.validation.eval_steps == 0:
-            run.log({"step": state.step, **run.validate(state.step)})
 
         is_due = state.step % stage.save_steps == 0 or state.step == run.total_steps
         if is_due or total.stop_wanted:

@@ -41,6 +41,7 @@ from owl3.manifest import (
 from owl3.storage import atomic_writer, partial_path, write_atomic
 from owl3.train import distributed
 from owl3.train.assemble import Start, StepSource, load_tokenizer, make_model
+from owl3.train.best import best_checkpoint
 from owl3.train.checkpoint import Checkpoints, TrainerState, state_reader
 from owl3.train.distributed import World
 from owl3.train.engine import make_engine
@@ -167,7 +168,7 @@ def _train(job: Job) -> TrainerState:
             folder=job.folder,
             log=log,
             on_checkpoint=_evaluation_requests(job, source.total_steps),
-            kept_checkpoints=_waiting_for_evaluation(job),
+            kept_checkpoints=_still_needed(job),
             stop_wanted=stop,
             spikes=SpikeDetector(stage.spikes),
         )
@@ -225,13 +226,15 @@ def _evaluation_requests(job: Job, total_steps: int) -> Callable[[Path, int], No
     return ask
 
 
-def _waiting_for_evaluation(job: Job) -> Callable[[], Sequence[Path]]:
-    """Checkpoints whose weights an evaluation still has to read."""
+def _still_needed(job: Job) -> Callable[[], Sequence[Path]]:
+    """Checkpoints that outlive the limit: those an evaluation has still to read, and the best one so far."""
 
-    def waiting() -> list[Path]:
-        return [(job.folder / request.model).parent for request in queue.pending(job.folder)]
+    def needed() -> list[Path]:
+        kept = [(job.folder / request.model).parent for request in queue.pending(job.folder)]
+        best = best_checkpoint(job.folder, job.stage.keep_best) if job.stage.keep_best else None
+        return [*kept, best] if best else kept
 
-    return waiting
+    return needed
 
 
 def _eval_config(recipe: TrainRecipe) -> EvalConfig | None:

@@ -59,22 +59,6 @@ class Spikes(Config):
     window: int = Field(default=100, ge=10)
 
 
-class Lora(Config):
-    """Low-rank adapters on the text model's linear layers; merged into the weights at every export."""
-
-    rank: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32.0, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-
-class Validation(Config):
-    """Loss on samples that the plan held out of training."""
-
-    eval_steps: int = Field(ge=1)
-    max_rows: int = Field(default=64, ge=1)
-
-
 _MEANS = frozenset(
     {
         "micro_batch_rows",
@@ -113,10 +97,6 @@ class StageConfig(Config):
     keep_best: str | None = None  # TASK/METRIC of the evaluation whose best checkpoint outlives the limit
     log_steps: int = Field(default=1, ge=1)
     spikes: Spikes = Spikes()
-    validation: Validation | None = None
-    z_loss: float = Field(default=0.0, ge=0)  # weight of mean log(Z)^2; 0 leaves the loss as in the paper
-    ema_decay: float | None = Field(default=None, gt=0, lt=1)
-    lora: Lora | None = None
 
     @model_validator(mode="after")
     def _rates_are_of_trained_groups(self) -> Self:
@@ -127,8 +107,6 @@ class StageConfig(Config):
             raise ValueError("trainable names a group twice")
         if self.engine == "torch" and self.tensor_parallel > 1:
             raise ValueError("tensor_parallel above 1 needs engine: deepspeed")
-        if self.lora is not None and self.tensor_parallel > 1:
-            raise ValueError("lora and tensor_parallel above 1 are not supported together")
         if self.tensor_parallel > 1 and self.zero_stage != 1:
             raise ValueError("tensor_parallel above 1 goes with zero_stage 1")
         return self

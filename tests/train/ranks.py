@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
-_PRELOADED = ["torch", "transformers", "deepspeed", "train.toy", "train.world", "owl3.train.run"]
+_PRELOADED = ["torch", "transformers", "deepspeed", "train.toy", "train.tensor_ranks", "owl3.train.run"]
 
 
 def free_port() -> int:

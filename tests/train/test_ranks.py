@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from train.ranks import run
+from train.tensor_ranks import two_steps
 from train.toy_ranks import take_all
 
 pytestmark = pytest.mark.processes
@@ -109,3 +110,17 @@ def test_a_non_finite_gradient_on_one_rank_stops_all_of_them_before_the_step(tmp
         assert "step 3: loss is" in result["error"]
         assert "no rank took the step. Samples: sample-3-3, sample-3-7 " in result["error"]
         assert [path.name for path in (tmp_path / name / "checkpoints").iterdir()] == ["step-000002"]
+
+
+@pytest.mark.parametrize("fusion", ["gated", "static_gate", "joint"])
+def test_two_ranks_that_share_every_layer_learn_what_one_learns(fusion: str) -> None:
+    """Loss, gradient norm, and after two steps every weight and moment of TP = 2 equal those of TP = 1."""
+    [alone] = run(two_steps, [fusion, 1], 1)
+    shared = run(two_steps, [fusion, 2], 2)
+    assert shared[0]["losses"] == shared[1]["losses"]
+    assert shared[0]["losses"] == pytest.approx(alone["losses"], rel=1e-5)
+    assert shared[0]["norms"] == pytest.approx(alone["norms"], rel=1e-4)
+    assert shared[0]["shapes"] == alone["shapes"]
+    assert shared[0]["loads_back"]
+    # AdamW's first steps are ±rate whatever the gradient's size: near 0 its sign is noise, hence an absolute tolerance.
+    assert shared[0]["state"] == pytest.approx(alone["state"], rel=1e-3, abs=1e-4)
