@@ -139,7 +139,9 @@ def _rai(facts: Facts, figures: Mapping[str, Value]) -> dict[str, Any]:
             "synthetic": "Software Collection",
             "user": "User-Generated Content",
         }.get(facts.kind, "Web Scraping"),
-        "rai:dataCollectionTimeFrame": [facts.collected.start.isoformat(), facts.collected.end.isoformat()],
+        "rai:dataCollectionTimeFrame": [
+            day.isoformat() for day in (facts.collected.start, facts.collected.end) if day is not None
+        ],
         "rai:dataCollectionMissingData": f"{kept} of {seen} URLs were kept; dropped ones are listed with a reason.",
         "rai:dataCollectionRawData": text(facts.provenance),
         "rai:dataPreprocessingProtocol": [text(facts.rights_measures), text(facts.illegal_content_measures)],

@@ -99,9 +99,9 @@ class Citation(Config):
 
 
 class Period(Config):
-    """From when to when the content was collected; both ends inclusive."""
+    """From when to when the content was collected, both ends inclusive; `start` is null where nobody published it."""
 
-    start: datetime.date
+    start: datetime.date | None
     end: datetime.date
     source: Text
 
