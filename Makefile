@@ -42,13 +42,13 @@ demo: setup ## The whole chain on a small corpus that it makes and serves itself
 	$(BIN)/owl3 demo
 
 rehearsal: setup ## The same, longer: a tiny model that really learns (30 minutes on 2 cores)
-	$(BIN)/owl3 demo --recipe flows/recipes/rehearsal.yaml
+	$(BIN)/owl3 run flows/recipes/rehearsal.yaml --processes 2
 
 flow: setup ## The demo's chain as a Prefect flow with its embedded server
 	$(BIN)/python -m flows.pipeline
 
 test: setup ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 check: lint types imports test ## What CI runs: lint, types, import contracts, tests
 
