@@ -28,6 +28,7 @@ def evaluate(  # noqa: PLR0917 - options of a command line
     data: Annotated[Path, typer.Option(help="Where benchmarks lie, one folder per task.")] = Path("benchmarks"),
     out: Annotated[Path, typer.Option(help="Where results go.")] = Path("evals"),
     limit: Annotated[int | None, typer.Option(help="A fixed, fair part of the questions.")] = None,
+    num_frames: Annotated[int | None, typer.Option(help="Frames of each video, for a sweep.")] = None,
     blind: Annotated[bool, typer.Option("--blind", help="Also put every question without its images.")] = False,
     batch_size: Annotated[int, typer.Option(help="Questions answered at once; changes no score.")] = 16,
     method: Annotated[str, typer.Option(help="generate, or likelihood of the options.")] = "generate",
@@ -71,6 +72,7 @@ def evaluate(  # noqa: PLR0917 - options of a command line
         command = ["--checkpoint", str(checkpoint), "--tasks", tasks, "--data", str(data), "--out", str(out)]
         command += ["--batch-size", str(batch_size), "--method", method]
         command += ["--limit", str(limit)] if limit is not None else []
+        command += ["--num-frames", str(num_frames)] if num_frames is not None else []
         command += ["--blind"] if blind else []
         report = _run(command)
         emit(as_json, report, _scores_table(report["tasks"]))

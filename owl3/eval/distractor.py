@@ -31,7 +31,14 @@ def _rng(seed: int, *parts: object) -> random.Random:
     return random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
 
 
-def distract(items: Sequence[Item], numbers: Sequence[int], *, seed: int = 0, num_sets: int = 1) -> list[Item]:
+def distract(
+    items: Sequence[Item],
+    numbers: Sequence[int],
+    *,
+    seed: int = 0,
+    num_sets: int = 1,
+    depths: Sequence[float] = (),
+) -> list[Item]:
     """Hide each question's picture among others.
 
     Args:
@@ -40,6 +47,7 @@ def distract(items: Sequence[Item], numbers: Sequence[int], *, seed: int = 0, nu
         numbers: How many pictures to show, N; with fewer other pictures than N - 1, that N is left out.
         seed: Of the draws.
         num_sets: Passes per item, each with its own distractors and its own place X.
+        depths: Places to try instead of a drawn one, from 0 (first) to 1 (last): one item per depth.
 
     Returns:
         Items whose `meta["circle"]` names question and N: all its passes must be right to count.
@@ -54,7 +62,7 @@ def distract(items: Sequence[Item], numbers: Sequence[int], *, seed: int = 0, nu
             continue
         for item in items:
             for turn in range(num_sets):
-                found.append(_hide(item, pictures, number, seed, turn))
+                found += [_hide(item, pictures, number, seed, turn, depth) for depth in depths or (None,)]
     return found
 
 
@@ -69,29 +77,38 @@ def _pictures(items: Sequence[Item]) -> dict[str, Medium]:
     return pictures
 
 
-def _hide(item: Item, pictures: dict[str, Medium], number: int, seed: int, turn: int) -> Item:
+def _hide(  # noqa: PLR0917 - what a draw depends on
+    item: Item, pictures: dict[str, Medium], number: int, seed: int, turn: int, depth: float | None
+) -> Item:
     question = str(item.meta.get("question", item.id))
     rng = _rng(seed, item.id, number, turn)
     others = [medium for group, medium in pictures.items() if group != (item.group or item.id)]
     shown = rng.sample(others, number - 1)
-    place = rng.randrange(number)
+    drawn = rng.randrange(number)
+    place = drawn if depth is None else round(depth * (number - 1))
     shown.insert(place, item.media()[0])
     text = next(part for part in item.prompt if isinstance(part, str))
-    meta = {"question": question, "circle": f"{question}/{number}"}
-    name = f"{item.id}/{number}/{turn}"
+    at = "" if depth is None else f"@{depth:g}"
+    meta = {"question": question, "circle": f"{question}/{number}{at}"}
+    name = f"{item.id}/{number}/{turn}{at}"
     prompt = numbered_prompt(shown, place + 1, text)
-    return Item(name, prompt, item.answers, item.options, question, str(number), meta)
+    return Item(name, prompt, item.answers, item.options, question, f"{number}{at}", meta)
 
 
 def aggregate(records: Sequence[Record]) -> dict[str, float]:
-    """Circular accuracy over all N, then for each N, with the accuracy of single passes beside it."""
+    """Circular accuracy over all, then for each N (and depth, as in `8@0.5`), with that of single passes beside it."""
     figures = circular(records, "circle")
-    for number in sorted({int(record.category) for record in records}):
-        part = circular([record for record in records if record.category == str(number)], "circle")
+    for cell in sorted({record.category for record in records}, key=_cell):
+        part = circular([record for record in records if record.category == cell], "circle")
         if part:
-            figures[f"circular_accuracy_{number}"] = part["circular_accuracy"]
-            figures[f"accuracy_{number}"] = part["accuracy"]
+            figures[f"circular_accuracy_{cell}"] = part["circular_accuracy"]
+            figures[f"accuracy_{cell}"] = part["accuracy"]
     return figures
+
+
+def _cell(category: str) -> tuple[int, float]:
+    number, _, depth = category.partition("@")
+    return int(number), float(depth or 0)
 
 
 PAPER_CURVE = {

@@ -7,7 +7,7 @@ JSON line each, and every figure in a summary is computed from records alone. No
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,17 +70,16 @@ class Item:
             part if isinstance(part, str) else ("<video>" if part.num_frames else "<image>") for part in self.prompt
         )
 
+    def with_frames(self, num_frames: int) -> Item:
+        """The same question with so many frames of each video."""
+        parts = (
+            replace(p, num_frames=num_frames) if isinstance(p, Medium) and p.num_frames else p for p in self.prompt
+        )
+        return replace(self, prompt=tuple(parts))
+
     def blind(self) -> Item:
         """The same question without anything to look at."""
-        return Item(
-            self.id,
-            tuple(part for part in self.prompt if isinstance(part, str)),
-            self.answers,
-            self.options,
-            self.group,
-            self.category,
-            self.meta,
-        )
+        return replace(self, prompt=tuple(part for part in self.prompt if isinstance(part, str)))
 
 
 @dataclass(frozen=True, slots=True)

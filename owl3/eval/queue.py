@@ -55,6 +55,8 @@ class Request(Config):
     folder: str
     limit: int | None = None
     blind: bool = False
+    num_frames: int | None = None
+    """Frames of each video instead of the task's own number."""
     batch_size: int = 16
     method: str = "generate"
     max_error_fraction: float = 0.0
@@ -66,7 +68,7 @@ class Request(Config):
 
     def settings(self) -> dict[str, Any]:
         """The part of a request that a result's manifest repeats."""
-        names = ("weights", "processor", "task", "task_version", "title", "limit", "blind", "method")
+        names = ("weights", "processor", "task", "task_version", "title", "limit", "blind", "num_frames", "method")
         return {name: getattr(self, name) for name in names}
 
     def as_parent(self) -> Parent:
@@ -136,6 +138,7 @@ def make_requests(
             title=setting.title,
             folder=setting.folder if inside else str(folder),
             limit=limit,
+            num_frames=setting.num_frames,
             batch_size=config.batch_size,
             method=config.method,
             max_error_fraction=config.max_error_fraction,

@@ -43,6 +43,7 @@ def evaluate_checkpoint(
     load_answerer: LoadAnswerer,
     blind: bool = False,
     limit: int | None = None,
+    num_frames: int | None = None,
     batch_size: int = 16,
     method: str = "generate",
     max_error_fraction: float = 0.0,
@@ -70,6 +71,7 @@ def evaluate_checkpoint(
                 folder=str(one.folder),
                 limit=limit,
                 blind=is_blind,
+                num_frames=num_frames,
                 batch_size=batch_size,
                 method=method,
                 max_error_fraction=max_error_fraction,
@@ -136,9 +138,12 @@ def _work(
     request: queue.Request, out: Path, data: Path, model: Callable[[], Answerer], progress: Progress
 ) -> dict[str, Any]:
     task = find_task(request.task)
+    items = select(load_items(task, data), request.limit)
+    if request.num_frames is not None:
+        items = [item.with_frames(request.num_frames) for item in items]
     return evaluate(
         task,
-        select(load_items(task, data), request.limit),
+        items,
         Deferred(model),
         out,
         settings=request.settings(),
@@ -218,6 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("evals"), help="where results go")
     parser.add_argument("--blind", action="store_true", help="also put every question without its images")
     parser.add_argument("--limit", type=int, default=None, help="a fixed, fair part of the questions")
+    parser.add_argument("--num-frames", type=int, default=None, help="of each video, instead of the task's number")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--method", choices=("generate", "likelihood"), default="generate")
     parser.add_argument("--max-error-fraction", type=float, default=0.0)
@@ -260,6 +266,7 @@ def _dispatch(
             load_answerer=load_answerer,
             blind=options.blind,
             limit=options.limit,
+            num_frames=options.num_frames,
             batch_size=options.batch_size,
             method=options.method,
             max_error_fraction=options.max_error_fraction,

@@ -27,6 +27,8 @@ class TaskSetting(Config):
     """How many questions at the end of a stage; None means all."""
     checkpoint_limit: int | None = Field(default=None, gt=0)
     """How many at a checkpoint on the way; None means as many as at the end."""
+    num_frames: int | None = Field(default=None, gt=0)
+    """Frames of each video; None leaves the task's own number, which is the paper's."""
     blind: Literal["end", "always", "never"] = "end"
     """When the same questions are also put without any medium."""
 

@@ -64,6 +64,13 @@ def test_every_pass_must_be_right_to_count() -> None:
     assert figures["accuracy_2"] == 0.875
 
 
+def test_a_needle_stands_as_deep_as_it_is_asked_to() -> None:
+    for item in distract(items(20), (5, 9), depths=(0.0, 0.5, 1.0)):
+        number, depth = item.category.split("@")
+        names = [medium.name() for medium in item.media()]
+        assert names.index(f"{item.meta['question'][1:]}.jpg") == round(float(depth) * (int(number) - 1))
+
+
 def test_questions_about_several_pictures_are_refused() -> None:
     pair = Item("q", (Medium(Path("a")), Medium(Path("b")), "?"))
     with pytest.raises(InputError, match="about one picture"):

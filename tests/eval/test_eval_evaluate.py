@@ -7,7 +7,7 @@ from eval_oracle import Oracle
 
 from owl3.errors import CheckFailed, ConfigError, InputError
 from owl3.eval.evaluate import Ask, evaluate, load_items, select
-from owl3.eval.items import Item
+from owl3.eval.items import Item, Medium
 from owl3.eval.media import Shown
 from owl3.eval.registry import find_task
 from owl3.eval.results import PARTIAL_NAME, AnswerLog, read_records, read_summary
@@ -102,6 +102,11 @@ def test_a_limited_run_asks_a_part_of_a_longer_one() -> None:
     assert len(few) == 10
     assert {item.id for item in few} < {item.id for item in more}
     assert [int(item.id) for item in more] == sorted(int(item.id) for item in more)
+
+
+def test_the_number_of_frames_can_be_swept_without_touching_pictures() -> None:
+    item = Item("a", (Medium(Path("v.mp4"), num_frames=8), Medium(Path("p.jpg")), "?"))
+    assert [medium.num_frames for medium in item.with_frames(32).media()] == [32, 0]
 
 
 def test_an_unknown_task_offers_the_nearest() -> None:

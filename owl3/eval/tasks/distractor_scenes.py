@@ -22,7 +22,12 @@ NUM_SETS = 3
 
 
 def load(folder: Path) -> list[Item]:
-    """Every question that several pictures could answer, at every N that the pictures suffice for.
+    """Every question that several pictures could answer, at every N that the pictures suffice for."""
+    return distract(fitting_questions(folder), NUMBERS, num_sets=NUM_SETS)
+
+
+def fitting_questions(folder: Path) -> list[Item]:
+    """Questions about one picture that name nothing on it.
 
     Raises:
         InputError: no question is asked of two pictures.
@@ -34,7 +39,7 @@ def load(folder: Path) -> list[Item]:
     fitting = [item for item in items if len(groups[str(item.prompt[-1])]) > 1 and "the shape" in str(item.prompt[-1])]
     if not fitting:
         raise InputError(f"{folder}: holds no question that fits several of its pictures")
-    return distract(fitting, NUMBERS, num_sets=NUM_SETS)
+    return fitting
 
 
 TASK = Task(

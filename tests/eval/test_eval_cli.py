@@ -1,0 +1,70 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from eval_oracle import Oracle
+
+from owl3.cli import main
+from owl3.eval.queue import enqueue
+from owl3.eval.runner import main as evaluate
+from owl3.eval.settings import EvalConfig, TaskSetting
+
+Out = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def model_dir(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+def last_json(capsys: Out) -> dict[str, object]:
+    data: dict[str, object] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return data
+
+
+def test_tasks_are_listed_with_what_they_are(capsys: Out) -> None:
+    assert main(["eval", "--list", "--json"]) == 0
+    tasks = last_json(capsys)["tasks"]
+    assert isinstance(tasks, list)
+    assert {"pope", "mvbench", "distractor-mmbench", "scenes-single"} <= {task["name"] for task in tasks}
+    assert all(task["about"] and task["version"] for task in tasks)
+
+
+def test_a_misspelt_task_is_exit_code_2_with_the_nearest_name(capsys: Out) -> None:
+    assert main(["eval", "model", "--tasks", "mvbnech", "--dry-run"]) == 2
+    assert "did you mean mvbench" in capsys.readouterr().err
+
+
+def test_a_dry_run_says_what_it_would_score_or_drain(
+    capsys: Out, workspace: Path, model_dir: Path, make_benchmark: Callable[[int], Path]
+) -> None:
+    assert main(["eval", str(model_dir), "--tasks", "pope", "--data", "bench", "--dry-run", "--json"]) == 0
+    assert last_json(capsys) == {"would_evaluate": ["pope"]}
+    stage = workspace / "runs" / "demo" / "sft"
+    tasks = (TaskSetting(name="scenes-single", folder=str(make_benchmark(3))),)
+    enqueue(stage, model_dir, step=5, config=EvalConfig(tasks=tasks), workspace=workspace)
+    assert main(["eval", "--drain", str(stage.parent), "--dry-run", "--json"]) == 0
+    assert last_json(capsys) == {"pending": ["sft/step-000005: scenes-single"]}
+
+
+def test_two_results_are_compared_question_by_question(
+    capsys: Out, tmp_path: Path, model_dir: Path, make_benchmark: Callable[[int], Path]
+) -> None:
+    command = ["--checkpoint", str(model_dir), "--tasks", f"scenes-single={make_benchmark(9)}", "--out", str(tmp_path)]
+    assert evaluate([*command, "--blind"], lambda _: Oracle()) == 0
+    capsys.readouterr()
+    seen, blind = sorted(path.parent for path in tmp_path.glob("scenes-single*/manifest.json"))
+    seen, blind = (blind, seen) if "blind" in seen.name else (seen, blind)
+    assert main(["eval", "--compare", str(blind), str(seen), "--json"]) == 0
+    found = last_json(capsys)
+    assert (found["first"], found["second"], found["pairs"]) == (pytest.approx(1 / 3), 1.0, 9)
+
+
+def test_nothing_asked_for_is_wrong_usage(capsys: Out) -> None:
+    assert main(["eval"]) == 2
+    assert "give a model folder and --tasks" in capsys.readouterr().err
