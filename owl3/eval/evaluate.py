@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,6 +35,7 @@ class Ask:
     cut: bool = False
 
 
+OVERLAP_NAME = "overlap.txt"
 MAX_PICTURES = 256
 """Pictures of a batch: what stands in memory decoded, and goes through the vision model, at once."""
 
@@ -80,7 +81,23 @@ def load_items(task: Task, folder: Path) -> Sequence[Item]:
         if item.id in seen:
             raise InputError(f"{folder}: question id {item.id!r} comes twice")
         seen.add(item.id)
-    return items
+    return mark_overlap(items, folder / OVERLAP_NAME)
+
+
+def mark_overlap(items: Sequence[Item], overlap: Path) -> Sequence[Item]:
+    """Note which questions may have been seen in training, where a list of them lies beside the benchmark.
+
+    The list names one question id, or one picture or video by its file name, per line. Scores are then also given for
+    clean and overlapped questions apart.
+    """
+    if not overlap.is_file():
+        return items
+    known = {line.strip() for line in overlap.read_text(encoding="utf-8").splitlines()} - {""}
+    return [replace(item, meta={**item.meta, "overlap": bool(_names(item) & known)}) for item in items]
+
+
+def _names(item: Item) -> set[str]:
+    return {item.id, _question(item), *(medium.name() for medium in item.media())}
 
 
 def batches_of(items: Sequence[Item], batch_size: int, max_pictures: int = MAX_PICTURES) -> list[list[Item]]:

@@ -99,9 +99,19 @@ def summarise(task: Task, items: Sequence[Item], records: Sequence[Record]) -> d
             "by_category": {
                 name: {"n": len(members), "accuracy": _mean(members)} for name, members in sorted(by_category.items())
             },
+            "by_overlap": _by_overlap(scored),
             "paper": dict(task.paper),
         }
     )
+
+
+def _by_overlap(scored: Sequence[Record]) -> dict[str, dict[str, float]]:
+    """Scores of questions that training may have seen, and of the others; empty without a list of the former."""
+    parts: dict[str, list[Record]] = defaultdict(list)
+    for record in scored:
+        if "overlap" in record.meta:
+            parts["overlapped" if record.meta["overlap"] else "clean"].append(record)
+    return {name: {"n": len(part), "accuracy": _mean(part)} for name, part in sorted(parts.items())}
 
 
 def _mean(records: Sequence[Record]) -> float:

@@ -96,6 +96,18 @@ def test_an_unreadable_picture_is_reported_and_never_scored(
     assert [record.score for record in read_records(out)] == [1.0, None, None, 1.0]
 
 
+def test_questions_that_training_may_have_seen_are_scored_apart(
+    make_benchmark: Make, tmp_path: Path, oracle: Oracle
+) -> None:
+    folder = make_benchmark(6)
+    (folder / "overlap.txt").write_text("0.png\nq4\n")
+    summary = run(folder, tmp_path / "out", oracle, blind=True)
+    assert summary["by_overlap"] == {
+        "clean": {"n": 4, "accuracy": 0.25},  # q1, q2, q3 (red), q5
+        "overlapped": {"n": 2, "accuracy": 0.5},
+    }
+
+
 def test_a_limited_run_asks_a_part_of_a_longer_one() -> None:
     items = [Item(id=str(i), prompt=("?",)) for i in range(50)]
     few, more = select(items, 10), select(items, 20)
