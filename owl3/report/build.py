@@ -3,13 +3,15 @@
     report/
         index.html             what came in, what was built, what was trained, what it scored
         cards/NAME-VERSION.html
+        steps/RUN-STAGE-000000.html
 
 No server, no script, no request: the pages can be mailed, printed and kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,12 @@ from owl3.cards import charts
 from owl3.cards.render import stylesheet, template_environment
 from owl3.cards.runs import Evaluation
 from owl3.cards.trace import Connection
+from owl3.errors import InputError
 from owl3.progress import SILENT, Progress
-from owl3.report import collect, lineage
+from owl3.report import collect, lineage, steps
 from owl3.storage import write_atomic
+
+logger = logging.getLogger(__name__)
 
 THUMBNAIL_PX = 132
 
@@ -42,6 +47,7 @@ def build_report(
         found = collect.artifacts(workspace, datacards_dir)
         progress.start("report", total=len(found) + 3)
         page = _page(db, Where(workspace, datacards_dir, thumbnail_px), found, progress)
+    _write_steps(environment, out, page["step_pages"])
     for artifact in found:
         if artifact.manifest.kind == "card" and (artifact.folder / "card.html").is_file():
             write_atomic(out / card_link(artifact), (artifact.folder / "card.html").read_bytes())
@@ -85,6 +91,7 @@ def _page(db: Connection, where: Where, found: Sequence[collect.Artifact], progr
             built.append({"name": name, "samples": collect.samples_of(db, workspace, name, thumbnail_px)})
         progress.advance()
     views = collect.run_views(workspace)
+    pages = {view.run.name: _steps(workspace, view, thumbnail_px) for view in views}
     example = collect.example_trace(db, workspace, where.datacards_dir)
     progress.advance()
     return {
@@ -96,7 +103,8 @@ def _page(db: Connection, where: Where, found: Sequence[collect.Artifact], progr
         "grids": grids,
         "built": built,
         "graph": lineage.draw(found),
-        "runs": [_run(view) for view in views],
+        "runs": [_run(view) | {"steps": pages[view.run.name]} for view in views],
+        "step_pages": pages,
         "scores": score_table([result for view in views for result in view.evaluations]),
         "cards": [
             {"name": a.manifest.name, "link": card_link(a), "digest": a.manifest.digest}
@@ -105,6 +113,25 @@ def _page(db: Connection, where: Where, found: Sequence[collect.Artifact], progr
         ],
         "trace": example,
     }
+
+
+def _steps(workspace: Path, view: collect.RunView, side_px: int) -> list[steps.StepPage]:
+    """Pages of a run's steps; none, with a line in the log, when its samples are not what was planned."""
+    losses = {int(step): loss for step, loss in view.curves.get("loss", [])}
+    try:
+        return steps.step_pages(workspace, view.run, losses, side_px)
+    except InputError as error:
+        logger.warning("no step pages for %s: %s", view.run.name, error)
+        return []
+
+
+def _write_steps(environment: jinja2.Environment, out: Path, pages: Mapping[str, list[steps.StepPage]]) -> None:
+    template = environment.get_template("step.html.jinja")
+    common = {"css": Markup(stylesheet()), "owl3_version": __version__}
+    for siblings in pages.values():
+        for page in siblings:
+            text = template.render(common | {"page": page, "siblings": siblings})
+            write_atomic(out / page.link, text.encode())
 
 
 def _funnel(artifact: collect.Artifact) -> dict[str, Any]:

@@ -1,0 +1,77 @@
+"""What was in step N: a page per step of a plan, with thumbnails.
+
+Pages are written for the steps that a reader asks for first: the first, the last, and some between at even distances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from owl3.cards import runs
+from owl3.planfile import Plan
+from owl3.report.collect import show_sample
+
+STEPS_SHOWN = 6
+SAMPLES_PER_STEP = 16
+_COLUMNS = ("sample_id", "shard", "json_offset", "json_bytes", "media", "text_tokens", "trained_tokens", "images")
+
+
+@dataclass(frozen=True)
+class StepPage:
+    """One step as data for its template."""
+
+    run: str
+    step: int
+    num_steps: int
+    link: str
+    trained_tokens: int
+    rows: int
+    samples: list[dict[str, Any]]
+    not_shown: int
+    loss: float | None
+
+
+def chosen_steps(num_steps: int, extra: Sequence[int] = (), most: int = STEPS_SHOWN) -> list[int]:
+    """First, last, evenly between, and the extra ones."""
+    if num_steps <= 0:
+        return []
+    even = {round(index * (num_steps - 1) / max(most - 1, 1)) for index in range(most)}
+    return sorted(even | {step for step in extra if 0 <= step < num_steps})
+
+
+def step_pages(workspace: Path, run: runs.Run, losses: dict[int, float], side_px: int) -> list[StepPage]:
+    """Pages of a run's steps; none when its plan's samples were made anew since."""
+    folder = workspace / "plans" / run.name
+    if not (folder / "manifest.json").is_file():
+        return []
+    plan = Plan.open(folder)
+    plan.check_parents(workspace)
+    steps = chosen_steps(min(run.steps, plan.num_steps))
+    return [_page(workspace, plan, step, losses.get(step + 1), side_px) for step in steps]
+
+
+def _page(workspace: Path, plan: Plan, step: int, loss: float | None, side_px: int) -> StepPage:
+    """One step; the loss is the one that was measured on it."""
+    name = plan.manifest.name
+    positions = plan.positions(step).tolist()
+    shown = positions[:SAMPLES_PER_STEP]
+    rows = plan.sample_rows(workspace, shown, _COLUMNS)
+    datasets = [plan.header.datasets[plan.dataset_of(position)].name for position in shown]
+    samples = [
+        show_sample(workspace, workspace / "samples" / dataset, row, side_px)
+        for dataset, row in zip(datasets, rows, strict=True)
+    ]
+    return StepPage(
+        run=name,
+        step=step,
+        num_steps=plan.num_steps,
+        link=f"steps/{name.replace('/', '-')}-{step:06d}.html",
+        trained_tokens=plan.trained_tokens(step),
+        rows=len(plan.rows(step)),
+        samples=samples,
+        not_shown=len(positions) - len(shown),
+        loss=loss,
+    )
