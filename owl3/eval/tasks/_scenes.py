@@ -54,6 +54,7 @@ def make_item(row: dict[str, Any], prompt: tuple[Any, ...]) -> Item:
         options=tuple(row["options"]),
         group=str(row.get("group", row["media"][0])),
         category=str(row.get("type", "")),
+        meta={"media": len(row["media"])},
     )
 
 

@@ -32,7 +32,7 @@ def aggregate(records: Sequence[Record]) -> dict[str, float]:
     """Accuracy over all, then for each number of pictures."""
     by_count: dict[int, list[Record]] = defaultdict(list)
     for record in records:
-        by_count[record.prompt.count("<image>")].append(record)
+        by_count[int(record.meta["media"])].append(record)
     parts = {f"accuracy_{count}": mean_score(by_count[count]) for count in sorted(by_count)}
     return mean_score(records) | {name: part["accuracy"] for name, part in parts.items() if part}
 
