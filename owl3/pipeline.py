@@ -21,6 +21,7 @@ from owl3 import launch
 from owl3.build.run import build
 from owl3.build.tokenizer import make_tokenizer
 from owl3.cards.audit import audit
+from owl3.cards.chain import FOLDERS
 from owl3.cards.render import card
 from owl3.config import plain
 from owl3.curate.run import curate
@@ -29,7 +30,7 @@ from owl3.data.plan import make_plan
 from owl3.errors import CheckFailed, ConfigError
 from owl3.eval import queue
 from owl3.eval.hand_over import await_scores, check_gates
-from owl3.manifest import MANIFEST_NAME, Counts, Manifest, now, read_manifest
+from owl3.manifest import MANIFEST_NAME, Counts, Manifest, read_manifest
 from owl3.progress import SILENT, Progress
 from owl3.recipe import Recipe
 from owl3.storage import copy_exact, write_atomic
@@ -234,7 +235,7 @@ class Step:
 
     def run(self, recipe: Recipe, place: Place, progress: Progress = SILENT) -> Outcome:
         """Take the step and tell what it left."""
-        began, clock = now(), time.monotonic()
+        began, clock = time.time(), time.monotonic()
         manifest = self.function(recipe, self.name, place, progress)
         return Outcome(
             step=f"{self.kind} {self.name}",
@@ -242,7 +243,7 @@ class Step:
             digest=manifest.digest,
             counts=manifest.counts,
             seconds=round(time.monotonic() - clock, 1),
-            was_done=manifest.ended < began and self.kind != "audit",
+            was_done=self.kind != "audit" and _manifest_path(manifest, place).stat().st_mtime < began,
         )
 
 
@@ -325,6 +326,11 @@ def resolve_from_environment() -> dict[str, str]:
     if wrong is not None:
         raise ConfigError(f"OWL3_RESOLVE: {wrong!r} must be HOST=ADDRESS:PORT")
     return {host.strip(): address.strip() for host, _, address in (entry.partition("=") for entry in entries)}
+
+
+def _manifest_path(manifest: Manifest, place: Place) -> Path:
+    folder = place.datacards if manifest.kind == "card" else place.workspace / FOLDERS[manifest.kind]
+    return folder / manifest.name / MANIFEST_NAME
 
 
 def _entry(entries: Sequence[Any], name: str) -> Any:
