@@ -34,7 +34,7 @@ def _run(options: argparse.Namespace) -> None:
     from transformers.utils.logging import disable_progress_bar
 
     from owl3.train.deepspeed_engine import read_options
-    from owl3.train.run import Where, run_stage
+    from owl3.train.run import Where, preflight_stage, run_stage
     from owl3.train.stages import load_recipe
 
     disable_progress_bar()  # of loading and saving: a line per checkpoint is enough
@@ -45,7 +45,10 @@ def _run(options: argparse.Namespace) -> None:
         grace_s=options.grace,
         timeout_s=options.timeout,
     )
-    run_stage(recipe, options.stage, where)
+    if options.preflight:
+        preflight_stage(recipe, options.stage, where)
+    else:
+        run_stage(recipe, options.stage, where)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--stage", required=True)
     parser.add_argument("--workspace", type=Path, required=True)
     parser.add_argument("--deepspeed-json", type=Path, help="memory and communication settings (infra/deepspeed/)")
+    parser.add_argument("--preflight", action="store_true", help="only try the stage out, and write preflight.json")
     parser.add_argument("--grace", type=float, default=30.0, help="seconds that SIGTERM leaves for saving")
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds after which a missing rank is an error")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it

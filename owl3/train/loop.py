@@ -273,7 +273,7 @@ def _record(
         "data_wait": waited_s / seconds,
         "tokens_per_s": total.tokens / seconds,
         "images_per_s": total.images / seconds,
-        "memory_bytes": _memory_bytes(run.world.device),
+        "memory_bytes": memory_bytes(run.world.device),
     }
 
 
@@ -286,7 +286,7 @@ def _tokens(batch: MicroBatch) -> int:
     return int((batch.text["segment_ids"] > 0).sum()) if batch.rows else 0
 
 
-def _memory_bytes(device: torch.device) -> int:
+def memory_bytes(device: torch.device) -> int:
     """Peak of this process: device memory on a GPU, resident memory on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)

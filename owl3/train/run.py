@@ -39,16 +39,18 @@ from owl3.manifest import (
     write_manifest,
 )
 from owl3.storage import atomic_writer, partial_path, write_atomic
+from owl3.tokens import TextTokenizer
 from owl3.train import distributed
 from owl3.train.assemble import Start, StepSource, load_tokenizer, make_model
 from owl3.train.best import best_checkpoint
 from owl3.train.checkpoint import Checkpoints, TrainerState, state_reader
 from owl3.train.distributed import World
-from owl3.train.engine import make_engine
+from owl3.train.engine import Engine, make_engine
 from owl3.train.export import digests_on_disk, verified_model, weights_digest
 from owl3.train.loop import StageRun, train
 from owl3.train.metrics import METRICS_NAME, MetricsFile, SpikeDetector, StatusLine
-from owl3.train.optim import freeze, parameter_groups
+from owl3.train.optim import ParameterGroup, freeze, parameter_groups
+from owl3.train.preflight import REPORT_NAME, Report, Trial, preflight
 from owl3.train.signals import StopSignal
 from owl3.train.stages import StageConfig, TrainRecipe, plan_folder, stage_folder
 
@@ -131,6 +133,35 @@ def find_start(recipe: TrainRecipe, stage: StageConfig, workspace: Path) -> Star
     return Start(folder, plan, (plan.as_parent(), parent.as_parent()), model_folder)
 
 
+def preflight_stage(recipe: TrainRecipe, stage_name: str, where: Where) -> Report:
+    """Try a stage out before its GPUs are spent; see `owl3.train.preflight`. Raises as `run_stage` does."""
+    stage = recipe.stage(stage_name)
+    start = find_start(recipe, stage, where.workspace)
+    _fix_arithmetic(stage)
+    world = distributed.start(tensor_parallel=stage.tensor_parallel, timeout_s=where.timeout_s)
+    job = Job(recipe, stage, start, stage_folder(where.workspace, recipe.name, stage.name), where, world)
+    try:
+        _same_on_all_ranks(job)
+        with _only_run(job):
+            tokenizer = load_tokenizer(recipe, where.workspace)
+            source = StepSource(stage, start, where.workspace, world, tokenizer)
+            engine, groups = _assemble(job, source, tokenizer, start.model_folder)
+            return preflight(Trial(stage, source, engine, groups, world, job.folder))
+    finally:
+        distributed.stop()
+
+
+def _assemble(
+    job: Job, source: StepSource, tokenizer: TextTokenizer, weights: Path | None
+) -> tuple[Engine, list[ParameterGroup]]:
+    """The model with its starting weights in its engine, and the steps made to fit it."""
+    model = make_model(job.recipe, job.stage, tokenizer, weights)
+    source.read_for(model.config)
+    freeze(model, job.stage.trainable)
+    groups = parameter_groups(model, job.stage)
+    return make_engine(model, groups, job.stage, job.world, job.where.deepspeed_options), groups
+
+
 def _train(job: Job) -> TrainerState:
     """Take the steps that are left."""
     stage, where, world = job.stage, job.where, job.world
@@ -146,12 +177,8 @@ def _train(job: Job) -> TrainerState:
     if found:
         logger.warning("resuming %s after step %d of %d", stage.name, state.step, source.total_steps)
 
-    model = make_model(job.recipe, stage, tokenizer, found[0] / "model" if found else job.start.model_folder)
-    source.read_for(model.config)
+    engine, groups = _assemble(job, source, tokenizer, found[0] / "model" if found else job.start.model_folder)
     checkpoints.extras = source.extras
-    freeze(model, stage.trainable)
-    groups = parameter_groups(model, stage)
-    engine = make_engine(model, groups, stage, world, where.deepspeed_options)
     if found:
         engine.load_state(state_reader(found[0]), state.step)
     with _Log(job, state.step, source.total_steps) as log, StopSignal(where.grace_s) as stop:
@@ -211,7 +238,7 @@ def _finish(job: Job, state: TrainerState) -> None:
         },
         tools=tool_versions("torch", "transformers", *(["deepspeed"] if stage.engine == "deepspeed" else [])),
         volatile=[METRICS_NAME, "incidents/*", "*.log"],
-        exclude=["checkpoints/*", "evals/*", "trackers/*"],
+        exclude=["checkpoints/*", "evals/*", "trackers/*", REPORT_NAME],
     )
 
 

@@ -16,7 +16,7 @@ Source: Megatron-LM (arXiv:1909.08053); what is split where in hyper layers is o
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,8 +24,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from owl3.errors import ConfigError
-from owl3.model.hyper_attention import SelfAttention
-from owl3.model.modeling import Owl3ForConditionalGeneration
+from owl3.model.modeling import Owl3DecoderLayer, Owl3ForConditionalGeneration
 from owl3.train.distributed import World
 
 _SPLIT_ROWS = re.compile(r"\.(self_attn\.(q_proj|k_proj|v_proj|v_kv_proj)|mlp\.(gate_proj|up_proj))\.(weight|bias)$")
@@ -88,16 +87,16 @@ class Partition:
         for name, parameter in model.named_parameters():
             if name in self._dims:
                 parameter.data = self.share(name, parameter.data).clone()
-                parameter.tensor_model_parallel = True  # type: ignore[attr-defined]  # DeepSpeed adds up its norm
+                parameter.tensor_model_parallel = True  # DeepSpeed adds up its norm over the group
             elif _SUMMED.search(name) and parameter.requires_grad:
                 parameter.register_hook(self._add_up)
         for module in model.modules():
-            if isinstance(module, SelfAttention):
-                module.register_forward_pre_hook(self._copy_attention_inputs)
-                module.o_proj.register_forward_hook(self._reduce_output)
-        for layer in model.language_model.model.layers:
-            layer.mlp.register_forward_pre_hook(self._copy_inputs)
-            layer.mlp.down_proj.register_forward_hook(self._reduce_output)
+            if isinstance(module, Owl3DecoderLayer):
+                # What either norm gives, of text or of images, goes into split projections alone.
+                module.input_layernorm.register_forward_hook(self._copy_output)
+                module.post_attention_layernorm.register_forward_hook(self._copy_output)
+                module.self_attn.o_proj.register_forward_hook(self._reduce_output)
+                module.mlp.down_proj.register_forward_hook(self._reduce_output)
 
     def share(self, name: str, whole: Tensor) -> Tensor:
         """This rank's part of a whole tensor; the tensor itself where it is not split."""
@@ -118,22 +117,12 @@ class Partition:
         dist.all_reduce(gradient, group=self._topology.group)
         return gradient
 
-    def _copy(self, value: Tensor) -> Tensor:
-        copied: Tensor = _Copy.apply(value, self._topology.group)  # type: ignore[no-untyped-call]
+    def _copy_output(self, _module: nn.Module, _arguments: Any, output: Tensor) -> Tensor:
+        copied: Tensor = _Copy.apply(output, self._topology.group)
         return copied
 
-    def _copy_inputs(self, _module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        return self._copy(arguments[0]), *arguments[1:]
-
-    def _copy_attention_inputs(self, _module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Text (the first argument), and the images' features (the fourth)."""
-        hidden, rotation, layout, images, *rest = arguments
-        if images is not None:
-            images = replace(images, features=self._copy(images.features))
-        return self._copy(hidden), rotation, layout, images, *rest
-
     def _reduce_output(self, _module: nn.Module, _arguments: Any, output: Tensor) -> Tensor:
-        reduced: Tensor = _Reduce.apply(output, self._topology.group)  # type: ignore[no-untyped-call]
+        reduced: Tensor = _Reduce.apply(output, self._topology.group)
         return reduced
 
 

@@ -12,7 +12,7 @@ import torch
 from owl3.errors import ConfigError, InputError, Owl3Error, StaleError
 from owl3.manifest import read_manifest
 from owl3.planfile import Plan
-from owl3.train.run import Where, run_stage
+from owl3.train.run import Where, preflight_stage, run_stage
 from owl3.train.stages import StageConfig, TrainRecipe, finished
 from train.world import STAGES, make_world, recipe
 
@@ -187,3 +187,23 @@ def test_a_parent_must_come_before() -> None:
     data["stages"] = list(reversed(data["stages"]))
     with pytest.raises(ValueError, match="parent 'multi_image' is not a stage before it"):
         TrainRecipe.model_validate(data)
+
+
+def test_preflight_tries_the_heaviest_steps_and_leaves_nothing_behind(copied: Path) -> None:
+    report = preflight_stage(recipe(), "sft", Where(copied, {}))
+    plan = Plan.open(copied / "plans" / "tiny" / "sft")
+    assert max(one.tokens for one in report.tried) == plan.steps["tokens"].max()
+    assert max(one.tiles for one in report.tried) == plan.steps["tiles"].max()
+    assert report.tried[-1].why == "rank 0 has no picture"
+    assert report.checkpoint_bytes > 3 * 4 * sum(report.parameters.values())  # fp32 weights and two moments
+    folder = copied / "runs" / "tiny" / "sft"
+    assert not (folder / ".preflight").exists()
+    assert run_stage(recipe(), "sft", Where(copied, {})).digest == read_manifest(folder).digest
+
+
+def test_preflight_refuses_a_disk_that_cannot_hold_the_checkpoints(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6 - 10, 10))
+    with pytest.raises(InputError, match=r"checkpoints need .* GB at once and 0.0 GB are free"):
+        preflight_stage(recipe(), "sft", Where(copied, {}))
