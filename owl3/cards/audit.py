@@ -431,7 +431,7 @@ def _check_figures(
                 findings.add(compared("figures", name, stated.get(name), values.get(name)))
             chosen = grids(db, config, values, workspace)
             content = Content(config, facts, parents, values, eu.domain_amounts(db), chosen)
-        findings.add(*compare_documents(folder, content, workspace))
+        findings.add(*compare_documents(folder, content))
     except (Owl3Error, duckdb.Error) as error:
         findings.add(failed("figures", "all", "computable", str(error).splitlines()[0]))
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from owl3.errors import InputError
-from owl3.manifest import MANIFEST_NAME, Manifest, Parent, read_manifest
-from owl3.storage import sha256_of
+from owl3.manifest import Manifest, Parent, read_manifest
 
 FOLDERS: dict[str, str] = {
     "source": "sources",
@@ -25,12 +24,14 @@ FOLDERS: dict[str, str] = {
 """Where the artifacts of a kind lie in a workspace; models, checkpoints and evaluations lie below their run."""
 
 
-@dataclass(frozen=True, slots=True)
-class FileDigest:
-    """Size and sha256 of one file."""
-
-    bytes: int
-    sha256: str
+def checksums(parents: Iterable[Manifest]) -> bytes:
+    """Every file that the artifacts' digests cover, as `sha256sum -c` reads it from within the workspace."""
+    return "".join(
+        f"{entry.sha256}  {FOLDERS[parent.kind]}/{parent.name}/{entry.path}\n"
+        for parent in parents
+        for entry in parent.files
+        if not entry.volatile
+    ).encode()
 
 
 def artifact_folder(workspace: Path, kind: str, name: str) -> Path:
@@ -42,12 +43,6 @@ def artifact_folder(workspace: Path, kind: str, name: str) -> Path:
     if kind not in FOLDERS:
         raise InputError(f"{kind} {name}: artifacts of this kind have no folder of their own in a workspace")
     return workspace / FOLDERS[kind] / name
-
-
-def manifest_file(folder: Path) -> FileDigest:
-    """Size and sha256 of an artifact's manifest.json."""
-    path = folder / MANIFEST_NAME
-    return FileDigest(path.stat().st_size, sha256_of(path))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,18 @@
 """The card as Croissant 1.1 with the RAI vocabulary.
 
-The file objects are the artifacts' manifests, each with its sha256: a manifest lists every tar and table with its own,
-so the description stays small at any number of shards and nothing escapes it. The record sets describe the tables.
+The one file object is checksums.txt beside it, which lists every tar and table of the corpus with its sha256 (and which
+`sha256sum -c` understands), so the description stays small at any number of shards and nothing escapes it. The record
+sets describe the tables.
 
 Source: https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html, croissant-rai-spec.html
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from owl3.cards.chain import FileDigest
 from owl3.cards.facts import Fact, Facts
 from owl3.cards.figures import Value
 from owl3.manifest import Manifest
@@ -91,14 +92,16 @@ _SAMPLE_FIELDS = {
 def croissant(
     facts: Facts,
     version: str,
-    parents: Sequence[tuple[Manifest, FileDigest]],
+    parents: Sequence[Manifest],
     figures: Mapping[str, Value],
+    *,
+    checksums: bytes,
     languages: Sequence[str],
 ) -> dict[str, Any]:
     """Return the JSON-LD document.
 
     Args:
-        parents: The artifacts of the card, each with size and sha256 of its manifest.json.
+        checksums: Content of checksums.txt.
     """
     return {
         "@context": CONTEXT,
@@ -120,11 +123,11 @@ def croissant(
         **_rai(facts, figures),
         "prov:wasDerivedFrom": [
             {"@id": f"{parent.kind}/{parent.name}", "prov:value": f"sha256:{parent.digest}"}
-            for manifest, _ in parents
+            for manifest in parents
             for parent in manifest.parents
         ],
-        "distribution": [part for manifest, file in parents for part in _files(manifest, file)],
-        "recordSet": [_records(manifest) for manifest, _ in parents],
+        "distribution": [_checksums(checksums), *(part for manifest in parents for part in _files(manifest))],
+        "recordSet": [_records(manifest) for manifest in parents],
     }
 
 
@@ -159,20 +162,22 @@ def _rai(facts: Facts, figures: Mapping[str, Value]) -> dict[str, Any]:
     }
 
 
-def _files(manifest: Manifest, file: FileDigest) -> list[dict[str, Any]]:
+def _checksums(content: bytes) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileObject",
+        "@id": "checksums.txt",
+        "name": "checksums.txt",
+        "description": "sha256 of every tar and table of the corpus, relative to the workspace.",
+        "contentUrl": "checksums.txt",
+        "contentSize": f"{len(content)} B",
+        "encodingFormat": "text/plain",
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+
+
+def _files(manifest: Manifest) -> list[dict[str, Any]]:
     folder = f"{manifest.kind}/{manifest.name}"
-    root = f"{folder}/manifest.json"
     return [
-        {
-            "@type": "cr:FileObject",
-            "@id": root,
-            "name": root,
-            "description": f"List of all files of {folder} with their sha256; digest {manifest.digest}.",
-            "contentUrl": root,
-            "contentSize": f"{file.bytes} B",
-            "encodingFormat": "application/json",
-            "sha256": file.sha256,
-        },
         {
             "@type": "cr:FileSet",
             "@id": f"{folder}/tables",

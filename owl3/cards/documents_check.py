@@ -19,9 +19,9 @@ MAX_PIXEL_DISTANCE = 6.0
 _THUMBNAIL = re.compile(re.escape(DATA_URI_PREFIX) + r"[A-Za-z0-9+/=]+")
 
 
-def compare_documents(folder: Path, content: Content, workspace: Path) -> list[Check]:
+def compare_documents(folder: Path, content: Content) -> list[Check]:
     """Make every document from derived content and compare it with the card's."""
-    made = documents(content, workspace)
+    made = documents(content)
     checks: list[Check] = []
     for name in DOCUMENTS:
         path = folder / name

@@ -3,6 +3,7 @@
     datacards/NAME/VERSION/
         README.md        Hugging Face dataset card
         croissant.json   Croissant 1.1 with RAI
+        checksums.txt    sha256 of every file of the corpus: `sha256sum -c` in the workspace
         spdx.json        SPDX 3.0.1 with the dataset profile
         eu-summary.md    tables of the European summary of training content
         card.html        the same for eyes, self-contained
@@ -30,7 +31,7 @@ from markupsafe import Markup
 
 from owl3 import __version__
 from owl3.cards import charts, drawing, eu, figures, tables
-from owl3.cards.chain import artifact_folder, manifest_file
+from owl3.cards.chain import artifact_folder, checksums
 from owl3.cards.config import CardConfig
 from owl3.cards.croissant import croissant
 from owl3.cards.facts import Facts, load_facts
@@ -46,7 +47,16 @@ from owl3.storage import write_atomic
 
 logger = logging.getLogger(__name__)
 
-DOCUMENTS = ("README.md", "card.html", "croissant.json", "eu-summary.md", "facts.yaml", "figures.json", "spdx.json")
+DOCUMENTS = (
+    "README.md",
+    "card.html",
+    "checksums.txt",
+    "croissant.json",
+    "eu-summary.md",
+    "facts.yaml",
+    "figures.json",
+    "spdx.json",
+)
 
 
 @dataclass(frozen=True)
@@ -104,7 +114,7 @@ def card(
     progress.start(f"card {cfg.name} {cfg.version}", total=len(figures.FIGURES))
     content = gather(cfg, facts, parents, workspace, progress)
     (folder / "manifest.json").unlink(missing_ok=True)
-    for name, data in documents(content, workspace).items():
+    for name, data in documents(content).items():
         write_atomic(folder / name, data)
     manifest = write_manifest(
         folder,
@@ -175,22 +185,21 @@ def gather(
         )
 
 
-def documents(content: Content, workspace: Path) -> dict[str, bytes]:
+def documents(content: Content) -> dict[str, bytes]:
     """The bytes of every document of the card."""
-    page = _page(content, workspace)
+    page = _page(content)
+    listing = checksums(content.parents)
+    facts, version = content.facts, content.config.version
     croissant_text = croissant(
-        content.facts,
-        content.config.version,
-        [(parent, manifest_file(artifact_folder(workspace, parent.kind, parent.name))) for parent in content.parents],
-        content.values,
-        content.languages,
+        facts, version, content.parents, content.values, checksums=listing, languages=content.languages
     )
     environment = template_environment()
     return {
         "README.md": environment.get_template("README.md.jinja").render(page).encode(),
         "card.html": environment.get_template("card.html.jinja").render(page).encode(),
+        "checksums.txt": listing,
         "croissant.json": _json(croissant_text),
-        "spdx.json": _json(spdx(content.facts, content.config.version, content.parents, content.values)),
+        "spdx.json": _json(spdx(facts, version, content.parents, content.values)),
         "eu-summary.md": environment.get_template("eu-summary.md.jinja").render(page | eu.summary(content)).encode(),
         "facts.yaml": facts_bytes(content.facts),
         "figures.json": figures_bytes(content.values),
@@ -235,7 +244,7 @@ def stylesheet() -> str:
     return (Path(__file__).parent / "theme.css").read_text(encoding="utf-8")
 
 
-def _page(content: Content, workspace: Path) -> dict[str, Any]:
+def _page(content: Content) -> dict[str, Any]:
     groups = drawing.groups(content.values)
     if "grid" in groups:
         titles = {figure.name: figure.title for figure in figures.FIGURES}

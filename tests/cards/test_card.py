@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import mlcroissant
@@ -68,11 +70,29 @@ def test_the_croissant_is_valid_and_names_every_artifact(datacards: Path) -> Non
     dataset = mlcroissant.Dataset(jsonld=str(path))
     assert not dataset.metadata.ctx.issues.errors
     assert not dataset.metadata.ctx.issues.warnings
-    assert {file.id for file in dataset.metadata.distribution} >= {
-        "shards/tiny/manifest.json",
-        "samples/pairs/manifest.json",
-    }
+    files = {file.id: file for file in dataset.metadata.distribution}
+    assert {"shards/tiny/tables", "shards/tiny/tars", "samples/pairs/tables"} <= set(files)
+    listing = path.with_name("checksums.txt").read_bytes()
+    assert files["checksums.txt"].sha256 == hashlib.sha256(listing).hexdigest()
     assert json.loads(path.read_bytes())["rai:personalSensitiveInformation"]
+
+
+def test_the_checksums_are_ones_that_coreutils_accepts(workspace: Path, datacards: Path) -> None:
+    listing = datacards / "demo" / "1.0.0" / "checksums.txt"
+    done = subprocess.run(["sha256sum", "--check", "--quiet", listing], cwd=workspace, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_times_and_hosts_of_the_artifacts_leave_no_trace(workspace: Path, tmp_path: Path) -> None:
+    """Two machines that made the same artifacts render the same card."""
+    first = make_card(workspace, tmp_path / "one")
+    for path in workspace.glob("*/*/manifest.json"):
+        data = json.loads(path.read_bytes()) | {"started": "1999-01-01", "ended": "1999-01-02", "host": "elsewhere"}
+        path.write_text(json.dumps(data))
+    second = make_card(workspace, tmp_path / "two")
+    for path in first.iterdir():
+        if path.name != "manifest.json":
+            assert path.read_bytes() == (second / path.name).read_bytes(), path.name
 
 
 def test_the_page_asks_for_nothing_from_elsewhere(datacards: Path) -> None:
