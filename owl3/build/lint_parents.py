@@ -14,7 +14,7 @@ _KEPT_ROWS = ("shard_rows", "sample_rows")
 
 
 def find_orphans(workspace: Path, folder: Path, rows: list[dict[str, Any]]) -> list[Finding]:
-    """Parents that are nowhere, or retracted. Files from outside of the shard sets are named by hash, and have no row."""
+    """Parents that are nowhere, or retracted. Files from outside of the shard sets are named by hash: no row."""
     named: dict[str, str] = {}
     for row in rows:
         if row.get("decision") != "kept":
