@@ -82,7 +82,9 @@ class Owl3Cache(Cache):  # type: ignore[misc]
         self.all_slots_filled = True
         self.last_image_start = -1
 
-    def add_images(self, place: tuple[Ints, Ints], past: int, image_index: Tensor | None, position_I: Tensor) -> Tensor:
+    def add_images(
+        self, place: tuple[Ints, Ints], past: int, image_index: Tensor | None, position_I: Tensor
+    ) -> Tensor | None:
         """Make room for images that arrive.
 
         Args:
@@ -92,7 +94,8 @@ class Owl3Cache(Cache):  # type: ignore[misc]
             position_I: Rotary position of each image.
 
         Returns:
-            (B, slots) the image of each slot; empty slots repeat image 0, and are never seen.
+            (B, slots) the image of each slot; empty slots repeat image 0, and are never seen. None when the images
+            fill a single row in their own order.
         """
         slots, starts = place
         filled = slots >= 0
@@ -108,7 +111,7 @@ class Owl3Cache(Cache):  # type: ignore[misc]
             self.owner = torch.unique(shown.flatten(1), dim=0, return_inverse=True)[1]
         elif self.owner is None:
             self.owner = torch.arange(len(slots), device=device)
-        return slots_t
+        return None if len(slots) == 1 and bool((np.diff(slots[0], prepend=-1) == 1).all()) else slots_t
 
     def add_visual(self, layer: int, visual: VisualKV) -> None:
         """Keep a layer's keys and values of images that have just arrived."""

@@ -52,7 +52,7 @@ class Owl3Config(PreTrainedConfig):  # type: ignore[misc]
     hyper_layers: list[int] | tuple[int, ...] = (7, 15, 23, 26)
     vision_feature_layer: int = -2
     vision_batch_size: int = 16
-    loss_chunk_size: int = 4096
+    loss_chunk_size: int = 1024
     initializer_range: float = 0.02
     vision_position_init_std: float | None = None
     tie_word_embeddings: bool = False

@@ -35,6 +35,8 @@ from owl3.model.config import Fusion
 from owl3.model.layout import Layout, VisualKV
 from owl3.model.rope import rotate
 
+_VISUAL_TOKENS_AT_ONCE = 4096
+
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines, (…, d)."""
 
@@ -44,7 +46,8 @@ class Images:
     """The images that arrive with a forward pass.
 
     `features` (I, L, D); `rotation` (I, d) each, fp32; `slots` (B, slots) tells, with a cache, which image fills which
-    slot of a row. With `anchor` nobody sees them: they only keep the visual parameters in the graph.
+    slot of a row (None: they fill the only row, as they stand). With `anchor` nobody sees them: they only keep the
+    visual parameters in the graph.
     """
 
     features: Tensor
@@ -56,11 +59,17 @@ class Images:
 class SelfAttention(Qwen2Attention):  # type: ignore[misc]
     """Qwen2's attention, carried out by a layout (who attends to whom is planned once for all layers)."""
 
-    def forward(
-        self, hidden: Tensor, rotation: Rotation, layout: Layout, images: Images | None, cache: Owl3Cache | None
+    def forward(  # noqa: PLR0917 - as the layer passes them
+        self,
+        hidden: Tensor,
+        rotation: Rotation,
+        layout: Layout,
+        images: Images | None,
+        cache: Owl3Cache | None,
+        norm: nn.Module,
     ) -> Tensor:
-        """(B, S, D) -> (B, S, D); `hidden` is already normed, and so are the images' features."""
-        q, k, v = self.project(hidden, rotation, cache)
+        """(B, S, D) -> (B, S, D); `norm`, the layer's input norm, is applied to the text and to the images alike."""
+        q, k, v = self.project(norm(hidden), rotation, cache)
         return self.o_proj(layout.attend_text(q, k, v).flatten(-2))
 
     def project(self, hidden: Tensor, rotation: Rotation, cache: Owl3Cache | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -85,35 +94,58 @@ class HyperAttention(SelfAttention):
         # Rows of the projection: per key-value head, d rows of keys, then d rows of values.
         self.v_kv_proj = nn.Linear(config.hidden_size, 2 * config.num_key_value_heads * self.head_dim, bias=True)
 
-    def forward(
-        self, hidden: Tensor, rotation: Rotation, layout: Layout, images: Images | None, cache: Owl3Cache | None
+    def forward(  # noqa: PLR0917 - as the layer passes them
+        self,
+        hidden: Tensor,
+        rotation: Rotation,
+        layout: Layout,
+        images: Images | None,
+        cache: Owl3Cache | None,
+        norm: nn.Module,
     ) -> Tensor:
         """As `SelfAttention`; a batch that has no images attends to text alone."""
-        q, k, v = self.project(hidden, rotation, cache)
-        visual = self.visual_kv(images, cache, hidden.device)
+        q, k, v = self.project(norm(hidden), rotation, cache)
+        visual = self.visual_kv(images, cache, norm, hidden.device)
         if visual is None:
             return self.o_proj(layout.attend_text(q, k, v).flatten(-2))
         if images is not None and images.anchor:
             return self.o_proj(self.anchor(layout.attend_text(q, k, v), visual).flatten(-2))
         return self.o_proj(self.fuse(q, k, v, visual, layout).flatten(-2))
 
-    def visual_kv(self, images: Images | None, cache: Owl3Cache | None, device: torch.device) -> VisualKV | None:
+    def visual_kv(
+        self, images: Images | None, cache: Owl3Cache | None, norm: nn.Module, device: torch.device
+    ) -> VisualKV | None:
         """Keys, rotated, and values of all images: of this pass and, with a cache, of earlier ones."""
-        new = None if images is None else self.project_images(images)
+        new = None if images is None else self.project_images(images, norm)
         if cache is None:
             return new
-        if new is not None and images is not None and images.slots is not None:
-            rows, slots = images.slots.shape  # (I, L, K, d) -> (B, slots x L, K, d)
-            index = images.slots.flatten()
-            k, v = (x.index_select(0, index).unflatten(0, (rows, slots)).flatten(1, 2) for x in new)
+        if new is not None and images is not None:  # (I, L, K, d) -> (B, slots x L, K, d)
+            slots = images.slots
+            if slots is None:
+                k, v = (x.flatten(0, 1).unsqueeze(0).contiguous() for x in new)
+            else:
+                k, v = (x.index_select(0, slots.flatten()).unflatten(0, slots.shape).flatten(1, 2) for x in new)
             cache.add_visual(self.layer_idx, (k, v))
         return cache.visual(self.layer_idx, device)
 
-    def project_images(self, images: Images) -> VisualKV:
-        """(I, L, D) -> two (I, L, K, d). All tokens of an image are rotated by the one position of its placeholder."""
-        kv = self.v_kv_proj(images.features).unflatten(-1, (-1, 2, self.head_dim))
-        cos, sin = (part[:, None, None, :] for part in images.rotation)
-        return rotate(kv[..., 0, :], cos, sin), kv[..., 1, :]
+    def project_images(self, images: Images, norm: nn.Module) -> VisualKV:
+        """(I, L, D) -> two (I, L, K, d). All tokens of an image are rotated by the one position of its placeholder.
+
+        Without gradients a few images go at a time: hundreds of them, normed in fp32, would outweigh the model.
+        """
+        features, (cos, sin) = images.features, images.rotation
+        at_once = max(1, _VISUAL_TOKENS_AT_ONCE // features.shape[1])
+        if torch.is_grad_enabled() or len(features) <= at_once:
+            return self._project_images(norm(features), cos, sin)
+        parts = [
+            self._project_images(norm(f), c, s)
+            for f, c, s in zip(features.split(at_once), cos.split(at_once), sin.split(at_once), strict=True)
+        ]
+        return torch.cat([k for k, _ in parts]), torch.cat([v for _, v in parts])
+
+    def _project_images(self, normed: Tensor, cos: Tensor, sin: Tensor) -> VisualKV:
+        kv = self.v_kv_proj(normed).unflatten(-1, (-1, 2, self.head_dim))
+        return rotate(kv[..., 0, :], cos[:, None, None], sin[:, None, None]), kv[..., 1, :]
 
     def fuse(self, q: Tensor, k: Tensor, v: Tensor, visual: VisualKV, layout: Layout) -> Tensor:
         """Text and images to (B, S, H, d)."""

@@ -45,7 +45,6 @@ from owl3.model.cache import Owl3Cache
 from owl3.model.config import Owl3Config
 from owl3.model.hyper_attention import (
     FUSIONS,
-    HyperAttention,
     Images,
     Rotation,
     SelfAttention,
@@ -85,9 +84,7 @@ class Owl3DecoderLayer(GradientCheckpointingLayer):  # type: ignore[misc]
         self, hidden: Tensor, rotation: Rotation, layout: Layout, images: Images | None, cache: Owl3Cache | None
     ) -> Tensor:
         """(B, S, D) -> (B, S, D). Text and images go through the same input norm."""
-        if images is not None and isinstance(self.self_attn, HyperAttention):
-            images = replace(images, features=self.input_layernorm(images.features))
-        hidden = hidden + self.self_attn(self.input_layernorm(hidden), rotation, layout, images, cache)
+        hidden = hidden + self.self_attn(hidden, rotation, layout, images, cache, self.input_layernorm)
         return hidden + self.mlp(self.post_attention_layernorm(hidden))
 
 
