@@ -15,5 +15,6 @@ BENCHES: dict[str, Bench] = {
     "build": Bench("owl3.bench.build", "building samples against copying the same files, memory, drawing"),
     "attention": Bench("owl3.bench.attention", "hyper attention against concatenation and a plain two-softmax model"),
     "eval": Bench("owl3.bench.eval", "answers per second in batches against one by one; options with shared pictures"),
+    "loader": Bench("owl3.bench.loader", "loading photos against webdataset, Energon, Streaming and decoding alone"),
     "plan": Bench("owl3.bench.plan", "planning 41 million samples: seconds, memory, bytes per sample"),
 }
