@@ -4,13 +4,14 @@ Of each group of alike rows the one with the smallest sample id is kept, whateve
 duplicates form groups by chains (A~B, B~C puts A, B, C together), so that adding rows later never brings a dropped one
 back.
 
-The search is sub-quadratic: two 64-bit hashes within Hamming distance r agree on at least one of r + 1 bands of bits
-(pigeonhole), so only rows that share a band's value are compared. Work per band is one sort plus the pairs inside
-buckets; memory is a few numpy arrays of one word per row.
+The search is sub-quadratic. Cut 64 bits into r + a bands: two hashes within Hamming distance r differ in at most r of
+them, so they agree on some a bands whole (pigeonhole). For each choice of a bands, rows are sorted by those bits and
+only neighbours in a bucket are compared. `a` grows with the number of rows so that buckets stay small: the work is a
+fixed number of sorts, not pairs of rows. Hashes may be a memory map; partitions of rows bound what is held at once.
 """
 
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +23,12 @@ from owl3.config import Config
 U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]
 
+_ALL_BITS = np.uint64(2**64 - 1)
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads neighbouring keys over partitions
 _BLOCK_PAIRS = 4_000_000
+_PARTITION_ROWS = 16_000_000
+_BUCKET_ROWS = 8
+_MOST_AGREE = 4
 
 
 class DedupConfig(Config):
@@ -46,6 +52,8 @@ class Groups:
 
     def join(self, left: I64, right: I64) -> None:
         """Put left[i] and right[i] into one group, for all i at once."""
+        if not len(left):
+            return
         left, right = self.roots(left), self.roots(right)
         while (different := left != right).any():
             low = np.minimum(left[different], right[different])
@@ -71,58 +79,84 @@ def group_equal(keys: NDArray[np.generic]) -> I64:
     return np.asarray(first[inverse], dtype=np.int64)
 
 
-def group_near(hashes: U64, radius: int, also_equal: NDArray[np.integer[Any]] | None = None) -> I64:
+def group_near(
+    hashes: U64,
+    radius: int,
+    also_equal: NDArray[np.integer[Any]] | None = None,
+    partition_rows: int = _PARTITION_ROWS,
+) -> I64:
     """For each row the smallest row of its group of near duplicates.
 
     Args:
-        hashes: 64-bit perceptual hashes, one per row, rows in the order of preference.
+        hashes: 64-bit perceptual hashes, one per row, rows in the order of preference; may be a memory map.
         radius: Largest Hamming distance of a pair.
         also_equal: A number per row that must be equal as well, for example one per distinct caption.
+        partition_rows: About how many rows are sorted at once.
     """
-    also = np.zeros(len(hashes), dtype=np.int64) if also_equal is None else also_equal
-    first, inverse = _distinct(hashes, also)
-    groups = Groups(len(first))
-    if radius > 0:
-        for left, right in near_pairs(hashes[first], also[first], radius):
-            groups.join(left, right)
-    return np.asarray(first[groups.roots(np.arange(len(first)))][inverse], dtype=np.int64)
+    groups = Groups(len(hashes))
+    for rows in _partitions(hashes, _ALL_BITS, partition_rows):  # equal hashes lie in one partition
+        _join_equal(groups, rows, hashes[rows], None if also_equal is None else also_equal[rows])
+    everyone = np.arange(len(hashes), dtype=np.int64)
+    distinct = everyone[groups.roots(everyone) == everyone]
+    few = np.asarray(hashes[distinct])
+    also = None if also_equal is None else also_equal[distinct]
+    for mask in _masks(radius, len(distinct)) if radius else ():
+        for rows in _partitions(few, mask, partition_rows):
+            part = None if also is None else also[rows]
+            for left, right in _near_pairs(few[rows], few[rows] & mask, part, radius):
+                groups.join(distinct[rows[left]], distinct[rows[right]])
+    return groups.roots(everyone)
 
 
-def _distinct(hashes: U64, also: NDArray[np.integer[Any]]) -> tuple[I64, I64]:
-    """Number the distinct (hash, also) by their first rows: (first row of each number, number of each row)."""
-    order = np.lexsort((also, hashes))  # stable: the smallest row of equal ones comes first
+def _partitions(hashes: U64, mask: np.uint64, partition_rows: int) -> Iterator[I64]:
+    """Rows in parts of about equal size; hashes that agree under `mask` are always in one part."""
+    num_parts = -(-len(hashes) // partition_rows)
+    if num_parts <= 1:
+        yield np.arange(len(hashes), dtype=np.int64)
+        return
+    part = np.empty(len(hashes), dtype=np.uint16)
+    for start in range(0, len(hashes), _BLOCK_PAIRS):
+        block = hashes[start : start + _BLOCK_PAIRS] & mask
+        part[start : start + _BLOCK_PAIRS] = ((block * _SPREAD) >> np.uint64(40)) % np.uint64(num_parts)
+    for number in range(num_parts):
+        yield np.flatnonzero(part == number)
+
+
+def _join_equal(groups: Groups, rows: I64, hashes: U64, also: NDArray[np.integer[Any]] | None) -> None:
+    """Join rows with equal hashes (and equal `also`) to the first of them."""
+    order = np.argsort(hashes, kind="stable") if also is None else np.lexsort((also, hashes))
     new = np.ones(len(order), dtype=bool)
-    new[1:] = (hashes[order[1:]] != hashes[order[:-1]]) | (also[order[1:]] != also[order[:-1]])
-    first = order[new]
-    by_first = np.argsort(first)
-    number = np.empty(len(first), dtype=np.int64)
-    number[by_first] = np.arange(len(first))
-    inverse = np.empty(len(order), dtype=np.int64)
-    inverse[order] = number[np.cumsum(new) - 1]
-    return np.asarray(first[by_first], dtype=np.int64), inverse
+    new[1:] = hashes[order[1:]] != hashes[order[:-1]]
+    if also is not None:
+        new[1:] |= also[order[1:]] != also[order[:-1]]
+    first = rows[order[new]][np.cumsum(new) - 1]
+    groups.join(first[~new], rows[order[~new]])
 
 
-def near_pairs(hashes: U64, also: NDArray[np.integer[Any]], radius: int) -> Iterator[tuple[I64, I64]]:
-    """All pairs of rows within `radius` and with equal `also`, in blocks; a pair may come more than once."""
-    for shift, width in _bands(radius + 1):
-        band = (hashes >> np.uint64(shift)) & np.uint64((1 << width) - 1)
-        order = np.lexsort((also, band)).astype(np.int64)
-        here, there = order[1:], order[:-1]
-        edges = np.flatnonzero((band[here] != band[there]) | (also[here] != also[there])) + 1
-        starts = np.concatenate([[0], edges])
-        ends = np.concatenate([edges, [len(order)]])
-        yield from _pairs_in_buckets(hashes, order, (starts, ends), radius)
+def _masks(radius: int, num_rows: int) -> list[np.uint64]:
+    """Bits to sort by, such that any two hashes within `radius` agree under one of the masks."""
+    agree = 1
+    while agree < _MOST_AGREE and num_rows >> (64 * agree // (radius + agree)) > _BUCKET_ROWS:
+        agree += 1
+    edges = [64 * index // (radius + agree) for index in range(radius + agree + 1)]
+    bands = [(1 << high) - (1 << low) for low, high in pairwise(edges)]
+    return [np.uint64(sum(chosen)) for chosen in combinations(bands, agree)]
 
 
-def _bands(count: int) -> list[tuple[int, int]]:
-    """Cut 64 bits into `count` bands of nearly equal width: (shift, width)."""
-    edges = [64 * index // count for index in range(count + 1)]
-    return [(low, high - low) for low, high in pairwise(edges)]
+def _near_pairs(
+    hashes: U64, keys: U64, also: NDArray[np.integer[Any]] | None, radius: int
+) -> Iterator[tuple[I64, I64]]:
+    """Pairs within `radius` among rows with equal keys (and equal `also`), in blocks.
 
-
-def _pairs_in_buckets(hashes: U64, order: I64, edges: tuple[I64, I64], radius: int) -> Iterator[tuple[I64, I64]]:
-    """Compare each row with the ones that follow it in its bucket: the next, the one after it, and so on."""
-    low, high = edges
+    Each row is compared with the one after it in its bucket, then with the one after that, and so on.
+    """
+    order = (np.argsort(keys, kind="stable") if also is None else np.lexsort((also, keys))).astype(np.int64)
+    differs = keys[order[1:]] != keys[order[:-1]]
+    if also is not None:
+        differs |= also[order[1:]] != also[order[:-1]]
+    edges = np.flatnonzero(differs) + 1
+    low = np.concatenate([[0], edges])
+    high = np.concatenate([edges, [len(order)]])
     step = 1
     while len(low := low[(longer := high - low > step)]):
         high = high[longer]

@@ -1,7 +1,7 @@
 """What can only be decided with the whole corpus in view: duplicates, placeholders, repeated captions, dead hosts.
 
 In go the ratings of all shards, out come verdicts by sample id. Of alike rows the smallest id is kept, so neither the
-order of rows nor that of arrival matters; and rows that come later (`--retry`) never bring a dropped one back.
+order of rows nor that of arrival matters; and pictures that come later (`--retry`) never bring a duplicate back.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -7,12 +7,15 @@ the new folder takes the old one's place by two renames; a kill between them is 
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from owl3.curate.download import TRANSIENT
+from owl3.curate.overview import Verdict
 from owl3.curate.publish import ShardFiles
 from owl3.curate.spool import url_id
 from owl3.errors import InputError
@@ -67,6 +70,21 @@ def start_from(state: Path, files: ShardFiles, media: str) -> None:
     write_table(files.fetch, table.take(pa.array(wanted, pa.int64())))
     files.engine_rows.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(engine_rows, files.engine_rows)  # last: it says that all of this is done
+
+
+def stay_dropped(previous: Path, shards: Sequence[str], ratings: pa.Table, verdicts: dict[str, Verdict]) -> None:
+    """Add verdicts for rows that the old version dropped and that nothing would drop now: their bytes are gone.
+
+    It is rare: a caption's repeats, say, can become fewer when one of them turns out to be a duplicate of a new row.
+    """
+    alive = set(ratings.filter(pc.is_null(ratings.column("reason"))).column("sample_id").to_pylist())
+    columns = ["sample_id", "reason", "duplicate_of", "benchmark"]
+    for shard in shards:
+        for row in pq.read_table(previous / f"{shard}.parquet", columns=columns).to_pylist():
+            verdict = verdicts.get(row["sample_id"])
+            is_dropped = row["sample_id"] not in alive or (verdict is not None and verdict.reason is not None)
+            if row["reason"] is not None and row["reason"] not in TRANSIENT and not is_dropped:
+                verdicts[row["sample_id"]] = Verdict(row["reason"], row["duplicate_of"], row["benchmark"])
 
 
 def take_place(next_version: Path, folder: Path) -> None:

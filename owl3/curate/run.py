@@ -39,7 +39,7 @@ from owl3.curate.fetch import EngineConfig
 from owl3.curate.fetching import fetch_all
 from owl3.curate.overview import Looks, Verdict, look
 from owl3.curate.publish import Judge, Label, ShardFiles, judge, keep_engine_rows, publish
-from owl3.curate.retry import has_transient_drops, previous_version, start_from, take_place
+from owl3.curate.retry import has_transient_drops, previous_version, start_from, stay_dropped, take_place
 from owl3.curate.sources.corpus import find_corpus
 from owl3.curate.sources.prepare import iter_rows, source_folder
 from owl3.errors import CheckFailed, ConfigError
@@ -247,7 +247,10 @@ class _Run:
         config = self.config
         ratings = pa.concat_tables([pq.read_table(self._files(shard).rating) for shard in shards])
         looks = Looks(config.dedup, config.rows.caption, config.fetch.hosts.dead_host_failures, blocked, benchmarks)
-        return look(ratings, looks)
+        verdicts = look(ratings, looks)
+        if self.previous is not None:
+            stay_dropped(self.previous, shards, ratings, verdicts)
+        return verdicts
 
     def _publish(self, shards: Sequence[str], verdicts: Mapping[str, Verdict]) -> Counts:
         config = self.config

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from owl3.curate.dedup import U64, find_near, group_equal, group_near
+from owl3.curate.dedup import U64, _masks, find_near, group_equal, group_near
 
 
 def naive_groups(hashes: list[int], radius: int) -> list[int]:
@@ -28,10 +28,25 @@ def clustered_hashes(draw: st.DrawFn) -> list[int]:
     return [centre ^ sum(1 << bit for bit in set(bits)) for centre, bits in picks]
 
 
-@given(clustered_hashes(), st.integers(0, 8))
-def test_the_fast_search_finds_the_groups_that_comparing_all_pairs_finds(hashes: list[int], radius: int) -> None:
-    found = group_near(np.array(hashes, dtype=np.uint64), radius)
+@given(clustered_hashes(), st.integers(0, 8), st.sampled_from([3, 1000]))
+def test_the_fast_search_finds_the_groups_that_comparing_all_pairs_finds(
+    hashes: list[int], radius: int, partition_rows: int
+) -> None:
+    found = group_near(np.array(hashes, dtype=np.uint64), radius, partition_rows=partition_rows)
     assert found.tolist() == naive_groups(hashes, radius)
+
+
+@given(st.integers(0, 2**64 - 1), st.sets(st.integers(0, 63), max_size=8), st.integers(1, 10**9))
+def test_hashes_within_the_radius_agree_under_some_mask(centre: int, flips: set[int], num_rows: int) -> None:
+    other = centre ^ sum(1 << bit for bit in flips)
+    masks = [int(mask) for mask in _masks(8, num_rows)]
+    assert any(centre & mask == other & mask for mask in masks)
+
+
+def test_buckets_stay_small_however_many_rows_there_are() -> None:
+    for num_rows in (10**3, 10**5, 10**7, 10**8):
+        bits = min(int(mask).bit_count() for mask in _masks(4, num_rows))
+        assert num_rows >> bits <= 16 and len(_masks(4, num_rows)) <= 35
 
 
 def test_equal_hashes_by_the_thousand_cost_no_pairs_by_the_million() -> None:

@@ -1,10 +1,12 @@
 """What can only be decided with the whole corpus in view."""
 
 import random
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +15,8 @@ from owl3.curate.blocklist import Blocked
 from owl3.curate.contamination import Benchmark, Fingerprints
 from owl3.curate.decide import CaptionRules
 from owl3.curate.dedup import DedupConfig
-from owl3.curate.overview import Looks, as_table, look
+from owl3.curate.overview import Looks, Verdict, as_table, look
+from owl3.curate.retry import stay_dropped
 
 NOTHING_BLOCKED = Blocked(frozenset(), frozenset(), frozenset(), frozenset(), ())
 
@@ -126,16 +129,30 @@ def test_verdicts_do_not_depend_on_the_order_of_rows(values: list[Any], rng: ran
 
 
 @given(_ROWS)
-def test_rows_that_come_later_never_bring_a_dropped_one_back(values: list[Any]) -> None:
+def test_pictures_that_come_later_never_bring_a_duplicate_back(values: list[Any]) -> None:
     rows = [
         row(number, media_sha256=media, caption=text, phash=f"{bits:016x}")
         for number, (media, text, bits, _) in enumerate(values)
     ]
-    looks = {"dedup": DedupConfig(near_radius=1), "captions": CaptionRules(max_repeats=2)}
+    looks = {"dedup": DedupConfig(near_radius=1)}
     late = {number for number, (_, _, _, reason) in enumerate(values) if reason}
     early = [entry if int(entry["sample_id"], 16) not in late else entry | {"reason": "timeout"} for entry in rows]
     dropped_before = {number for number, reason in reasons(early, **looks).items() if reason != "dead_host"} - late
     assert dropped_before <= reasons(rows, **looks).keys()
+
+
+def test_what_an_earlier_version_dropped_stays_dropped(tmp_path: Path) -> None:
+    old = [
+        {"sample_id": f"{n:032x}", "reason": reason, "duplicate_of": None, "benchmark": None}
+        for n, reason in enumerate([None, "caption_repeated", "timeout", "duplicate_exact"])
+    ]
+    pq.write_table(pa.Table.from_pylist(old), tmp_path / "00000.parquet")
+    verdicts = {f"{3:032x}": Verdict("duplicate_near")}
+    stay_dropped(tmp_path, ["00000"], as_table([row(number) for number in range(4)]), verdicts)
+    assert {int(key, 16): verdict.reason for key, verdict in verdicts.items()} == {
+        1: "caption_repeated",
+        3: "duplicate_near",
+    }
 
 
 def test_an_empty_corpus_has_no_verdicts() -> None:
