@@ -1,16 +1,17 @@
-"""`owl3 train` and `owl3 launch`: stages, as processes of their own. Torch is never imported here."""
+"""`owl3 train`, `owl3 export` and `owl3 launch`: stages, as processes of their own. Torch is never imported here."""
 
+import json
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from owl3 import launch, pipeline
-from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, Overrides, Recipe, TerminalProgress, Workspace, emit
+from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, Overrides, Recipe, TerminalProgress, Workspace, emit, table
 from owl3.config import plain
 from owl3.errors import ConfigError
-from owl3.manifest import read_manifest
+from owl3.manifest import Manifest, read_manifest
 from owl3.recipe import load_recipe
 from owl3.train.command import LAUNCHERS, TrainCommand
 from owl3.train.stages import TrainRecipe, finished, stage_folder
@@ -26,6 +27,7 @@ def register(app: typer.Typer) -> None:
     """Add the verbs."""
     app.command("train")(train)
     app.command("launch")(show_launch)
+    app.command("export")(export)
 
 
 def train(  # noqa: PLR0917 - options of a command line
@@ -68,14 +70,21 @@ def train(  # noqa: PLR0917 - options of a command line
         emit(as_json, {"would_run": lines}, *lines)
         return
     place, progress = pipeline.Place.at(workspace, {}), TerminalProgress()
-    results = {}
+    results: dict[str, Manifest] = {}
+    reports: dict[str, dict[str, Any]] = {}
     for one, command in zip(asked, commands, strict=True):
         pipeline.plan_stage(loaded, one.name, place, progress)
         pipeline.write_resolved(loaded, workspace)
         if preflight or finished(train_recipe, one, workspace) is None:
             launch.run_module(*command.on_this_machine())
-        if not preflight:
-            results[one.name] = read_manifest(stage_folder(workspace, loaded.name, one.name))
+        folder = stage_folder(workspace, loaded.name, one.name)
+        if preflight:
+            reports[one.name] = json.loads((folder / "preflight.json").read_bytes())
+        else:
+            results[one.name] = read_manifest(folder)
+    if preflight:
+        emit(as_json, reports, *map(_preflight_table, reports.values()))
+        return
     emit(
         as_json,
         {name: {"digest": made.digest, **made.stats} for name, made in results.items()},
@@ -85,6 +94,43 @@ def train(  # noqa: PLR0917 - options of a command line
             for name, made in results.items()
         ],
     )
+
+
+def _preflight_table(report: dict[str, Any]) -> Any:
+    """What the preflight of a stage found, as a table."""
+    parameters = ", ".join(f"{group} {count:,}" for group, count in report["parameters"].items())
+    shown = table(
+        f"{report['stage']}: {report['steps']} steps on {report['ranks']} ranks; trains {parameters}", "", ">"
+    )
+    for tried in report["tried"]:
+        name = f"{tried['why']} (step {tried['step']}: {tried['tokens']} tokens, {tried['tiles']} tiles)"
+        shown.add_row(name, f"{tried['seconds']:.2f} s")
+    shown.add_row("peak memory of a rank", f"{report['peak_memory_bytes'] / 2**30:.2f} GiB")
+    shown.add_row("whole stage at the average step's speed", f"{report['hours']:.2f} h")
+    size = f"{report['checkpoint_bytes'] / 1e9:.3f} GB in {report['checkpoint_seconds']:.1f} s"
+    shown.add_row(f"one of {report['checkpoints']} checkpoints", size)
+    need, free = report["disk_needed_bytes"] / 1e9, report["disk_free_bytes"] / 1e9
+    shown.add_row("disk needed at once, and free", f"{need:.3f} GB, {free:.1f} GB")
+    return shown
+
+
+def export(
+    run: Annotated[str, typer.Argument(help="RUN/STAGE, as in owl3-7b/sft.", show_default=False)],
+    to: Annotated[Path, typer.Option(help="A folder that does not exist yet.", show_default=False)],
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    as_json: Json = False,
+) -> None:
+    """Copy a stage's model out of the workspace as a `transformers` folder with a model card; every tensor is checked.
+
+    Example: `owl3 export demo/sft --to exported/demo`
+    """
+    name, separator, stage = run.partition("/")
+    if not separator:
+        raise ConfigError(f"owl3 export {run}: write it as RUN/STAGE")
+    arguments = ["--workspace", str(workspace), "--run", name, "--stage", stage, "--to", str(to)]
+    launch.run_module("owl3.train.publish", arguments)
+    weights = read_manifest(stage_folder(workspace, name, stage)).stats["weights"]
+    emit(as_json, {"folder": str(to), "weights": weights}, f"{to}: weights {weights[:12]}, model card README.md")
 
 
 def show_launch(  # noqa: PLR0917 - options of a command line

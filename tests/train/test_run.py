@@ -12,6 +12,7 @@ import torch
 from owl3.errors import ConfigError, InputError, Owl3Error, StaleError
 from owl3.manifest import read_manifest
 from owl3.planfile import Plan
+from owl3.train.publish import publish
 from owl3.train.run import Where, preflight_stage, run_stage
 from owl3.train.stages import StageConfig, TrainRecipe, finished
 from train.world import STAGES, make_world, recipe
@@ -207,3 +208,16 @@ def test_preflight_refuses_a_disk_that_cannot_hold_the_checkpoints(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6 - 10, 10))
     with pytest.raises(InputError, match=r"checkpoints need .* GB at once and 0.0 GB are free"):
         preflight_stage(recipe(), "sft", Where(copied, {}))
+
+
+def test_a_published_model_carries_a_card_that_names_its_data_and_stages(trained: Path, tmp_path: Path) -> None:
+    digest = publish(trained, "tiny", "sft", tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    for name in STAGES:
+        assert f"| {name} | 6 | 24 |" in card
+        assert read_manifest(trained / "runs" / "tiny" / name).digest[:12] in card
+    for name in ("single", "multi"):
+        assert read_manifest(trained / "samples" / name).digest[:12] in card
+    assert digest in card
+    with pytest.raises(InputError, match="exists already"):
+        publish(trained, "tiny", "sft", tmp_path / "out")
