@@ -60,7 +60,7 @@ def plan_rerun(workspace: Path, hits: Sequence[PlanHit]) -> list[StageRerun]:
     tainted = runs.tainted(workspace, steps)
     names = {hit.checkpoint.run.split("/")[0] for hit in tainted}
     made: list[StageRerun] = []
-    for run in (run for run in runs.iter_runs(workspace) if run.name.split("/")[0] in names):
+    for run in sorted((r for r in runs.iter_runs(workspace) if r.name.split("/")[0] in names), key=_depth(workspace)):
         own = steps.get(run.name, ())
         first = next((step for step in own if step < run.steps), None)
         clean = {c.step for c in run.checkpoints} - {

@@ -196,14 +196,23 @@ def trace(
     emit(as_json, {"found": found.found, **runs.as_data(found)}, *_trace_tables(found))
 
 
+def _url_line(row: dict[str, Any]) -> str:
+    """One row of the ledger on one line; grouped rows (of a checkpoint) have amounts instead of URLs."""
+    from owl3.cards.words import shown
+
+    if "amount" in row:
+        return f"{row['amount']:,} from {row['domain']}, licence {row['licence']}, in shards {row['artifact']}"
+    fate = "kept" if row["decision"] == "kept" else f"dropped: {row['reason']}"
+    place = f"shards {row['artifact']}/{row['shard']}"
+    about = f"{fate}, {place}, {row['licence']}, {row['sample_id']}"
+    return f"{shown(row['url'], 120)} ({about}) {shown(row['caption'] or '', 80)}"
+
+
 def _trace_tables(found: Any) -> list[Any]:
     parts: list[Any] = []
     if found.urls:
-        columns = list(found.urls[0])
-        shown = table(f"From: {found.urls_total:,} rows of URLs, {found.urls_kept:,} kept", *columns)
-        for row in found.urls[:10]:
-            shown.add_row(*(escape(_short(str(row[name] if row[name] is not None else "-"), 60)) for name in columns))
-        parts.append(shown)
+        parts.append(f"From {found.urls_total:,} rows of URLs, {found.urls_kept:,} kept")
+        parts += [escape(f"  {_url_line(row)}") for row in found.urls[:10]]
     if found.built:
         shown = table(f"Built samples: {found.built_total:,}", "sample", "kind", "artifact", "shard", ">pictures")
         for row in found.built[:10]:
