@@ -132,6 +132,7 @@ class DistractorBuild(Composed):
     builder: Literal["distractor"]
     samples: tuple[str, ...] = Field(min_length=1)
     """Built sample sets with questions about one picture. Without `shards` their pictures are the distractors."""
+    policy: Literal["random"] = "random"
     images: tuple[int, int] = (2, 8)
     max_uses: int = Field(default=1000, ge=1)
 
@@ -166,6 +167,9 @@ class VideoBuild(BuildBase):
     format: str = "auto"
     media_root: str | None = None
     frames: Frames = Frames()
+    source: str = ""
+    """Of the questions; default: the file's name. Captions are of their clip's source."""
+    licence: str = "unknown"
 
     @model_validator(mode="after")
     def _frames_are_new_bytes(self) -> Self:

@@ -217,10 +217,7 @@ class ConversationBuilder(RowBuilder[FileConfigT]):
 
     def origin(self, meta: dict[str, Any]) -> tuple[str, str]:
         """Source and licence of the words."""
-        cfg = self.cfg
-        if isinstance(cfg, InstructBuild | TextBuild):
-            return cfg.source or Path(str(meta["file"])).stem, cfg.licence
-        return Path(str(meta["file"])).stem, "unknown"
+        return self.cfg.source or Path(str(meta["file"])).stem, self.cfg.licence
 
     def kind_of(self, script: Script) -> Kind:
         """What the sample is called."""

@@ -1,6 +1,7 @@
 """Frames of clips: right moments, short clips, turned clips, and what is no clip."""
 
 import json
+import struct
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,15 @@ from owl3.shards import iter_samples
 from tests.build.world import picture, write_shards
 
 
-def write_clip(path: Path, greys: list[int], fps: int = 8, times: list[int] | None = None, audio: bool = False) -> Path:
+def write_clip(
+    path: Path, greys: list[int], fps: int = 8, times: list[int] | None = None, audio_at_s: int | None = None
+) -> Path:
     """A clip of plain frames; `times` (in 1/fps) makes its rate vary."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=fps, options={"qp": "10", "preset": "ultrafast", "threads": "1"})
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         stream.codec_context.time_base = Fraction(1, fps)
-        sound = container.add_stream("aac", rate=8000) if audio else None
+        sound = container.add_stream("aac", rate=8000) if audio_at_s is not None else None
         for number, grey in enumerate(greys):
             frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), grey, np.uint8), format="rgb24")
             frame.pts = times[number] if times else number
@@ -34,7 +37,7 @@ def write_clip(path: Path, greys: list[int], fps: int = 8, times: list[int] | No
         container.mux(stream.encode(None))
         if sound is not None:
             silence = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), format="s16", layout="mono")
-            silence.rate = 8000
+            silence.rate, silence.pts, silence.time_base = 8000, 8000 * (audio_at_s or 0), Fraction(1, 8000)
             container.mux(sound.encode(silence))
             container.mux(sound.encode(None))
     return path
@@ -80,12 +83,23 @@ def test_a_varying_rate_keeps_true_times(tmp_path: Path) -> None:
     assert set(times) <= {0.0, 0.1, 0.2, 0.3, 2.9}
 
 
-def test_audio_beside_the_pictures_changes_nothing(tmp_path: Path) -> None:
-    quiet, loud = (
-        write_clip(tmp_path / "a.mp4", [0, 60, 120] * 4),
-        write_clip(tmp_path / "b.mp4", [0, 60, 120] * 4, audio=True),
-    )
+def test_audio_that_begins_after_the_pictures_moves_no_frame(tmp_path: Path) -> None:
+    quiet = write_clip(tmp_path / "a.mp4", [0, 60, 120] * 4)
+    loud = write_clip(tmp_path / "b.mp4", [0, 60, 120] * 4, audio_at_s=60)
+    with av.open(str(loud)) as container:
+        assert (container.duration or 0) > 60_000_000, "the file lasts longer than its pictures"
     assert times_of(quiet, count=4) == times_of(loud, count=4)
+
+
+def test_a_clip_that_lies_on_its_side_is_put_upright(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "a.mp4", [0, 60, 120])
+    data = bytearray(clip.read_bytes())
+    quarter_turn = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+    matrix = data.index(b"tkhd") + 44  # in the track header's box, version 0
+    data[matrix : matrix + 36] = quarter_turn
+    clip.write_bytes(bytes(data))
+    medium = sample_frames(clip, Frames(count=1)).media[0]
+    assert (medium.width, medium.height) == (48, 64)
 
 
 def test_frames_are_made_small_and_keep_their_shape(tmp_path: Path) -> None:
