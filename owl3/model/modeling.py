@@ -100,6 +100,8 @@ class Owl3PreTrainedModel(PreTrainedModel):  # type: ignore[misc]
     _no_split_modules: ClassVar[list[str]] = ["Owl3DecoderLayer", "SiglipEncoderLayer", "SiglipVisionEmbeddings"]
     _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
     _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_flash_attn = True
     _supports_attention_backend = True
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -382,7 +384,7 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, GenerationMixin):  # typ
             "joint": self.config.fusion == "joint",
             "dtype": self.dtype,
             "device": self.device,
-            "eager": self.config._attn_implementation == "eager",
+            "backend": self.config._attn_implementation,
         }
 
     # --------------------------------------------------------------------------------------------------- generation

@@ -26,7 +26,7 @@ def plan_stream(
     joint: bool,
     dtype: torch.dtype,
     device: torch.device,
-    eager: bool = False,
+    backend: str = "sdpa",
 ) -> StreamLayout:
     """Plan a batch without cache.
 
@@ -39,7 +39,7 @@ def plan_stream(
         joint: Make masks over images and text together.
         dtype: Of the masks.
         device: Where the plan's tensors go.
-        eager: Spell attention out.
+        backend: One of `attention.BACKENDS`.
 
     Raises:
         InputError: when a sample is not one run, or an image stands outside of its row or on padding.
@@ -88,7 +88,8 @@ def plan_stream(
         if group.num_images:
             visible = np.arange(group.num_tokens)[:, None] >= places[:, None] + image_offset  # (n, t, m)
             seen: NDArray[np.bool_] = np.asarray(visible.any(-1))
-            group.mask = _group_mask(tensor(visible), tokens_per_image, joint, dtype)
+            if backend != "flex_attention":
+                group.mask = _group_mask(tensor(visible), tokens_per_image, joint, dtype)
             sees.append(seen[kept])
         else:
             sees.append(np.zeros(group.stream_tokens, dtype=bool))
@@ -96,7 +97,7 @@ def plan_stream(
 
     stands_as_is = len(real) == segment_ids.size and bool((np.diff(token_order) == 1).all())
     has_image_order = bool((np.diff(image_order) != 1).any())
-    return StreamLayout(
+    layout = StreamLayout(
         groups=groups,
         token_index=None if stands_as_is else tensor(real[token_order]),
         image_order=tensor(image_order) if has_image_order else None,
@@ -105,8 +106,17 @@ def plan_stream(
         image_places=tensor(image_place),
         last_of_sample=tensor(np.cumsum(lengths) - 1),
         sees_image=tensor(np.concatenate(sees)).to(dtype).view(1, -1, 1, 1) if len(place) else None,
-        eager=eager,
+        eager=backend == "eager",
     )
+    if backend in ("flash_attention_2", "flex_attention"):  # their imports take a second
+        from owl3.model.kernels import FlashLayout, FlexLayout
+    if backend == "flash_attention_2":
+        return FlashLayout.of(layout, lengths)
+    if backend == "flex_attention":
+        samples = np.repeat(np.arange(len(lengths)), lengths)
+        image_samples = np.repeat(np.arange(len(lengths)), num_images)
+        return FlexLayout.of(layout, tensor(samples), tensor(image_samples), tokens_per_image, image_offset)
+    return layout
 
 
 def plan_cached(
@@ -119,14 +129,15 @@ def plan_cached(
     joint: bool,
     dtype: torch.dtype,
     device: torch.device,
-    eager: bool = False,
+    backend: str = "sdpa",
 ) -> CachedLayout:
     """Plan `num_new` tokens per row, of which the past is in `cache` (their images, if any, are already entered).
 
     Args:
         attention_mask: (B, past + num_new), 0 = padding; None when there is none.
+        backend: One of `attention.BACKENDS`; all but `eager` are carried out by sdpa here.
     """
-    past = cache.get_seq_length()
+    past, eager = cache.get_seq_length(), backend == "eager"
     column = torch.arange(past, past + num_new, device=device)
     text_mask = None
     if attention_mask is not None and not bool(attention_mask.all()):
