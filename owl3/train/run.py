@@ -47,12 +47,13 @@ from owl3.train.checkpoint import Checkpoints, TrainerState, state_reader
 from owl3.train.distributed import World
 from owl3.train.engine import Engine, make_engine
 from owl3.train.export import digests_on_disk, verified_model, weights_digest
-from owl3.train.loop import StageRun, train
+from owl3.train.loop import StageRun
 from owl3.train.metrics import METRICS_NAME, MetricsFile, SpikeDetector, StatusLine
 from owl3.train.optim import ParameterGroup, freeze, parameter_groups
 from owl3.train.preflight import REPORT_NAME, Report, Trial, preflight
 from owl3.train.signals import StopSignal
 from owl3.train.stages import StageConfig, TrainRecipe, plan_folder, stage_folder
+from owl3.train.watch import train_watched
 
 logger = logging.getLogger(__name__)
 
@@ -199,7 +200,7 @@ def _train(job: Job) -> TrainerState:
             stop_wanted=stop,
             spikes=SpikeDetector(stage.spikes),
         )
-        return train(run, state)
+        return train_watched(run, state, where.timeout_s)
 
 
 def _finish(job: Job, state: TrainerState) -> None:
@@ -238,7 +239,7 @@ def _finish(job: Job, state: TrainerState) -> None:
         },
         tools=tool_versions("torch", "transformers", *(["deepspeed"] if stage.engine == "deepspeed" else [])),
         volatile=[METRICS_NAME, "incidents/*", "*.log"],
-        exclude=["checkpoints/*", "evals/*", "trackers/*", REPORT_NAME],
+        exclude=["checkpoints/*", "evals/*", "trackers/*", "ranks/*", REPORT_NAME],
     )
 
 

@@ -3,15 +3,16 @@
 Ranks are expensive to start, so one group of processes takes many runs.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from train.ranks import run
+from train.ranks import Ranks, run
 from train.tensor_ranks import two_steps
-from train.toy_ranks import take_all
+from train.toy_ranks import take_all, take_with_trouble
 
 pytestmark = pytest.mark.processes
 
@@ -124,3 +125,26 @@ def test_two_ranks_that_share_every_layer_learn_what_one_learns(fusion: str) -> 
     assert shared[0]["loads_back"]
     # AdamW's first steps are ±rate whatever the gradient's size: near 0 its sign is noise, hence an absolute tolerance.
     assert shared[0]["state"] == pytest.approx(alone["state"], rel=1e-3, abs=1e-4)
+
+
+def test_a_rank_that_fails_or_dies_ends_the_others_with_its_name(tmp_path: Path) -> None:
+    failed = run(take_with_trouble, [tmp_path / "fail", "fail"], 2)
+    assert failed[1] == "shard 00007.tar: damaged"
+    assert "rank 1 stopped in step 3, phase load (on its own)" in failed[0]
+    assert "InputError: shard 00007.tar: damaged; run again to resume" in failed[0]
+    died = run(take_with_trouble, [tmp_path / "die", "die"], 2)
+    assert died[1] is None
+    assert "another rank died without a word" in died[0]
+
+
+def test_a_rank_that_stalls_ends_all_of_them_within_the_deadline(tmp_path: Path) -> None:
+    with Ranks(take_with_trouble, [tmp_path, "stall"], 2) as ranks:
+        assert ranks.results() == [None, None]
+        for process in ranks.processes:
+            process.join()
+        assert [process.exitcode for process in ranks.processes] == [3, 3]
+    note = json.loads((tmp_path / "ranks" / "rank-00001.json").read_text())
+    assert (note["step"], note["phase"]) == (3, "load")
+    note = json.loads((tmp_path / "ranks" / "rank-00000.json").read_text())
+    assert note["phase"] in ("compute", "exchange")
+    assert note["samples"][0] == "sample-3-0"

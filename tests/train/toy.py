@@ -1,7 +1,7 @@
 """A toy with the model's names and its contract, so that loop, engines and checkpoints are tested in milliseconds."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -87,11 +87,14 @@ class ToyOrder:
     micro_batches: int = 1
     poison: int | None = None
     samples_per_step: int = ROWS_PER_STEP
+    trouble: dict[int, Callable[[], None]] = field(default_factory=dict)
+    """Called when a step is about to be loaded."""
 
     def steps_from(self, first: int) -> Iterator[ToyStep]:
         """This rank's shares, from a step on."""
         index = first
         while True:
+            self.trouble.get(index, lambda: None)()
             yield self.step(index)
             index += 1
 

@@ -1,12 +1,16 @@
 """What a rank of the toy does: take runs one after another."""
 
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
-from owl3.errors import Owl3Error
+from owl3.errors import InputError, Owl3Error
 from owl3.train import distributed
 from owl3.train.distributed import World
 from owl3.train.loop import train
+from owl3.train.watch import train_watched
 from train.toy import ToyOrder, toy_run, toy_stage
 
 
@@ -39,3 +43,29 @@ def take_all(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     results = [take(settings, world) for settings in runs]
     distributed.stop()
     return results
+
+
+def _fail() -> None:
+    raise InputError("shard 00007.tar: damaged")
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _stall() -> None:
+    time.sleep(3600)
+
+
+def take_with_trouble(folder: Path, trouble: str) -> str:
+    """Rank 1 gets into trouble while it loads step 3; return the error that this rank ends with."""
+    world = distributed.start(timeout_s=60)
+    order = ToyOrder(world.data_rank, world.data_size)
+    if world.rank == 1:
+        order.trouble[3] = {"fail": _fail, "die": _die, "stall": _stall}[trouble]
+    run, state = toy_run(folder, world=world, order=order)
+    try:
+        train_watched(run, state, deadline_s=1.0)
+    except Owl3Error as error:
+        return str(error)
+    return "no error"
