@@ -22,6 +22,7 @@ from owl3.data.collate import Drop, MicroBatch, Row, collate
 from owl3.data.costs import is_cut
 from owl3.data.encode import Decoder, EncodedSample, Encoder
 from owl3.data.pack import share_rows
+from owl3.data.ranges import RemoteTars
 from owl3.data.reading import SampleReader, StoredSample
 from owl3.errors import ConfigError, InputError, Owl3Error
 from owl3.idhash import U64, fingerprints
@@ -37,7 +38,14 @@ class PlanDataset(Dataset[Row]):
     """The rows of a plan by number; opens files lazily, so it can be sent to workers."""
 
     def __init__(
-        self, plan: Plan, workspace: Path, tokenizer: TextTokenizer, *, tile_px: int, decoder: Decoder = "pillow"
+        self,
+        plan: Plan,
+        workspace: Path,
+        tokenizer: TextTokenizer,
+        *,
+        tile_px: int,
+        decoder: Decoder = "pillow",
+        tars_url: str | None = None,
     ) -> None:
         if tokenizer.digest != plan.header.tokenizer_digest:
             raise ConfigError(
@@ -51,6 +59,7 @@ class PlanDataset(Dataset[Row]):
             )
         self.plan = plan
         self.workspace = workspace
+        self.tars_url = tars_url
         self.encoder = Encoder(
             tokenizer,
             release=plan.header.release,  # type: ignore[arg-type]  # checked by the template on first use
@@ -94,7 +103,8 @@ class PlanDataset(Dataset[Row]):
     def _sample(self, row: Row, position: int, slot: int) -> tuple[EncodedSample | None, int | None]:
         """Encode one sample into a row; return it, and its number of tokens where that can be known."""
         if self._reader is None:
-            self._reader = SampleReader(self.plan, self.workspace)
+            tars = RemoteTars(self.tars_url) if self.tars_url else None
+            self._reader = SampleReader(self.plan, self.workspace, tars)
         stored = self._reader.read(position)
         sample_id = stored.sample.id
         words = np.array([[int(sample_id[:16], 16), int(sample_id[16:], 16)]], dtype=np.uint64)
@@ -180,6 +190,7 @@ class StepLoader:
         start_step: The whole state: resume here, at any world size.
         num_workers: Worker processes; 0 encodes in this one. Changes no batch.
         decoder: `pillow` gives the released processor's pixels; `opencv` is faster and a little different.
+        tars_url: Read tars from there instead of the workspace: a workspace's URL that fsspec understands.
         max_drop_fraction: Stop when more of the planned samples than this have been dropped (after 1,000 of them).
 
     Raises:
@@ -202,6 +213,7 @@ class StepLoader:
         prefetch: int = 2,
         pin_memory: bool = False,
         decoder: Decoder = "pillow",
+        tars_url: str | None = None,
         max_drop_fraction: float = 0.05,
     ) -> None:
         self.plan = Plan.open(plan_dir)
@@ -211,7 +223,7 @@ class StepLoader:
             raise ConfigError(f"{plan_dir}: has {self.plan.num_steps} steps, can't start at step {start_step}")
         self.plan.check_parents(workspace)
         self.start_step = start_step
-        dataset = PlanDataset(self.plan, workspace, tokenizer, tile_px=tile_px, decoder=decoder)
+        dataset = PlanDataset(self.plan, workspace, tokenizer, tile_px=tile_px, decoder=decoder, tars_url=tars_url)
         self._split = _RowSplit(self.plan, rank, world_size, micro_batch_rows)
         self._budget = _DropBudget(max_drop_fraction)
         self._batches = DataLoader(

@@ -5,8 +5,6 @@ and prove on every read that this is still the shard that was planned.
 """
 
 import hashlib
-import os
-from collections import OrderedDict
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,13 +12,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from owl3.errors import InputError, StaleError
+from owl3.data.ranges import LocalTars, Tars, stale
+from owl3.errors import InputError
 from owl3.planfile import TAR_BLOCK, Place, Plan, kept_rows
 from owl3.samples import Sample
 from owl3.shards import read_member
-
-_OPEN_FILES = 256
-"""File handles kept per worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +32,10 @@ class StoredSample:
 class SampleReader:
     """Random access to the samples of a plan. Each worker process has its own."""
 
-    def __init__(self, plan: Plan, workspace: Path) -> None:
+    def __init__(self, plan: Plan, workspace: Path, tars: Tars | None = None) -> None:
         self.plan = plan
         self.workspace = workspace
-        self._handles: OrderedDict[Path, int] = OrderedDict()
+        self._tars: Tars = tars or LocalTars(workspace)
         self._media_of_shard = lru_cache(maxsize=8)(self._read_media_places)
 
     def read(self, position: int) -> StoredSample:
@@ -51,17 +47,19 @@ class SampleReader:
         """
         place = self.plan.place(position)
         path = self._shard_path(place, ".tar")
-        members = _parse_members(self._read_range(path, place), path, place.start)
-        (name, data), *media = members.items()
+        relative = path.relative_to(self.workspace).as_posix()
+        data = self._tars.read(relative, place.start, place.end, place.shard_bytes)
+        members = _parse_members(data, path, place.start)
+        (name, text), *media = members.items()
         key = name.partition(".")[0]
         if name != f"{key}.json":
-            raise _stale(path, f"{name} stands where a sample's json should")
+            raise stale(path, f"{name} stands where a sample's json should")
         try:
-            sample = Sample.model_validate_json(data)
+            sample = Sample.model_validate_json(text)
         except ValidationError as error:
             raise InputError(f"{path}: {name} is not a sample: {error.errors()[0]['msg']}; build it again") from error
         if sample.id != key:
-            raise _stale(path, f"{name} holds the sample {sample.id}")
+            raise stale(path, f"{name} holds the sample {sample.id}")
         where = f"samples/{self.plan.header.datasets[place.dataset].name}/{path.name}:{key}"
         return StoredSample(sample, self._media(sample, media, position, place), where)
 
@@ -70,13 +68,13 @@ class SampleReader:
         if len(members) == sample.num_media:
             for number, (name, _) in enumerate(members):
                 if not name.startswith(f"{sample.id}.{number}."):
-                    raise _stale(self._shard_path(place, ".tar"), f"{name} stands where medium {number} should")
+                    raise stale(self._shard_path(place, ".tar"), f"{name} stands where medium {number} should")
             return [data for _, data in members]
         dataset = self.plan.header.datasets[place.dataset]
         number = position - dataset.offset - dataset.shards[place.shard].first
         places = self._media_of_shard(self._shard_path(place, ".parquet"))[number]
         if len(places) != sample.num_media:
-            raise _stale(self._shard_path(place, ".tar"), f"{sample.id} has {len(places)} media of {sample.num_media}")
+            raise stale(self._shard_path(place, ".tar"), f"{sample.id} has {len(places)} media of {sample.num_media}")
         return [self._parents_medium(p) for p in places]
 
     def _parents_medium(self, place: dict[str, Any]) -> bytes:
@@ -86,7 +84,7 @@ class SampleReader:
             raise InputError(f"{path}: missing; samples that refer to its pictures can't be read without it")
         data = read_member(path, place["offset"], place["bytes"])
         if hashlib.sha256(data).hexdigest() != place["sha256"]:
-            raise _stale(path, f"the medium at byte {place['offset']} is not the one that samples refer to")
+            raise stale(path, f"the medium at byte {place['offset']} is not the one that samples refer to")
         return data
 
     def _read_media_places(self, index: Path) -> list[list[dict[str, Any]]]:
@@ -97,32 +95,9 @@ class SampleReader:
         dataset = self.plan.header.datasets[place.dataset]
         return self.workspace / "samples" / dataset.name / f"{dataset.shards[place.shard].name}{suffix}"
 
-    def _read_range(self, path: Path, place: Place) -> bytes:
-        data = os.pread(self._handle(path, place.shard_bytes), place.end - place.start, place.start)
-        if len(data) != place.end - place.start:
-            raise _stale(path, f"it ends before byte {place.end}")
-        return data
-
-    def _handle(self, path: Path, expected_bytes: int) -> int:
-        handle = self._handles.pop(path, None)
-        if handle is None:
-            try:
-                handle = os.open(path, os.O_RDONLY)
-            except FileNotFoundError as error:
-                raise InputError(f"{path}: missing; bring it back or build it again") from error
-            if os.fstat(handle).st_size != expected_bytes:
-                size = os.fstat(handle).st_size
-                os.close(handle)
-                raise _stale(path, f"it has {size} bytes, planned were {expected_bytes}")
-            if len(self._handles) >= _OPEN_FILES:
-                os.close(self._handles.popitem(last=False)[1])
-        self._handles[path] = handle
-        return handle
-
     def close(self) -> None:
-        """Close all files."""
-        while self._handles:
-            os.close(self._handles.popitem()[1])
+        """Let go of files and connections."""
+        self._tars.close()
 
 
 def _parse_members(data: bytes, path: Path, start: int) -> dict[str, bytes]:
@@ -134,18 +109,14 @@ def _parse_members(data: bytes, path: Path, start: int) -> dict[str, bytes]:
         if not header[0]:
             break
         if header[257:262] != b"ustar":
-            raise _stale(path, f"no tar member begins at byte {start + offset}")
+            raise stale(path, f"no tar member begins at byte {start + offset}")
         name = header[:100].rstrip(b"\0").decode("ascii", "replace")
         size = int(header[124:136].rstrip(b"\0 ") or b"0", 8)
         body = offset + TAR_BLOCK
         if body + size > len(data):
-            raise _stale(path, f"{name} reaches into the next sample")
+            raise stale(path, f"{name} reaches into the next sample")
         members[name] = data[body : body + size]
         offset = body + (size + TAR_BLOCK - 1) // TAR_BLOCK * TAR_BLOCK
     if not members:
-        raise _stale(path, f"no tar member begins at byte {start}")
+        raise stale(path, f"no tar member begins at byte {start}")
     return members
-
-
-def _stale(path: Path, what: str) -> StaleError:
-    return StaleError(f"{path}: {what}: the shard was rewritten or damaged after planning; bring it back or plan again")

@@ -1,5 +1,6 @@
 """Samples artifacts as the builders write them, tiny."""
 
+import functools
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -146,23 +147,28 @@ def write_samples(
     )
 
 
+def draw_samples(
+    workspace: Path,
+    tokenizer: TextTokenizer,
+    name: str,
+    count: int,
+    *,
+    images: tuple[int, int] = (1, 1),
+    words: tuple[int, int] = (2, 20),
+    **how: Any,
+) -> Manifest:
+    """Write `samples/NAME` with conversations of drawn sizes."""
+    rng = np.random.default_rng(sum(name.encode()))
+    num_images = rng.integers(images[0], images[1] + 1, count).tolist()
+    num_words = rng.integers(words[0], words[1] + 1, count).tolist()
+    samples = [conversation(name, i, num_images[i], num_words[i]) for i in range(count)]
+    return write_samples(workspace, tokenizer, name, samples, **how)
+
+
 @pytest.fixture
 def make_samples(workspace: Path, tokenizer: TextTokenizer) -> MakeSamples:
     """Return `make(name, count, images=(1, 3), words=(1, 30), …)`, which writes `samples/NAME`."""
-
-    def make(
-        name: str, count: int, *, images: tuple[int, int] = (1, 1), words: tuple[int, int] = (2, 20), **how: Any
-    ) -> Manifest:
-        rng = np.random.default_rng(sum(name.encode()))
-        samples = [
-            conversation(
-                name, i, int(rng.integers(images[0], images[1] + 1)), int(rng.integers(words[0], words[1] + 1))
-            )
-            for i in range(count)
-        ]
-        return write_samples(workspace, tokenizer, name, samples, **how)
-
-    return make
+    return functools.partial(draw_samples, workspace, tokenizer)
 
 
 def write_indexes(workspace: Path, name: str, count: int, per_shard: int) -> None:

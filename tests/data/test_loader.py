@@ -19,15 +19,26 @@ from owl3.samples import Sample
 from owl3.shards import SAMPLE_INDEX, ShardWriter, iter_samples, read_member, write_index
 from owl3.template import render, tokenize
 from owl3.tokens import TextTokenizer, train_tiny
-from tests.data.conftest import TILE_PX, MakeSamples, conversation, picture, write_samples
+from tests.data.conftest import TILE_PX, MakeSamples, conversation, draw_samples, picture, write_samples
 from tests.data.test_plan import config, planned
 
 
-@pytest.fixture
-def plan(workspace: Path, make_samples: MakeSamples) -> Plan:
-    make_samples("photos", 30, words=(2, 30))
-    make_samples("pages", 30, images=(0, 4), words=(2, 30))
+def write_and_plan(workspace: Path, tokenizer: TextTokenizer) -> Plan:
+    draw_samples(workspace, tokenizer, "photos", 30, words=(2, 30))
+    draw_samples(workspace, tokenizer, "pages", 30, images=(0, 4), words=(2, 30))
     return planned(workspace, config("photos", "pages", max_tokens=150))
+
+
+@pytest.fixture(scope="module")
+def fixed(tmp_path_factory: pytest.TempPathFactory, tokenizer: TextTokenizer) -> Plan:
+    """A plan whose samples no test changes."""
+    return write_and_plan(tmp_path_factory.mktemp("workspace"), tokenizer)
+
+
+@pytest.fixture
+def plan(workspace: Path, tokenizer: TextTokenizer) -> Plan:
+    """A plan of the test's own workspace."""
+    return write_and_plan(workspace, tokenizer)
 
 
 def load(plan: Plan, workspace: Path, tokenizer: TextTokenizer, **how: object) -> list[Step]:
@@ -59,19 +70,17 @@ def expected(plan: Plan, workspace: Path) -> list[list[str]]:
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 8])
 @pytest.mark.parametrize("micro_batch_rows", [1, 2, 4])
 def test_global_batches_are_the_plans_at_any_world_size(
-    plan: Plan, workspace: Path, tokenizer: TextTokenizer, world_size: int, micro_batch_rows: int
+    fixed: Plan, tokenizer: TextTokenizer, world_size: int, micro_batch_rows: int
 ) -> None:
-    batches = global_batches(plan, workspace, tokenizer, world_size, micro_batch_rows=micro_batch_rows)
-    assert batches == expected(plan, workspace)
+    batches = global_batches(fixed, fixed.folder.parents[2], tokenizer, world_size, micro_batch_rows=micro_batch_rows)
+    assert batches == expected(fixed, fixed.folder.parents[2])
 
 
 @pytest.mark.processes
 @pytest.mark.parametrize("num_workers", [1, 3])
-def test_workers_change_no_bit_of_a_batch(
-    plan: Plan, workspace: Path, tokenizer: TextTokenizer, num_workers: int
-) -> None:
-    alone = load(plan, workspace, tokenizer, micro_batch_rows=2)
-    helped = load(plan, workspace, tokenizer, micro_batch_rows=2, num_workers=num_workers)
+def test_workers_change_no_bit_of_a_batch(fixed: Plan, tokenizer: TextTokenizer, num_workers: int) -> None:
+    alone = load(fixed, fixed.folder.parents[2], tokenizer, micro_batch_rows=2)
+    helped = load(fixed, fixed.folder.parents[2], tokenizer, micro_batch_rows=2, num_workers=num_workers)
     for one, two in zip(alone, helped, strict=True):
         for a, b in zip(one.micro_batches, two.micro_batches, strict=True):
             assert a.sample_ids == b.sample_ids
@@ -81,16 +90,16 @@ def test_workers_change_no_bit_of_a_batch(
 
 @pytest.mark.parametrize(("before", "after", "step"), [(1, 2, 3), (4, 3, 7), (2, 8, 9)])
 def test_resuming_elsewhere_gives_the_same_remaining_samples(
-    plan: Plan, workspace: Path, tokenizer: TextTokenizer, before: int, after: int, step: int
+    fixed: Plan, tokenizer: TextTokenizer, before: int, after: int, step: int
 ) -> None:
-    whole = global_batches(plan, workspace, tokenizer, before)
-    rest = global_batches(plan, workspace, tokenizer, after, start_step=step)
+    whole = global_batches(fixed, fixed.folder.parents[2], tokenizer, before)
+    rest = global_batches(fixed, fixed.folder.parents[2], tokenizer, after, start_step=step)
     assert rest == whole[step:]
 
 
-def test_a_packed_row_is_its_samples_side_by_side(plan: Plan, workspace: Path, tokenizer: TextTokenizer) -> None:
-    samples = stored_samples(workspace)
-    for step in load(plan, workspace, tokenizer, micro_batch_rows=3):
+def test_a_packed_row_is_its_samples_side_by_side(fixed: Plan, tokenizer: TextTokenizer) -> None:
+    samples = stored_samples(fixed.folder.parents[2])
+    for step in load(fixed, fixed.folder.parents[2], tokenizer, micro_batch_rows=3):
         for batch in step.micro_batches:
             text = {name: tensor.numpy() for name, tensor in batch.text.items()}
             for b, row_ids in enumerate(batch.sample_ids):
@@ -125,10 +134,8 @@ def stored_samples(workspace: Path) -> dict[str, Sample]:
     return {sample.id: sample for sample in found}
 
 
-def test_the_loss_divisor_is_the_number_of_labels_over_all_ranks(
-    plan: Plan, workspace: Path, tokenizer: TextTokenizer
-) -> None:
-    ranks = [load(plan, workspace, tokenizer, rank=r, world_size=3) for r in range(3)]
+def test_the_loss_divisor_is_the_number_of_labels_over_all_ranks(fixed: Plan, tokenizer: TextTokenizer) -> None:
+    ranks = [load(fixed, fixed.folder.parents[2], tokenizer, rank=r, world_size=3) for r in range(3)]
     for steps in zip(*ranks, strict=True):
         assert sum(b.trained_tokens for s in steps for b in s.micro_batches) == steps[0].trained_tokens
 
@@ -143,10 +150,8 @@ def test_ranks_carry_nearly_equal_pictures(
         assert max(tiles) <= 1.1 * min(tiles)
 
 
-def test_pictures_become_floats_as_the_released_processor_makes_them(
-    plan: Plan, workspace: Path, tokenizer: TextTokenizer
-) -> None:
-    batch = next(b for s in load(plan, workspace, tokenizer) for b in s.micro_batches if b.images)
+def test_pictures_become_floats_as_the_released_processor_makes_them(fixed: Plan, tokenizer: TextTokenizer) -> None:
+    batch = next(b for s in load(fixed, fixed.folder.parents[2], tokenizer) for b in s.micro_batches if b.images)
     assert batch.tiles is not None
     pixels = batch.inputs["pixel_values"]
     assert pixels.shape == (batch.images, 3, TILE_PX, TILE_PX)
@@ -195,9 +200,9 @@ def test_cut_pictures_cost_what_was_planned(
     assert 16 < tiles < 16 * 7
 
 
-def test_another_tokenizer_is_refused(plan: Plan, workspace: Path) -> None:
+def test_another_tokenizer_is_refused(fixed: Plan) -> None:
     with pytest.raises(ConfigError, match="use the tokenizer that the samples were built with"):
-        load(plan, workspace, train_tiny(["other words"] * 3, 400))
+        load(fixed, fixed.folder.parents[2], train_tiny(["other words"] * 3, 400))
 
 
 def test_samples_made_anew_are_refused(
