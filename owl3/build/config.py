@@ -192,6 +192,12 @@ class InstructBuild(BuildBase):
     """What to call the corpus in the ledger; default: the file's name."""
     licence: str = "unknown"
 
+    @model_validator(mode="after")
+    def _references_need_shards(self) -> Self:
+        if self.store == "references" and self.media_root is not None:
+            raise ValueError("store: references can't go with media_root: its files lie in no parent shard")
+        return self
+
 
 class TextBuild(BuildBase):
     """Conversations and documents without pictures."""

@@ -1,14 +1,12 @@
 """Builders whose parents are rows of files: `instruct` and `text`, and the base of video questions.
 
-A row becomes one sample, or is refused with its reason. Media are looked up by URL or sample id among the shard sets,
-or by relative path under `media_root`; a path that leaves that folder is refused.
+A row becomes one sample, or is refused with its reason. `finder.py` looks its media up.
 """
 
 import base64
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,19 +15,19 @@ from numpy.typing import NDArray
 
 from owl3.build.base import Builder, Prepared, as_counts
 from owl3.build.config import InstructBuild, TextBuild, VideoBuild
-from owl3.build.drafts import Draft, Medium, Part, Place, Refused, Script, joined
+from owl3.build.drafts import Draft, Part, Refused, Script, joined
 from owl3.build.draw import InFileOrder, Order, Shuffled
+from owl3.build.finder import Found, MediaFinder
 from owl3.build.importers.layouts import LAYOUTS, import_row
 from owl3.build.importers.record import MediaName, Record
 from owl3.build.media_reader import Gone, MediaReader
-from owl3.build.pool import Pool, medium_of, write_pool, write_pool_index
+from owl3.build.pool import Pool, write_pool, write_pool_index
 from owl3.build.rows import BATCH_ROWS, RowTable, iter_json, write_rows
-from owl3.config import canonical_json, digest_of
+from owl3.config import canonical_json
 from owl3.errors import ConfigError
 from owl3.samples import Kind, short_hash
 from owl3.storage import sha256_of
 
-_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".mp4", ".mkv", ".webm", ".avi")
 _ROWS = pa.schema([("file", pa.string()), ("number", pa.int64()), ("digest", pa.string()), ("json", pa.string())])
 
 FileConfigT = TypeVar("FileConfigT", bound=InstructBuild | TextBuild | VideoBuild)
@@ -42,9 +40,9 @@ class RowBuilder(Builder[FileConfigT]):
         super().__init__(cfg, workspace, work)
         self.rows = RowTable(work / "rows.arrow")
         self._repeats: NDArray[np.bool_] = np.load(work / "repeats.npy", mmap_mode="r")
-        self.pool = Pool(work / "pool.arrow") if (work / "pool.arrow").is_file() else None
+        pool = Pool(work / "pool.arrow") if (work / "pool.arrow").is_file() else None
         media_root = None if isinstance(cfg, TextBuild) else cfg.media_root
-        self.media_root = workspace / media_root if media_root is not None else None
+        self.finder = MediaFinder(pool, workspace / media_root if media_root is not None else None)
         size = len(self.rows)
         self.order: Order = InFileOrder(size) if cfg.count == "all" else Shuffled(size, self.name, cfg.seed)
 
@@ -84,68 +82,6 @@ class RowBuilder(Builder[FileConfigT]):
         """A row has no id of its own: its digest stands in the ledger."""
         return tuple(self.row_digest(row) for row in rows)
 
-    def find(self, media: MediaName) -> tuple[Medium, str, str, str]:
-        """Look a medium up: (medium, parent id, source, licence).
-
-        A file that is in no shard set is named by its content: `sha256:…`.
-
-        Raises:
-            Refused: `unsafe_path` or `missing_media`.
-        """
-        if media.data:
-            return Medium(data=media.data), f"sha256:{hashlib.sha256(media.data).hexdigest()}", "", ""
-        names = [name for name in (media.name, media.other) if name]
-        for name in names:
-            row = self.pool.find(name) if self.pool is not None else None
-            if row is not None:
-                assert self.pool is not None
-                parent = self.pool[row]
-                return medium_of(parent), parent["sample_id"], parent["source"] or "", parent["licence"] or ""
-        paths = [name for name in names if "://" not in name] if self.media_root is not None else []
-        for name in paths:
-            assert self.media_root is not None
-            path = local_medium(self.media_root, name)
-            if path is not None:
-                return Medium(place=Place(str(path), 0, -1)), _parent_of_file(path), "", ""
-        where = "under media_root" if paths else "among the kept rows of the shard sets"
-        raise Refused("missing_media", f"{media.name}: not {where}")
-
-
-def safe_path(root: Path, name: str) -> Path:
-    """A path below `root`, and nothing else.
-
-    Raises:
-        Refused: `unsafe_path` for an absolute path, one with `..`, or one that a link leads out.
-    """
-    pure = PurePosixPath(name.replace("\\", "/"))
-    if pure.is_absolute() or ".." in pure.parts or "\x00" in name or ":" in pure.parts[0:1]:
-        raise Refused("unsafe_path", f"{name!r} leaves media_root")
-    path = root / pure
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise Refused("unsafe_path", f"{name!r} is a link out of media_root")
-    return path
-
-
-def local_medium(root: Path, name: str) -> Path | None:
-    """A file, or a folder of frames, below `root`; a name without an extension may have any usual one.
-
-    Raises:
-        Refused: `unsafe_path`.
-    """
-    path = safe_path(root, name)
-    if path.exists():
-        return path
-    if not path.suffix:
-        return next((found for end in _EXTENSIONS if (found := path.with_name(path.name + end)).is_file()), None)
-    return None
-
-
-def _parent_of_file(path: Path) -> str:
-    """What a file that is in no shard set is called in the ledger; a folder of frames by the hash of their hashes."""
-    if path.is_dir():
-        return f"sha256:{digest_of([sha256_of(frame) for frame in sorted(path.iterdir()) if frame.is_file()])}"
-    return f"sha256:{sha256_of(path)}"
-
 
 class ConversationBuilder(RowBuilder[FileConfigT]):
     """Rows as they stand, with their media."""
@@ -170,16 +106,16 @@ class ConversationBuilder(RowBuilder[FileConfigT]):
                     found.append(part)
                     continue
                 try:
-                    media, ids, source, licence = self.media_of(part, meta)
+                    media, origin = self.media_of(part, meta)
                 except Refused as refused:
                     if not may_shrink or refused.reason == "unsafe_path":
                         raise
                     meta["missing"] = meta.get("missing", 0) + 1
                     continue
                 found += media
-                parents.append(ids)
-                sources.append(source)
-                licences.append(licence)
+                parents.append(origin.parent)
+                sources.append(origin.source)
+                licences.append(origin.licence)
             return found
 
         for role, said in record.turns:
@@ -205,15 +141,15 @@ class ConversationBuilder(RowBuilder[FileConfigT]):
         if clip is not None:
             raise Refused("not_selected", f"{clip.name} is a clip; the video builder takes such rows")
 
-    def media_of(self, media: MediaName, meta: dict[str, Any]) -> tuple[list[Part], str, str, str]:
-        """What stands where a medium is named: a picture, or the frames of a clip; its parent, source and licence."""
-        medium, parent, source, licence = self.find(media)
+    def media_of(self, media: MediaName, meta: dict[str, Any]) -> tuple[list[Part], Found]:
+        """What stands where a medium is named: a picture, or the frames of a clip; and where it comes from."""
+        found = self.finder.find(media)
         if self.cfg.on_missing == "shrink":
             try:
-                self._reader.load(medium)
+                self._reader.load(found.medium)
             except Gone as gone:
                 raise Refused(gone.reason, gone.detail) from gone
-        return [medium], parent, source, licence
+        return [found.medium], found
 
     def origin(self, meta: dict[str, Any]) -> tuple[str, str]:
         """Source and licence of the words."""

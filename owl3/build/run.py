@@ -9,14 +9,8 @@ the second wave replaces what the first one dropped, and so on.
 """
 
 import json
-import os
 import shutil
-import time
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict
-from itertools import chain
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +18,10 @@ from filelock import FileLock
 
 from owl3.build.base import Builder, Prepared
 from owl3.build.builders import builder_class
-from owl3.build.config import BUILD_CONFIG, BuildBase
+from owl3.build.config import BuildBase
 from owl3.build.draw import Run, plan_runs
 from owl3.build.stats import count_index, sample_stats
+from owl3.build.workers import Workers
 from owl3.build.write import ShardBuilder, shard_name
 from owl3.config import digest_of
 from owl3.errors import InputError
@@ -34,11 +29,6 @@ from owl3.manifest import Counts, Manifest, find_current, lock_path, now, read_m
 from owl3.progress import SILENT, Progress
 from owl3.storage import sha256_of, write_atomic
 from owl3.tokens import TextTokenizer
-
-_PATIENCE_S = 3.0
-"""How long a build goes on in one process before it starts others: about what their imports take."""
-_WINDOW = 4
-"""Runs that wait per process: enough to keep all busy, few enough to keep memory flat."""
 
 
 def build(cfg: BuildBase, workspace: Path, progress: Progress = SILENT, *, processes: int | None = None) -> Manifest:
@@ -70,7 +60,7 @@ def build(cfg: BuildBase, workspace: Path, progress: Progress = SILENT, *, proce
         tokenizer = TextTokenizer.load(workspace / "tokenizers" / cfg.tokenizer)
         with builder_class(cfg)(cfg, workspace, work) as builder:
             here = ShardBuilder(builder, tokenizer, folder, workspace)
-            _build_all(_Workers(here, builder, folder, workspace, processes), builder, folder, progress)
+            _build_all(Workers(here, processes), builder, folder, progress)
             counts = Counts.total(count_index(path) for path in _indexes(folder))
             _check_budget(cfg, counts)
             stats = {
@@ -144,7 +134,7 @@ def _prepare(cfg: BuildBase, workspace: Path, work: Path) -> Prepared:
     return prepared
 
 
-def _build_all(workers: "_Workers", builder: Builder[Any], folder: Path, progress: Progress) -> None:
+def _build_all(workers: Workers, builder: Builder[Any], folder: Path, progress: Progress) -> None:
     """Wave after wave, until the wanted number is kept or nothing is left to draw."""
     after: Run | None = None
     wanted = None if builder.cfg.count == "all" else int(builder.cfg.count)
@@ -174,91 +164,6 @@ def _build_all(workers: "_Workers", builder: Builder[Any], folder: Path, progres
             f"build {builder.cfg.name}: count: {wanted} samples wanted, but the parents are enough for {kept}; "
             "lower it, raise max_uses, or say count: all"
         )
-
-
-class _Workers:
-    """Writes runs in this process or in several, a bounded number ahead."""
-
-    def __init__(
-        self, here: ShardBuilder, builder: Builder[Any], folder: Path, workspace: Path, processes: int | None
-    ) -> None:
-        self._here = here
-        self._builder = builder
-        self._folder = folder
-        self._workspace = workspace
-        self._processes = processes or len(os.sched_getaffinity(0))
-        self._patience_s = _PATIENCE_S if processes is None else 0.0
-        self._pool: ProcessPoolExecutor | None = None
-
-    def __enter__(self) -> "_Workers":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-
-    def write_all(self, runs: Iterator[Run], progress: Progress) -> Iterator[Run]:
-        """Write every run that is not done yet; yield each when it is."""
-        since = time.monotonic()
-        for run in runs:
-            if self._processes > 1 and time.monotonic() - since >= self._patience_s:
-                yield from self._write_parallel(chain([run], runs), progress)
-                return
-            if not _is_done(self._folder, run):
-                self._here.write(run)
-            progress.advance(run.count)
-            yield run
-
-    def _write_parallel(self, runs: Iterator[Run], progress: Progress) -> Iterator[Run]:
-        pool = self._open_pool()
-        waiting: dict[Future[None], Run] = {}
-        for run in runs:
-            if _is_done(self._folder, run):
-                progress.advance(run.count)
-                yield run
-                continue
-            waiting[pool.submit(_write_in_worker, run)] = run
-            if len(waiting) >= _WINDOW * self._processes:
-                yield from _collect(waiting, progress)
-        while waiting:
-            yield from _collect(waiting, progress)
-
-    def _open_pool(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            arguments = (self._builder.cfg.model_dump(mode="json"), self._folder, self._workspace, self._builder.work)
-            self._pool = ProcessPoolExecutor(
-                self._processes, get_context("spawn"), initializer=_start_worker, initargs=arguments
-            )
-        return self._pool
-
-
-def _collect(waiting: dict[Future[None], Run], progress: Progress) -> Iterator[Run]:
-    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-    for future in done:
-        run = waiting.pop(future)
-        future.result()
-        progress.advance(run.count)
-        yield run
-
-
-_worker: ShardBuilder | None = None  # of this worker process
-
-
-def _start_worker(cfg: dict[str, Any], folder: Path, workspace: Path, work: Path) -> None:
-    global _worker  # noqa: PLW0603 - what a process pool's initializer leaves for its tasks
-    config = BUILD_CONFIG.validate_python(cfg)
-    builder = builder_class(config)(config, workspace, work)
-    tokenizer = TextTokenizer.load(workspace / "tokenizers" / config.tokenizer)
-    _worker = ShardBuilder(builder, tokenizer, folder, workspace)
-
-
-def _write_in_worker(run: Run) -> None:
-    assert _worker is not None
-    _worker.write(run)
-
-
-def _is_done(folder: Path, run: Run) -> bool:
-    return (folder / f"{shard_name(run.shard)}.parquet").is_file()
 
 
 def _indexes(folder: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from owl3.build.base import PoolBuilder
 from owl3.build.config import VideoBuild
 from owl3.build.conversations import ConversationBuilder
 from owl3.build.drafts import Draft, Medium, Part, Place, Refused, Script, clean_text
+from owl3.build.finder import Found
 from owl3.build.frames import FrameSet, frames_of_folder, sample_frames
 from owl3.build.importers.record import MediaName, Record
 from owl3.build.media_reader import Gone, MediaReader
@@ -100,15 +101,15 @@ class VideoQuestionBuilder(ConversationBuilder[VideoBuild]):
         super().__init__(cfg, workspace, work)
         self._clips = _Clips(cfg, workspace)
 
-    def media_of(self, media: MediaName, meta: dict[str, Any]) -> tuple[list[Part], str, str, str]:
+    def media_of(self, media: MediaName, meta: dict[str, Any]) -> tuple[list[Part], Found]:
         """Frames for a clip; a picture stays a picture."""
-        medium, parent, source, licence = self.find(media)
+        found = self.finder.find(media)
         if media.kind == "image":
-            return [medium], parent, source, licence
-        assert medium.place is not None, "clips are never inside a row"
-        frames = self._clips.frames(medium.place)
+            return [found.medium], found
+        assert found.medium.place is not None, "clips are never inside a row"
+        frames = self._clips.frames(found.medium.place)
         meta["frames"] = frames.facts
-        return list(frames.media), parent, source, licence
+        return list(frames.media), found
 
     def check(self, record: Record) -> None:
         """Only rows about a clip are this builder's."""

@@ -36,10 +36,10 @@ class ShardBuilder:
     """Writes output shards of one artifact; opened once per process."""
 
     def __init__(self, builder: Builder[Any], tokenizer: TextTokenizer, folder: Path, workspace: Path) -> None:
-        self._builder = builder
+        self.builder = builder
+        self.folder = folder
         self._cfg: BuildBase = builder.cfg
         self._tokenizer = tokenizer
-        self._folder = folder
         self._tar_path = folder.relative_to(workspace)
         self._reader = MediaReader(workspace, self._cfg.max_side_px)
         self._version = builder.version()
@@ -53,8 +53,8 @@ class ShardBuilder:
         name = shard_name(run.shard)
         rows: list[dict[str, Any]] = []
         failures = 0
-        builder = self._builder
-        with ShardWriter(self._folder / f"{name}.tar") as tar:
+        builder = self.builder
+        with ShardWriter(self.folder / f"{name}.tar") as tar:
             for ordinal, pass_index, drawn in draws_of(run, builder.sizes, builder.order, builder.passes):
                 try:
                     rows.append(self._build(tar, name, ordinal, drawn, pass_index))
@@ -68,7 +68,7 @@ class ShardBuilder:
                             f"build {self._cfg.name}: {failures} samples in a row failed, the last (number {ordinal}) "
                             f"as {refused.reason}: {refused.detail}; check the media it is built from"
                         ) from refused
-        write_index(self._folder / f"{name}.parquet", rows, SAMPLE_INDEX)
+        write_index(self.folder / f"{name}.parquet", rows, SAMPLE_INDEX)
 
     def _build(
         self, tar: ShardWriter, shard: str, ordinal: int, drawn: Sequence[int], pass_index: int
@@ -85,12 +85,12 @@ class ShardBuilder:
         # Within a pass nobody is drawn twice; in a later one the same parents may meet again.
         extra = f"{draft.extra} pass {pass_index}".strip() if pass_index else draft.extra
         sample = Sample(
-            id=built_sample_id(self._builder.name, self._version, cfg.seed, draft.parents, extra),
+            id=built_sample_id(self.builder.name, self._version, cfg.seed, draft.parents, extra),
             kind=draft.kind,
             segments=tuple(segments),
             turns=tuple(turns),
             parents=draft.parents,
-            builder=self._builder.name,
+            builder=self.builder.name,
             builder_version=self._version,
             source=draft.source,
             licence=draft.licence,
@@ -102,7 +102,7 @@ class ShardBuilder:
     def _load(self, ordinal: int, drawn: list[int]) -> tuple[Draft, list[Loaded]]:
         """Draft and read; with `on_missing: shrink`, again without the parents whose media are gone."""
         while True:
-            draft = self._builder.draft(ordinal, drawn)
+            draft = self.builder.draft(ordinal, drawn)
             try:
                 return draft, [self._reader.load(medium) for medium in draft.script.media]
             except Gone as gone:
@@ -110,7 +110,7 @@ class ShardBuilder:
                 may_shrink = self._cfg.on_missing == "shrink" and 0 < len(left) < len(drawn)
                 if not may_shrink:
                     raise Refused(gone.reason, gone.detail) from gone
-                if len(left) < self._builder.min_parents:
+                if len(left) < self.builder.min_parents:
                     raise Refused("too_few_images", f"{len(left)} left after {gone.detail}") from gone
                 drawn = left
 
@@ -132,7 +132,11 @@ class ShardBuilder:
             if copied:
                 place = _copied(self._tar_path / f"{shard}.tar", written[1 + number])
             else:
-                assert medium.place is not None
+                if medium.place is None:
+                    raise InputError(
+                        f"build {self._cfg.name}: store: references: {sample.id} holds a picture of no parent shard "
+                        "(its bytes stand in the instruction file); say store: bytes"
+                    )
                 place = {"path": medium.place.path, "offset": medium.place.offset, "bytes": len(medium.data)}
             facts = {"sha256": medium.sha256, "width": medium.width, "height": medium.height, "time_s": medium.time_s}
             places.append(place | facts)
@@ -155,7 +159,7 @@ class ShardBuilder:
         } | cost.as_row()
 
     def _refusal(self, shard: str, drawn: Sequence[int], ordinal: int, refused: Refused) -> dict[str, Any]:
-        builder, parents = self._builder, self._builder.parents_of(drawn)
+        builder, parents = self.builder, self.builder.parents_of(drawn)
         return {
             "sample_id": built_sample_id(builder.name, self._version, self._cfg.seed, parents, f"refused {ordinal}"),
             "decision": "dropped",

@@ -162,12 +162,13 @@ def test_local_pictures_are_found_under_their_root_only(workspace: Path) -> None
         str(workspace / "secret.png"),
         "deep/../../secret.png",
         "link.png",
+        "C:/x.png",
         "none.png",
     ]
     file = write_json(workspace, [question(name) for name in names])
     samples = make(workspace, "instruct", files=[file], media_root="media", max_drop_fraction=1.0)
     assert len(samples) == 1
-    assert reasons(workspace) == {"missing_media": 1, "unsafe_path": 4}
+    assert reasons(workspace) == {"missing_media": 1, "unsafe_path": 5}
 
 
 def test_pictures_nobody_checked_before_are_checked(workspace: Path) -> None:
@@ -199,6 +200,8 @@ def test_pictures_inside_a_parquet_file_are_taken_from_there(workspace: Path) ->
     samples = make(workspace, "instruct", files=["c.parquet"])
     assert text_of(samples[0]) == "‹0›What do they give out?Answer: B"
     assert samples[0].meta["source_set"] == "AI2D"
+    with pytest.raises(InputError, match="bytes stand in the instruction file"):
+        make(workspace, "instruct", "refs", files=["c.parquet"], store="references")
 
 
 def test_pages_lose_missing_pictures_when_asked(workspace: Path, photos: Callable[..., Path]) -> None:

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
@@ -55,6 +55,7 @@ def test_nobody_is_used_beyond_the_cap_nor_twice_in_a_sample(population: int, pa
     assert max(uses.values()) <= passes
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.integers(1, 50), st.integers(1, 7), st.integers(1, 50))
 def test_runs_go_on_where_the_wave_before_ended(first_wave: int, per_shard: int, second_wave: int) -> None:
     def sizes(ordinals: np.ndarray) -> np.ndarray:

@@ -284,6 +284,11 @@ def test_pictures_are_made_smaller_only_when_asked(workspace: Path) -> None:
             "store: references can't go with max_side_px",
         ),
         ({"builder": "video", "store": "references"}, "store: references can't go with video"),
+        (
+            {"builder": "instruct", "files": ["a.json"], "media_root": "m", "store": "references"},
+            "store: references can't go with media_root",
+        ),
+        ({"builder": "distractor", "samples": ["s"], "policy": "topic"}, "Input should be 'random'"),
         ({"builder": "caption", "count": 0}, "count must be at least 1"),
         ({"builder": "selective_caption", "policy": "embedding"}, "policy: embedding and embeddings: FILE belong"),
         ({"builder": "interleaved_caption", "images": [3, 500]}, "images go up to 500, but max_images is 400"),
@@ -300,7 +305,7 @@ def test_missing_parents_are_named(workspace: Path) -> None:
         build(config("caption", shards=["nowhere"]), workspace)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     blanks=st.lists(st.booleans(), min_size=12, max_size=30),
     low=st.integers(1, 4),
