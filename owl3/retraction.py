@@ -21,7 +21,7 @@ from typing import Any
 
 from owl3.cards import runs
 from owl3.cards.trace import PlanHit
-from owl3.config import canonical_json, validate
+from owl3.config import validate
 from owl3.data.plan import PlanConfig, make_plan
 from owl3.errors import InputError
 from owl3.manifest import MANIFEST_NAME, Manifest, Parent, now, read_manifest, write_manifest
@@ -189,11 +189,11 @@ def _adopt_checkpoint(run: runs.Run, step: int, target: Path, plan: Manifest) ->
 
 
 def _reseal_checkpoint(folder: Path, run: runs.Run, step: int, plan: Manifest) -> None:
-    """Write the new plan into a checkpoint: its samples up to here are the same, as `_adoptable` checked."""
+    """Make a checkpoint a child of the new plan.
+
+    Its proof of the samples it saw holds for both plans, as `_adoptable` checked; training checks it once more.
+    """
     old = read_manifest(run.folder / "checkpoints" / f"step-{step:06d}")
-    state = json.loads((folder / "trainer.json").read_bytes()) | {"plan": plan.digest}
-    (folder / "trainer.json").unlink()  # a hard link: writing into it would change the old checkpoint
-    write_atomic(folder / "trainer.json", canonical_json(state))
     (folder / MANIFEST_NAME).unlink(missing_ok=True)
     write_manifest(
         folder,

@@ -299,7 +299,8 @@ def make_checkpoint(folder: Path, plan: Manifest, step: int, history: list[dict[
     checkpoint = folder / "checkpoints" / f"step-{step:06d}"
     (checkpoint / "model").mkdir(parents=True)
     (checkpoint / "model" / "model.safetensors").write_bytes(f"weights of {plan.name} after {step}".encode())
-    state = {"step": step, "samples": step * 2, "plan": plan.digest, "history": history}
+    proof = Plan.open(folder.parents[2] / "plans" / plan.name).proof(step)
+    state = {"step": step, "samples": step * 2, "proof": proof, "history": history}
     (checkpoint / "trainer.json").write_bytes(canonical_json(state))
     name = f"{plan.name}/step-{step:06d}"
     counts = Counts(seen=step * 2, kept=step * 2)

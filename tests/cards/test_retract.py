@@ -15,7 +15,7 @@ from owl3.cards.render import card
 from owl3.cards.trace import trace, understand
 from owl3.errors import InputError
 from owl3.manifest import read_manifest, verify_files
-from owl3.planfile import Plan
+from owl3.planfile import Plan, Proof
 from owl3.samples import url_sample_id
 from owl3.shards import read_member
 
@@ -147,7 +147,7 @@ def test_carrying_a_retraction_out_ends_where_trace_finds_nothing(workspace: Pat
     assert pretrain.resume_from == 2
     assert new.prefix_digest(2) == old.prefix_digest(2)
     adopted = workspace / "runs" / "toy-2" / "pretrain" / "checkpoints" / "step-000002"
-    assert json.loads((adopted / "trainer.json").read_bytes())["plan"] == new.digest
+    new.check_proof(Proof.model_validate(json.loads((adopted / "trainer.json").read_bytes())["proof"]))
     assert read_manifest(adopted).parents[0].digest == new.digest
     assert sft.resume_from == 0
     before = workspace / "runs" / "toy" / "pretrain" / "checkpoints" / "step-000002"
