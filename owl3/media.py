@@ -29,7 +29,7 @@ IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
 _ORIENTATION_TAG = 0x0112
 _HASH_SIDE = 8
 _DCT_SIDE = 32
-_REDUCED_SIDE_PX = 256
+_REDUCED_SIDE_PX = 128
 _PLAIN_MODES = ("L", "RGB", "RGBA", "CMYK")
 
 
@@ -43,7 +43,7 @@ class MediaError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What one decode tells about a picture. Statistics are taken on a grey version of about 256 px."""
+    """What one decode tells about a picture. Statistics are taken on a grey version of 128 to 256 px."""
 
     format: str
     width: int  # as displayed, EXIF orientation applied

@@ -12,6 +12,9 @@ class Bench:
 
 
 BENCHES: dict[str, Bench] = {
+    "curate": Bench(
+        "owl3.bench.curate", "fetching with all guards against img2dataset alone; hashing; near duplicates; memory"
+    ),
     "build": Bench("owl3.bench.build", "building samples against copying the same files, memory, drawing"),
     "attention": Bench("owl3.bench.attention", "hyper attention against concatenation and a plain two-softmax model"),
     "eval": Bench("owl3.bench.eval", "answers per second in batches against one by one; options with shared pictures"),

@@ -45,7 +45,7 @@ class ImageRules(Config):
     min_grey_std: float = Field(default=2.0, ge=0)
     """Spread of grey values (0..127) under which a picture is blank; one colour has 0."""
     min_sharpness: float = Field(default=0.0, ge=0)
-    """Variance of the Laplacian at about 256 px; 0 checks nothing."""
+    """Variance of the Laplacian at 128 to 256 px; 0 checks nothing."""
 
 
 class VideoRules(Config):
