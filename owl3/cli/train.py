@@ -8,9 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from owl3 import launch, pipeline
+from owl3.cards.retract import assess, bury
+from owl3.cards.trace import understand
 from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, Overrides, Recipe, TerminalProgress, Workspace, emit, table
 from owl3.config import plain
-from owl3.errors import ConfigError
+from owl3.errors import ConfigError, InputError
 from owl3.manifest import Manifest, read_manifest
 from owl3.recipe import load_recipe
 from owl3.train.command import LAUNCHERS, TrainCommand
@@ -37,6 +39,10 @@ def train(  # noqa: PLR0917 - options of a command line
     processes: Processes = 1,
     deepspeed_json: DeepSpeedJson = None,
     grace: Annotated[float, typer.Option(help="Seconds that SIGTERM leaves for saving.")] = 30.0,
+    report_to: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb or mlflow (repeat it).")] = None,
+    quarantine: Annotated[
+        list[str] | None, typer.Option(help="A sample id to take out first (repeat it); training goes on without it.")
+    ] = None,
     preflight: Annotated[bool, typer.Option("--preflight", help="Only check, with the plan's worst step.")] = False,
     workspace: Workspace = DEFAULT_WORKSPACE,
     as_json: Json = False,
@@ -46,7 +52,9 @@ def train(  # noqa: PLR0917 - options of a command line
 
     Example: `owl3 train flows/recipes/owl3-7b.yaml --stage pretrain --processes 8`
 
-    Missing plans are made first. Exit code 3: stopped part-way (SIGTERM saves first); the same command resumes.
+    Missing plans are made first. A step whose loss is not finite names its samples: `--quarantine ID` writes
+    tombstones, which the loader honours, and goes on. Exit code 3: stopped part-way (SIGTERM saves first); the same
+    command resumes.
     """
     loaded = load_recipe(recipe, overrides or ())
     asked = [loaded.stage(stage)] if stage else list(loaded.stages)
@@ -62,6 +70,7 @@ def train(  # noqa: PLR0917 - options of a command line
             deepspeed_json=deepspeed_json,
             grace_s=grace,
             preflight=preflight,
+            report_to=tuple(report_to or ()),
         )
         for one in asked
     ]
@@ -69,6 +78,12 @@ def train(  # noqa: PLR0917 - options of a command line
         lines = [shlex.join(["python", "-m", *_flat(command)]) for command in commands]
         emit(as_json, {"would_run": lines}, *lines)
         return
+    if quarantine:
+        subjects = [understand(sample_id, "sample_id") for sample_id in quarantine]
+        impact = assess(workspace, subjects)
+        if impact.missing:
+            raise InputError(f"--quarantine {impact.missing[0].text}: no sample of {workspace} has this id")
+        bury(workspace, impact, f"quarantined in training {loaded.name}")
     place, progress = pipeline.Place.at(workspace, {}), TerminalProgress()
     results: dict[str, Manifest] = {}
     reports: dict[str, dict[str, Any]] = {}

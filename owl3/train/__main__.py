@@ -44,6 +44,7 @@ def _run(options: argparse.Namespace) -> None:
         deepspeed_options=read_options(options.deepspeed_json),
         grace_s=options.grace,
         timeout_s=options.timeout,
+        report_to=tuple(options.report_to),
     )
     if options.preflight:
         preflight_stage(recipe, options.stage, where)
@@ -60,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--preflight", action="store_true", help="only try the stage out, and write preflight.json")
     parser.add_argument("--grace", type=float, default=30.0, help="seconds that SIGTERM leaves for saving")
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds after which a missing rank is an error")
+    parser.add_argument("--report-to", action="append", default=[], help="tensorboard, wandb or mlflow")
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)  # the deepspeed launcher adds it
     return parser
 

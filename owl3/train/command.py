@@ -23,12 +23,15 @@ class TrainCommand:
     deepspeed_json: Path | None = None
     grace_s: float = 30.0
     preflight: bool = False
+    report_to: tuple[str, ...] = ()
 
     def arguments(self) -> list[str]:
         """What every rank gets."""
         made = ["--recipe", str(self.recipe), "--stage", self.stage, "--workspace", str(self.workspace)]
         if self.deepspeed_json is not None:
             made += ["--deepspeed-json", str(self.deepspeed_json)]
+        for tracker in self.report_to:
+            made += ["--report-to", tracker]
         if self.preflight:
             made += ["--preflight"]
         return [*made, "--grace", f"{self.grace_s:g}"]

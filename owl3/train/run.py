@@ -53,6 +53,7 @@ from owl3.train.optim import ParameterGroup, freeze, parameter_groups
 from owl3.train.preflight import REPORT_NAME, Report, Trial, preflight
 from owl3.train.signals import StopSignal
 from owl3.train.stages import StageConfig, TrainRecipe, plan_folder, stage_folder
+from owl3.train.trackers import flat, make_trackers
 from owl3.train.watch import train_watched
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class Where:
     deepspeed_options: dict[str, Any]
     grace_s: float = 30.0
     timeout_s: float = 600.0
+    report_to: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -272,17 +274,20 @@ def _eval_config(recipe: TrainRecipe) -> EvalConfig | None:
 
 
 class _Log:
-    """Rank 0's record keeping: metrics file and status line."""
+    """Rank 0's record keeping: metrics file, status line and trackers."""
 
     def __init__(self, job: Job, resume_step: int, total_steps: int) -> None:
         self._file = MetricsFile(job.folder / METRICS_NAME, resume_step) if job.world.is_main else None
+        names = job.where.report_to if job.world.is_main else ()
+        self._trackers = make_trackers(names, job.folder / "trackers", f"{job.recipe.name}/{job.stage.name}")
         self._status = StatusLine(job.stage.name, total_steps)
 
     def __call__(self, record: Any) -> None:
         if self._file is not None:
             self._file.write(record)
-            if "loss" in record:
-                self._status.show(record)
+            self._status.show(record)
+            for tracker in self._trackers:
+                tracker.log(record["step"], flat(record))
 
     def __enter__(self) -> "_Log":
         return self
@@ -290,6 +295,8 @@ class _Log:
     def __exit__(self, *error: object) -> None:
         if self._file is not None:
             self._file.close()
+        for tracker in self._trackers:
+            tracker.close()
 
 
 def _fix_arithmetic(stage: StageConfig) -> None:

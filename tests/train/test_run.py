@@ -6,9 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
+from owl3.cards.retract import assess, bury
+from owl3.cards.trace import understand
 from owl3.errors import ConfigError, InputError, Owl3Error, StaleError
 from owl3.manifest import read_manifest
 from owl3.planfile import Plan
@@ -221,3 +224,19 @@ def test_a_published_model_carries_a_card_that_names_its_data_and_stages(trained
     assert digest in card
     with pytest.raises(InputError, match="exists already"):
         publish(trained, "tiny", "sft", tmp_path / "out")
+
+
+def test_a_quarantined_sample_is_left_out_counted_and_named(trained: Path, tmp_path: Path) -> None:
+    made = recipe()
+    make_world(tmp_path, made)
+    plan = Plan.open(tmp_path / "plans" / "tiny" / "pretrain")
+    [row] = plan.sample_rows(tmp_path, [int(plan.order[0])], ["sample_id"])
+    times = sum(int(plan.order[0]) == int(position) for position in plan.order)
+    impact = assess(tmp_path, [understand(row["sample_id"], "sample_id")])
+    bury(tmp_path, impact, "quarantined in a test")
+    manifest = run_stage(made, "pretrain", Where(tmp_path, {}))
+    assert manifest.counts.dropped == {"tombstoned": times}
+    assert manifest.counts.seen == 24
+    drops = pq.read_table(tmp_path / "runs" / "tiny" / "pretrain" / "drops.parquet").to_pylist()
+    assert {drop["sample_id"] for drop in drops} == {row["sample_id"]}
+    assert manifest.stats["weights"] != read_manifest(trained / "runs" / "tiny" / "pretrain").stats["weights"]

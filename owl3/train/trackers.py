@@ -1,0 +1,93 @@
+"""Curves elsewhere, when asked for: TensorBoard, W&B, MLflow. Off by default; `metrics.jsonl` is always written.
+
+Nothing here needs a network: W&B is offline unless its own variables say otherwise, MLflow writes beside the run.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from owl3.errors import ConfigError
+from owl3.train.metrics import Tracker
+
+NAMES = ("tensorboard", "wandb", "mlflow")
+
+
+def make_trackers(names: Sequence[str], folder: Path, run: str) -> list[Tracker]:
+    """Start the trackers of these names; their files lie in `folder`.
+
+    Raises:
+        ConfigError: for an unknown name, or one whose package is not installed.
+    """
+    made: list[Tracker] = []
+    for name in names:
+        if name not in NAMES:
+            raise ConfigError(f"--report-to {name}: one of {', '.join(NAMES)}")
+        folder.mkdir(parents=True, exist_ok=True)
+        makers: dict[str, Callable[[Path, str], Tracker]]
+        makers = {"tensorboard": _TensorBoard, "wandb": _Wandb, "mlflow": _MLflow}
+        made.append(makers[name](folder, run))
+    return made
+
+
+def flat(record: Mapping[str, Any]) -> dict[str, float]:
+    """A record as named numbers, in the spelling people know: train/loss, perf/tokens_per_s, …"""
+    numbers: dict[str, float] = {}
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            numbers |= {f"train/{key}/{part}": float(number) for part, number in value.items()}
+        elif isinstance(value, int | float) and key != "step":
+            group = "perf" if key in _PERFORMANCE else "train"
+            numbers[f"{group}/{key}"] = float(value)
+    return numbers
+
+
+_PERFORMANCE = frozenset({"seconds", "data_wait", "tokens_per_s", "images_per_s", "memory_bytes", "mfu"})
+
+
+def _package(name: str, tracker: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ConfigError(f"--report-to {tracker}: {error.name} is not installed; pip install {tracker}") from error
+
+
+class _TensorBoard:
+    def __init__(self, folder: Path, run: str) -> None:
+        writer = _package("torch.utils.tensorboard", "tensorboard").SummaryWriter
+        self._writer = writer(str(folder / "tensorboard"))
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _Wandb:
+    def __init__(self, folder: Path, run: str) -> None:
+        os.environ.setdefault("WANDB_MODE", "offline")
+        self._run = _package("wandb", "wandb").init(project="owl3", name=run, id=run.replace("/", "-"), dir=folder)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log(dict(values), step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class _MLflow:
+    def __init__(self, folder: Path, run: str) -> None:
+        self._mlflow = _package("mlflow", "mlflow")
+        if "MLFLOW_TRACKING_URI" not in os.environ:
+            self._mlflow.set_tracking_uri((folder / "mlruns").resolve().as_uri())
+        self._mlflow.start_run(run_name=run)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        self._mlflow.log_metrics(dict(values), step=step)
+
+    def close(self) -> None:
+        self._mlflow.end_run()
