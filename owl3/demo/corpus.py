@@ -10,8 +10,8 @@
     heldout/scenes-single/    questions.jsonl and its pictures; scenes-multi-N and scenes-video likewise
     truth.jsonl               what is on each picture and clip, by URL
 
-Training and held-out scenes never share a combination of things (`Scene.held_out`), and every two pictures differ by
-more bits of perceptual hash than a near duplicate may, except where a fault says otherwise.
+Training and held-out sets never share a picture, nor a combination of two things (`Scene.held_out`), and every two
+pictures differ by more bits of perceptual hash than a near duplicate may, except where a fault says otherwise.
 """
 
 from __future__ import annotations

@@ -56,7 +56,12 @@ def test_the_seed_changes_pixels_but_not_what_is_seen() -> None:
     one, other = (Scene("one", (Thing("star", "blue", "top"),), seed=seed) for seed in (1, 2))
     assert one.key == other.key
     assert jpeg_bytes(draw(one)) != jpeg_bytes(draw(other))
-    assert one.held_out == other.held_out
+
+
+def test_pairs_are_kept_back_by_combination_and_simpler_scenes_one_by_one() -> None:
+    pair = (Thing("star", "blue", "top"), Thing("ring", "red", "bottom"))
+    assert len({Scene("pair", pair, seed=seed).held_out for seed in range(60)}) == 1
+    assert len({Scene("one", pair[:1], seed=seed).held_out for seed in range(60)}) == 2
 
 
 def test_about_one_combination_in_eight_is_held_out() -> None:
