@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from owl3.build.draw import Permutation, key_of
 from owl3.build.findings import Finding
 from owl3.build.lint_pair import PairLinter
-from owl3.build.lint_parents import find_orphans
+from owl3.build.lint_parents import find_orphans, find_repeats
 from owl3.build.lint_sample import SampleLinter
 from owl3.errors import InputError
 from owl3.ledger import REASONS
@@ -74,18 +74,27 @@ def lint(path: Path, workspace: Path, *, sample: int | None = None) -> Report:
     manifest = _read_manifest(folder, report) if path.is_dir() else None
     if manifest is not None and sample is None:
         report.findings += [Finding("manifest-file", str(folder), text) for text in verify_files(folder, manifest)]
-    indexes = {tar: _read_index(tar, report) for tar in tars}
-    report.total = sum(len(_kept(rows)) for rows in indexes.values())
-    linter = _linter_for(manifest, indexes, workspace)
-    shards = _ShardLint(linter, report)
-    for tar, chosen in _choose(indexes, sample):
-        shards.check(tar, indexes[tar], chosen)
-    rows = [row for found in indexes.values() for row in found]
-    if isinstance(linter, SampleLinter) and workspace.is_dir():
-        report.findings += find_orphans(workspace, folder, rows)
+    indexes = {tar: size for tar in tars if (size := _size_of_index(tar, report)) is not None}
+    report.total = sum(size.kept for size in indexes.values())
+    linter = _linter_for(manifest, list(indexes), workspace)
+    for tar, places in _choose(tars, indexes, sample):
+        rows = _rows_of(tar) if tar in indexes else []
+        _lint_shard(tar, rows, None if places is None else [_kept(rows)[place] for place in places], linter, report)
+    if indexes:
+        report.findings += find_repeats(folder, list(indexes))
+    if indexes and isinstance(linter, SampleLinter) and workspace.is_dir():
+        report.findings += find_orphans(workspace, folder, list(indexes))
     if manifest is not None:
-        report.findings += _lint_counts(folder, manifest, rows)
+        report.findings += _lint_counts(folder, manifest, list(indexes.values()))
     return report
+
+
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """Rows of an index."""
+
+    seen: int
+    kept: int
 
 
 def _read_manifest(folder: Path, report: Report) -> Manifest | None:
@@ -96,80 +105,79 @@ def _read_manifest(folder: Path, report: Report) -> Manifest | None:
         return None
 
 
-def _read_index(tar: Path, report: Report) -> list[dict[str, Any]]:
+def _size_of_index(tar: Path, report: Report) -> _Size | None:
+    """How many rows a tar's index has; None, and a finding, when it can't be read whole."""
     path = tar.with_suffix(".parquet")
     try:
-        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
-        return rows
+        decisions = _rows_of(tar, ["decision"])
     except (OSError, pa.ArrowException) as error:
         report.findings.append(Finding("index", str(path), f"can't be read: {error}"))
-        return []
+        return None
+    return _Size(len(decisions), len(_kept(decisions)))
+
+
+def _rows_of(tar: Path, columns: list[str] | None = None) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(tar.with_suffix(".parquet"), columns=columns).to_pylist()
+    return rows
 
 
 def _kept(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if row.get("decision") == "kept"]
 
 
-def _linter_for(
-    manifest: Manifest | None, indexes: dict[Path, list[dict[str, Any]]], workspace: Path
-) -> SampleLinter | PairLinter:
+def _linter_for(manifest: Manifest | None, tars: list[Path], workspace: Path) -> SampleLinter | PairLinter:
     """Samples have a builder in their index, curated pairs a caption."""
-    first = next((row for rows in indexes.values() for row in rows), {})
-    is_samples = manifest.kind == "samples" if manifest is not None else "caption" not in first
+    if manifest is not None:
+        is_samples = manifest.kind == "samples"
+    else:
+        is_samples = not tars or "caption" not in pq.read_schema(tars[0].with_suffix(".parquet")).names
     return SampleLinter(workspace, manifest.recipe if manifest else {}) if is_samples else PairLinter()
 
 
 def _choose(
-    indexes: dict[Path, list[dict[str, Any]]], sample: int | None
-) -> Iterator[tuple[Path, list[dict[str, Any]] | None]]:
-    """Which rows of which tar to look at; None: the whole tar."""
-    total = sum(len(_kept(rows)) for rows in indexes.values())
+    tars: list[Path], indexes: dict[Path, _Size], sample: int | None
+) -> Iterator[tuple[Path, list[int] | None]]:
+    """Which kept rows of which tar to look at; None: the whole tar."""
+    total = sum(size.kept for size in indexes.values())
     if sample is None or sample >= total:
-        yield from ((tar, None) for tar in indexes)
+        yield from ((tar, None) for tar in tars)
         return
-    chosen = set(Permutation(total, key_of("lint", total))(np.arange(sample)).tolist())
-    place = 0
-    for tar, rows in indexes.items():
-        kept = _kept(rows)
-        picked = [row for number, row in enumerate(kept, place) if number in chosen]
-        place += len(kept)
-        if picked:
-            yield tar, picked
+    chosen = np.sort(Permutation(total, key_of("lint", total))(np.arange(sample)))
+    first = 0
+    for tar, size in indexes.items():
+        places = chosen[(chosen >= first) & (chosen < first + size.kept)] - first
+        first += size.kept
+        if len(places):
+            yield tar, places.tolist()
 
 
-class _ShardLint:
-    """Checks tars against their index rows; remembers keys over all of them."""
-
-    def __init__(self, linter: SampleLinter | PairLinter, report: Report) -> None:
-        self._linter = linter
-        self._report = report
-        self._seen: set[str] = set()
-
-    def check(self, tar: Path, rows: list[dict[str, Any]], chosen: list[dict[str, Any]] | None) -> None:
-        """Check a whole tar, or the chosen rows of it."""
-        findings = self._report.findings
-        findings += _lint_decisions(tar, rows)
-        by_key = {row["key"]: row for row in _kept(rows)}
-        met: set[str] = set()
-        if chosen is None:
-            groups = _groups_of_tar(tar, self._report)
-        else:
-            groups = _groups_by_index(tar, chosen, self._linter, self._report)
-        for position, (key, members) in enumerate(groups):
-            self._report.checked += 1
-            where = f"{tar}: {key}"
-            if key in self._seen:
-                findings.append(Finding("duplicate", where, "this key was met before"))
-            self._seen.add(key)
-            met.add(key)
-            row = by_key.get(key)
-            if row is None and rows:
-                findings.append(Finding("index-row", where, "has no row in the index"))
-            if row is not None and chosen is None and self._linter.ordered and row["position"] != position:
-                findings.append(Finding("position", where, f"is number {position}, the index says {row['position']}"))
-            findings += self._linter.check(where, key, members, row)
-        lost = [key for key in by_key if key not in met] if chosen is None else []
-        findings += [Finding("lost", f"{tar}: {key}", "is in the index, but not in the tar") for key in lost]
+def _lint_shard(
+    tar: Path,
+    rows: list[dict[str, Any]],
+    chosen: list[dict[str, Any]] | None,
+    linter: SampleLinter | PairLinter,
+    report: Report,
+) -> None:
+    """Check a whole tar against its rows, or the chosen rows of it."""
+    findings = report.findings
+    findings += _lint_decisions(tar, rows)
+    by_key = {row["key"]: row for row in _kept(rows)}
+    met: set[str] = set()
+    groups = _groups_of_tar(tar, report) if chosen is None else _groups_by_index(tar, chosen, linter, report)
+    for position, (key, members) in enumerate(groups):
+        report.checked += 1
+        where = f"{tar}: {key}"
+        if key in met:
+            findings.append(Finding("duplicate", where, "this key stands in the tar twice"))
+        met.add(key)
+        row = by_key.get(key)
+        if row is None and rows:
+            findings.append(Finding("index-row", where, "has no row in the index"))
+        if row is not None and chosen is None and linter.ordered and row["position"] != position:
+            findings.append(Finding("position", where, f"is number {position}, the index says {row['position']}"))
+        findings += linter.check(where, key, members, row)
+    lost = [key for key in by_key if key not in met] if chosen is None else []
+    findings += [Finding("lost", f"{tar}: {key}", "is in the index, but not in the tar") for key in lost]
 
 
 def _lint_decisions(tar: Path, rows: list[dict[str, Any]]) -> Iterator[Finding]:
@@ -219,10 +227,10 @@ def _groups_by_index(
         yield row["key"], members
 
 
-def _lint_counts(folder: Path, manifest: Manifest, rows: list[dict[str, Any]]) -> list[Finding]:
+def _lint_counts(folder: Path, manifest: Manifest, sizes: list[_Size]) -> list[Finding]:
     """The manifest's counts against the indexes."""
-    kept = len(_kept(rows))
-    if (manifest.counts.seen, manifest.counts.kept) == (len(rows), kept):
+    seen, kept = sum(size.seen for size in sizes), sum(size.kept for size in sizes)
+    if (manifest.counts.seen, manifest.counts.kept) == (seen, kept):
         return []
     says = f"manifest: {manifest.counts.seen} seen, {manifest.counts.kept} kept"
-    return [Finding("counts", str(folder), f"{says}; indexes: {len(rows)} seen, {kept} kept")]
+    return [Finding("counts", str(folder), f"{says}; indexes: {seen} seen, {kept} kept")]
