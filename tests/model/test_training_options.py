@@ -78,15 +78,20 @@ def test_left_padding_alone_never_gives_nan(fusion: Fusion) -> None:
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_decoder_layers_compile_without_a_graph_break(fusion: Fusion) -> None:
+def test_a_hyper_layer_compiles_without_a_graph_break(fusion: Fusion) -> None:
     """Traced with `fullgraph`: a break would be an error. The backend runs the graph as it is."""
-    model, expected = fresh(fusion).train(), gradients(fresh(fusion).train())
-    for layer in model.language_model.model.layers:
-        layer.compile(fullgraph=True, backend="eager")
-    found = gradients(model)
+    batch = batch_of([make_sample(9, [2]), make_sample(9, [0], seed=2)])
+
+    def loss_of(model: Owl3ForConditionalGeneration) -> Tensor:
+        return model(**batch, labels=batch["input_ids"]).loss
+
+    model, expected = fresh(fusion).train(), loss_of(fresh(fusion).train())
+    model.language_model.model.layers[0].compile(fullgraph=True, backend="eager")
+    loss = loss_of(model)
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
     torch._dynamo.reset()
-    for name, gradient in expected.items():
-        torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
+    assert model.language_model.model.layers[0].self_attn.v_kv_proj.weight.grad.any()
 
 
 def test_regrouping_knows_its_own_gradient() -> None:
