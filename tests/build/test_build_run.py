@@ -1,6 +1,11 @@
 """`build`: exact counts, nothing lost, the same bytes however it was made."""
 
+import contextlib
 import json
+import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -131,6 +136,40 @@ def test_a_killed_build_goes_on_and_ends_in_the_same_digest(
     monkeypatch.setattr(ShardBuilder, "write", lambda self, run: (written.append(run.shard), write(self, run))[1])
     assert build(cfg, workspace, processes=1).digest == whole.digest
     assert written == sorted(set(written)), "only what was missing is written"
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from owl3.build.config import BUILD_CONFIG
+from owl3.build.run import build
+if __name__ == "__main__":
+    fields = {"name": "made", "builder": "interleaved_caption", "tokenizer": "tiny", "shards": ["photos"]}
+    fields |= {"samples_per_shard": 1, "max_uses": 40}
+    build(BUILD_CONFIG.validate_python(fields), Path(sys.argv[1]), processes=1)
+"""
+
+
+@pytest.mark.processes
+def test_a_build_killed_at_any_moment_ends_in_the_same_bytes(workspace: Path, photos: Callable[..., Path]) -> None:
+    photos(40)
+    (workspace / "killed.py").write_text(KILLED)
+    for shards_before_kill in (1, 60):
+        process = subprocess.Popen([sys.executable, str(workspace / "killed.py"), str(workspace)])
+        folder = workspace / "samples/made"
+        while not (folder / f"{shards_before_kill:05d}.parquet").exists():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.02)
+                pytest.fail("the build ended before it could be killed")
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "it was killed while it worked"
+    cfg = config("interleaved_caption", shards=["photos"], samples_per_shard=1, max_uses=40)
+    resumed = build(cfg, workspace, processes=1)
+    after_kills = made_bytes(workspace)
+    shutil.rmtree(folder)
+    assert build(cfg, workspace, processes=1).digest == resumed.digest
+    assert made_bytes(workspace) == after_kills
+    assert not any(path.name.startswith(".") and path.name != ".lock" for path in folder.iterdir())
 
 
 def test_a_build_that_is_done_does_nothing(workspace: Path, photos: Callable[..., Path]) -> None:
