@@ -25,7 +25,7 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
 }
 _PATTERN = re.compile(
-    r"^\s*(?P<task>[\w-]+)\.(?P<figure>\w+)\s*(?P<compare>>=|<=|>|<)\s*"
+    r"^\s*(?:(?P<stage>[\w-]+):\s*)?(?P<task>[\w-]+)\.(?P<figure>\w+)\s*(?P<compare>>=|<=|>|<)\s*"
     r"(?:(?P<factor>\d+(?:\.\d+)?)\s*\*\s*)?(?:(?P<base>previous|blind)\s*(?:(?P<sign>[+-])\s*(?P<offset>\d*\.?\d+))?"
     r"|(?P<number>\d*\.?\d+))\s*$"
 )
@@ -33,9 +33,10 @@ _PATTERN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """`task.figure compare factor * base + offset`; base "number" stands for 1."""
+    """`stage: task.figure compare factor * base + offset`; base "number" stands for 1, no stage for every one."""
 
     text: str
+    stage: str | None
     task: str
     figure: str
     compare: str
@@ -65,7 +66,7 @@ def parse_gate(text: str) -> Gate:
     """Read one gate.
 
     Raises:
-        ConfigError: it is not of the three forms at the head of this file.
+        ConfigError: it is of none of the forms at the head of this file.
     """
     match = _PATTERN.match(text)
     if match is None:
@@ -73,11 +74,18 @@ def parse_gate(text: str) -> Gate:
     factor = float(match["factor"] or 1)
     if match["number"] is not None:
         return Gate(
-            text, match["task"], match["figure"], match["compare"], "number", factor * float(match["number"]), 0
+            text,
+            match["stage"],
+            match["task"],
+            match["figure"],
+            match["compare"],
+            "number",
+            factor * float(match["number"]),
+            0,
         )
     offset = float((match["sign"] or "+") + (match["offset"] or "0"))
     base: Literal["previous", "blind"] = "previous" if match["base"] == "previous" else "blind"
-    return Gate(text, match["task"], match["figure"], match["compare"], base, factor, offset)
+    return Gate(text, match["stage"], match["task"], match["figure"], match["compare"], base, factor, offset)
 
 
 def judge(gate: Gate, scores: Figures, *, blind: Figures, previous: Figures) -> Verdict:

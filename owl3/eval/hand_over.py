@@ -79,10 +79,11 @@ def best_checkpoint(stage_dir: Path, figure: str) -> str | None:
 
 
 def judge_stage(gates: Sequence[str], stage_dir: Path, previous_dir: Path | None = None) -> list[Verdict]:
-    """What each gate says of the stage's final weights."""
+    """What each gate that concerns this stage says of its final weights."""
     previous: Figures = figures_at(previous_dir) if previous_dir is not None else {}
     now, blind = figures_at(stage_dir), figures_at(stage_dir, blind=True)
-    return [judge(parse_gate(gate), now, blind=blind, previous=previous) for gate in gates]
+    parsed = [gate for gate in map(parse_gate, gates) if gate.stage in (None, stage_dir.name)]
+    return [judge(gate, now, blind=blind, previous=previous) for gate in parsed]
 
 
 def check_gates(gates: Sequence[str], stage_dir: Path, previous_dir: Path | None = None) -> list[Verdict]:

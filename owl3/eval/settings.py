@@ -54,7 +54,7 @@ class EvalConfig(Config):
     max_error_fraction: float = Field(default=0.0, ge=0, le=1)
     """Share of questions whose media may be unreadable before an evaluation counts as failed."""
     gates: tuple[str, ...] = ()
-    """What must hold at the end of a stage: `scenes-single.accuracy >= 0.5`, `pope.f1 >= previous - 0.01`."""
+    """What must hold at the end of a stage: `sft: scenes-single.accuracy >= 0.5`, `pope.f1 >= previous - 0.01`."""
 
     @field_validator("tasks")
     @classmethod

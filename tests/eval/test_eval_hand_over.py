@@ -62,6 +62,8 @@ def test_gates_let_go_on_or_stop_with_the_reason(stage: Path, workspace: Path) -
     with pytest.raises(CheckFailed, match=r"not handed on: gate scenes-single.accuracy >= 0.9: FAILED \(0.6667"):
         check_gates(["scenes-single.accuracy >= 0.9", "scenes-single.accuracy >= 0.5"], stage)
     assert [v.passed for v in judge_stage(["scenes-single.accuracy >= previous"], stage)] == [None]
+    assert [v.passed for v in judge_stage(["sft: scenes-single.accuracy >= 0.9"], stage)] == [False]
+    assert judge_stage(["pretrain: scenes-single.accuracy >= 0.9"], stage) == []
     assert [v.passed for v in judge_stage(["scenes-single.accuracy >= previous"], stage, stage)] == [True]
 
 
