@@ -3,7 +3,9 @@
     scenes-single.accuracy >= 0.5          against a number
     pope.f1 >= previous - 0.01             no worse than the stage before by more than a point
     scenes-single.accuracy >= 2 * blind    against the same questions without images
-    sft: pope.f1 >= 0.80                   only of that stage; without a stage, of every one
+    sft: pope.f1 >= 0.80                   of one stage
+
+A gate that names no stage guards every one.
 """
 
 from __future__ import annotations
