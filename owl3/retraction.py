@@ -27,7 +27,6 @@ from owl3.errors import InputError
 from owl3.manifest import MANIFEST_NAME, Manifest, Parent, now, read_manifest, write_manifest
 from owl3.planfile import Plan
 from owl3.progress import SILENT, Progress
-from owl3.report.collect import read_metrics
 from owl3.storage import write_atomic
 
 
@@ -74,7 +73,7 @@ def plan_rerun(workspace: Path, hits: Sequence[PlanHit]) -> list[StageRerun]:
 
 
 def _hours(run: runs.Run, steps: int) -> float | None:
-    seconds = [float(row["seconds"]) for row in read_metrics(run.folder / "metrics.jsonl") if row.get("seconds")]
+    seconds = [float(row["seconds"]) for row in runs.read_metrics(run.folder / "metrics.jsonl") if row.get("seconds")]
     return round(sum(seconds) / len(seconds) * steps / 3600, 4) if seconds else None
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import base64
 import io
+import tempfile
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFilter
 
-from owl3.media import encode_jpeg, open_header, thumbnail
+from owl3.media import encode_jpeg, open_header, thumbnail, uniform_frames
 
 CLIPS = ("mp4", "webm", "mkv", "mov", "avi")
 """Extensions of members that are no pictures."""
@@ -31,6 +33,21 @@ def small_picture(data: bytes, side_px: int, *, blurred: bool = False) -> bytes:
         return jpeg
     with Image.open(io.BytesIO(jpeg)) as image:
         return encode_jpeg(image.convert("RGB").filter(ImageFilter.GaussianBlur(side_px / 12)), quality=80)
+
+
+def small_medium(data: bytes, extension: str | None, side_px: int, *, blurred: bool = False) -> bytes:
+    """A thumbnail of a picture, or of the first frame of a clip.
+
+    Raises:
+        MediaError: when `data` is neither.
+    """
+    if extension not in CLIPS:
+        return small_picture(data, side_px, blurred=blurred)
+    with tempfile.NamedTemporaryFile(suffix=f".{extension}") as file:
+        file.write(data)
+        file.flush()
+        frame = uniform_frames(Path(file.name), 1)[0]
+    return small_picture(encode_jpeg(frame.image), side_px, blurred=blurred)
 
 
 def size_and_format(data: bytes) -> tuple[int, int, str]:

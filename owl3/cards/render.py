@@ -35,7 +35,7 @@ from owl3.cards.chain import artifact_folder, checksums
 from owl3.cards.config import CardConfig
 from owl3.cards.croissant import croissant
 from owl3.cards.facts import Facts, load_facts
-from owl3.cards.pictures import CLIPS, data_uri, small_picture
+from owl3.cards.pictures import data_uri, small_medium
 from owl3.cards.spdx import spdx
 from owl3.cards.words import markdown, shown
 from owl3.config import canonical_json
@@ -322,18 +322,15 @@ def grids(
 
 
 def _cell(cfg: CardConfig, row: tuple[Any, ...], workspace: Path) -> dict[str, Any]:
-    """One picture of a grid; blurred where the source's safety score says so; a clip has a caption only."""
+    """One picture of a grid; blurred where the source's safety score says so; of a clip, its first frame."""
     sample_id, table_path, shard, extension, offset, num_bytes, caption, score = row
     blurred = score is not None and score >= cfg.blur_above
-    uri = None
-    if extension not in CLIPS:
-        # The table may be one that an audit derived elsewhere; its folder is named like the artifact either way.
-        tar = artifact_folder(workspace, "shards", Path(table_path).parent.name) / f"{shard}.tar"
-        uri = data_uri(small_picture(read_member(tar, offset, num_bytes), cfg.thumbnail_px, blurred=blurred))
+    # The table may be one that an audit derived elsewhere; its folder is named like the artifact either way.
+    tar = artifact_folder(workspace, "shards", Path(table_path).parent.name) / f"{shard}.tar"
+    jpeg = small_medium(read_member(tar, offset, num_bytes), extension, cfg.thumbnail_px, blurred=blurred)
     return {
         "sample_id": sample_id,
         "caption": shown(caption, 160),
-        "uri": uri,
-        "kind": extension,
+        "uri": data_uri(jpeg),
         "blurred": blurred,
     }

@@ -202,6 +202,14 @@ def _step_of(result: Evaluation, workspace: Path) -> int:
     return int(result.checkpoint.removeprefix("step-"))
 
 
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Whole records of a metrics file; a last line that a kill cut off is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("}\n")]
+
+
 def find_checkpoint(workspace: Path, text: str) -> tuple[Run, int]:
     """The run and number of steps that a person means by RUN/STAGE@STEP or a checkpoint's path.
 

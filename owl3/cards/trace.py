@@ -279,7 +279,7 @@ def plan_hits(workspace: Path, ids: pa.Array) -> list[PlanHit]:
         positions, held = _positions(workspace, plan, ids)
         if not positions:
             continue
-        draws = np.flatnonzero(np.isin(plan.order, np.asarray(positions, dtype=plan.order.dtype)))
+        draws = np.flatnonzero(np.isin(plan.order, np.asarray(plan.with_parts(positions), dtype=plan.order.dtype)))
         steps = sorted({int(draw) // plan.global_batch_size for draw in draws})
         if steps:
             name = "/".join(plan.folder.parts[-2:])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from owl3.cards import runs
 from owl3.cards.chain import FOLDERS
-from owl3.cards.pictures import data_uri, small_picture
+from owl3.cards.pictures import data_uri, small_medium, small_picture
 from owl3.cards.trace import Connection, Trace, records, trace, understand, views_of
 from owl3.errors import InputError
 from owl3.ledger import REASONS, connect
@@ -100,12 +99,10 @@ def pictures_of(db: Connection, workspace: Path, name: str, side_px: int) -> lis
 
 
 def _picture(workspace: Path, name: str, row: dict[str, Any], side_px: int) -> str | None:
-    """A thumbnail; None for clips and for bytes that are gone."""
-    if row["extension"] not in (None, "jpg", "jpeg", "png", "webp", "gif"):
-        return None
+    """A thumbnail; None for bytes that are gone."""
     try:
         data = read_member(workspace / "shards" / name / f"{row['shard']}.tar", row["media_offset"], row["media_bytes"])
-        return data_uri(small_picture(data, side_px))
+        return data_uri(small_medium(data, row["extension"], side_px))
     except (InputError, MediaError, OSError):
         return None
 
@@ -172,7 +169,7 @@ def run_views(workspace: Path) -> list[RunView]:
 
 
 def _run_view(run: runs.Run) -> RunView:
-    rows = read_metrics(run.folder / "metrics.jsonl")
+    rows = runs.read_metrics(run.folder / "metrics.jsonl")
     curves: dict[str, list[tuple[float, float]]] = {}
     rates: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
@@ -184,14 +181,6 @@ def _run_view(run: runs.Run) -> RunView:
             rates.setdefault(group, []).append((step, float(rate)))
     stats = dict(run.manifest.stats) if run.manifest else {"steps": run.steps}
     return RunView(run, curves, rates, runs.all_evaluations(run.folder), stats)
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Whole records of a metrics file; a last line that a kill cut off is left out."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("}\n")]
 
 
 def example_trace(db: Connection, workspace: Path, datacards_dir: Path) -> Trace | None:

@@ -1,0 +1,76 @@
+"""`owl3 rights` and `owl3 lineage`: ask hosts again, and tell others about the chain."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from owl3.cli.common import DEFAULT_WORKSPACE, Json, TerminalProgress, Workspace, emit, table
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    app.command("rights")(rights)
+    app.command("lineage")(lineage)
+
+
+def rights(
+    *,
+    recheck: Annotated[bool, typer.Option("--recheck", help="Ask robots.txt and headers again.")] = False,
+    per_host: Annotated[int, typer.Option("--per-host", help="URLs per host; 0 asks all.")] = 2,
+    out: Annotated[Path | None, typer.Option("--out", help="Where the removal list is written.")] = None,
+    resolve: Annotated[list[str] | None, typer.Option("--resolve", help="HOST=ADDRESS:PORT, as curl's.")] = None,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    as_json: Json = False,
+) -> None:
+    """Show the rights signals that were seen; with --recheck, ask again and propose what to retract.
+
+    Example: `owl3 rights --recheck --out opt-outs.txt`
+    """
+    from owl3.cards.runs import as_data
+    from owl3.ledger import connect
+
+    if recheck:
+        from owl3.recheck import recheck as ask_again
+        from owl3.recheck import write_proposal
+
+        places = dict(entry.split("=", 1) for entry in resolve or [])
+        result = ask_again(workspace, per_host=per_host or None, resolve=places, progress=TerminalProgress())
+        path = out or workspace / "opt-outs.txt"
+        write_proposal(path, result)
+        shown = table(
+            f"{len(result.opt_outs)} of {result.asked} URLs are refused now", "host", "reason", "signal", "value"
+        )
+        for entry in result.opt_outs[:20]:
+            shown.add_row(entry.host, entry.reason, entry.signal, entry.value)
+        hint = f"read {path}, then: owl3 retract --list {path} --reason 'new reservation' --yes"
+        emit(as_json, as_data(result) | {"proposal": str(path)}, shown, hint)
+        return
+    with connect(workspace) as db:
+        rows = db.execute(
+            "select coalesce(rights_signal, 'not asked'), coalesce(rights_value, ''), decision, count(*) as amount "
+            "from shard_rows group by 1, 2, 3 order by amount desc, 1, 2, 3 limit 50"
+        ).fetchall()
+    shown = table("Rights signals", "signal", "value", "decision", ">URLs")
+    for signal, value, decision, amount in rows:
+        shown.add_row(signal, value, decision, f"{amount:,}")
+    emit(as_json, [dict(zip(("signal", "value", "decision", "urls"), row, strict=True)) for row in rows], shown)
+
+
+def lineage(
+    *,
+    file: Annotated[Path | None, typer.Option("--file", help="Default: WORKSPACE/openlineage.jsonl.")] = None,
+    url: Annotated[str | None, typer.Option("--url", envvar="OPENLINEAGE_URL", help="A server instead.")] = None,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    as_json: Json = False,
+) -> None:
+    """Tell OpenLineage about every finished artifact: one event each, with digests and counts.
+
+    Example: `owl3 lineage --url http://localhost:5000`
+    """
+    from owl3.cards.lineage import emit as send
+    from owl3.cards.lineage import finished_artifacts
+
+    target = None if url else file or workspace / "openlineage.jsonl"
+    sent = send(finished_artifacts(workspace), file=target, url=url)
+    emit(as_json, {"events": sent, "to": url or str(target)}, f"{sent} events to {url or target}")
