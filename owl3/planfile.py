@@ -6,10 +6,12 @@
       rows.npy     [rows]       text tokens and picture tiles of every row of the plan
       steps.npy    [steps]      first row, tokens, trained tokens, pictures, tiles and fingerprint of every step
       locate.npy   uint32[M]    tar block where each sample of the mixture begins
+      parts.npy    [parts]      of split samples, where there are any: whose, which segments, costs
       plan.json                 datasets with their digests, shards and shares; prefix digests; figures
 
 A *position* names one of the M samples of a mixture: the dataset's `offset` plus the sample's number among the kept
-rows of that dataset, shards in name order. Positions are only meaningful inside one plan; ids last.
+rows of that dataset, shards in name order. Parts of split samples come after them and have positions of their own.
+Positions are only meaningful inside one plan; ids last.
 
 Everything is memory-mapped: opening a plan at step ten million costs what opening it at step ten costs.
 """
@@ -52,6 +54,12 @@ STEP_DTYPE = np.dtype(
 )
 
 
+PART_DTYPE = np.dtype(
+    [("position", "<i8"), ("start", "<i4"), ("end", "<i4"), ("tokens", "<i4"), ("trained", "<i4"), ("images", "<i4")]
+)
+"""A part of a split sample: whose, which segments of it (half-open), and what it costs."""
+
+
 class PlannedShard(Config):
     """One tar of a dataset, as it was when the plan was made."""
 
@@ -69,6 +77,9 @@ class PlannedDataset(Config):
     digest: str
     offset: int
     num_samples: int
+    first_part: int = 0
+    """Row of `parts.npy` where its parts begin. Part k has the position `offset + num_samples + k`."""
+    num_parts: int = 0
     draws: int
     cut: float
     shards: tuple[PlannedShard, ...]
@@ -85,7 +96,7 @@ class PlanHeader(Config):
     max_tiles: int
     prompt_style: str
     release: str
-    tile_px: int
+    tile_px: int = 0
     """Side of a tile that cut pictures were costed for; 0 when nothing is cut."""
     tokenizer_digest: str
     seed: int
@@ -128,6 +139,8 @@ class Plan:
             self.row_costs = np.load(folder / "rows.npy", mmap_mode="r")
             self.steps = np.load(folder / "steps.npy", mmap_mode="r")
             self._locate = np.load(folder / "locate.npy", mmap_mode="r")
+            parts = folder / "parts.npy"
+            self._parts = np.load(parts) if parts.is_file() else np.zeros(0, dtype=PART_DTYPE)
         except (OSError, ValueError) as error:
             raise InputError(f"{folder}: not a whole plan ({error}); remove it and plan again") from error
         if self.header.format != FORMAT or len(self.order) != self.num_steps * self.global_batch_size:
@@ -186,21 +199,48 @@ class Plan:
         return int(self.steps[self._checked(step)]["trained_tokens"])
 
     def steps_of(self, positions: Sequence[int]) -> list[int]:
-        """Steps that hold any of these samples, rising."""
-        draws = np.flatnonzero(np.isin(self.order, np.asarray(positions, dtype=self.order.dtype)))
+        """Steps that hold any of these samples, or a part of one, rising."""
+        wanted = np.asarray(self.with_parts(positions), dtype=self.order.dtype)
+        draws = np.flatnonzero(np.isin(self.order, wanted))
         return sorted({int(step) for step in draws // self.global_batch_size})
 
     def seen_before(self, step: int) -> I64:
-        """Positions of all samples that the first `step` steps hold, each once, rising."""
-        return np.unique(self.order[: step * self.global_batch_size]).astype(np.int64)
+        """Positions of all samples that the first `step` steps hold, whole or in part, each once, rising."""
+        drawn = np.unique(self.order[: step * self.global_batch_size]).astype(np.int64)
+        if not len(self._parts):
+            return drawn
+        return np.unique([self.base_of(position) for position in drawn.tolist()])
+
+    def part_of(self, position: int) -> np.void | None:
+        """The part (`PART_DTYPE`) that a position means; None for a whole sample."""
+        dataset = self.header.datasets[self.dataset_of(position)]
+        local = position - dataset.offset
+        if local < dataset.num_samples:
+            return None
+        return self._parts[dataset.first_part + local - dataset.num_samples]  # type: ignore[no-any-return]
+
+    def base_of(self, position: int) -> int:
+        """The position of the sample that a part belongs to; of a whole sample, its own."""
+        part = self.part_of(position)
+        return position if part is None else int(part["position"])
+
+    def with_parts(self, positions: Sequence[int]) -> list[int]:
+        """Add the positions of the parts of these samples."""
+        rows = np.flatnonzero(np.isin(self._parts["position"], np.asarray(positions, dtype=np.int64))).tolist()
+        firsts = [dataset.first_part for dataset in self.header.datasets]
+        found = list(positions)
+        for row in rows:
+            dataset = self.header.datasets[bisect_right(firsts, row) - 1]
+            found.append(dataset.offset + dataset.num_samples + row - dataset.first_part)
+        return found
 
     def dataset_of(self, position: int) -> int:
         """Number of the dataset that a position belongs to."""
         return bisect_right(self._offsets, position) - 1
 
     def place(self, position: int) -> Place:
-        """Where the bytes of a sample lie."""
-        number = self.dataset_of(position)
+        """Where the bytes of a sample lie; of a part, those of its whole sample."""
+        number = self.dataset_of(position := self.base_of(position))
         dataset = self.header.datasets[number]
         local = position - dataset.offset
         shard = bisect_right(self._firsts[number], local) - 1
@@ -221,7 +261,7 @@ class Plan:
             if where not in tables:
                 folder = index_folder(workspace, dataset)
                 tables[where] = kept_rows(folder / f"{dataset.shards[place.shard].name}.parquet", columns)
-            number = position - dataset.offset - dataset.shards[place.shard].first
+            number = self.base_of(position) - dataset.offset - dataset.shards[place.shard].first
             found.append(tables[where].slice(number, 1).to_pylist()[0])
         return found
 

@@ -5,7 +5,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 
 from owl3.data.mixture import DatasetConfig, chosen
 from owl3.errors import ConfigError, InputError
-from owl3.idhash import U64, id_words
+from owl3.idhash import U64, id_words, mix64
 from owl3.manifest import Manifest
-from owl3.planfile import TAR_BLOCK, PlannedShard, kept_rows
+from owl3.planfile import PART_DTYPE, TAR_BLOCK, PlannedShard, kept_rows
 from owl3.shards import SAMPLE_INDEX
 
 PromptStyle = Literal["chat", "plain"]
@@ -46,30 +46,56 @@ class CostTable:
     plan made after the purge equals the one before it up to the first tainted step."""
     purged_tokens: npt.NDArray[np.int32]
     purged_images: npt.NDArray[np.int32]
+    parts: npt.NDArray[np.void] = field(default_factory=lambda: np.zeros(0, dtype=PART_DTYPE))
+    """Parts of split samples; they are the last rows of all columns, with positions counted within this dataset."""
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     @property
+    def num_samples(self) -> int:
+        """Rows that are whole samples."""
+        return len(self) - len(self.parts)
+
+    @property
     def keys(self) -> U64:
-        """The 64 bits of each id that shuffling goes by."""
-        return self.ids[:, 0]
+        """The 64 bits that shuffling goes by: of each id, and of where a part begins."""
+        if not len(self.parts):
+            return self.ids[:, 0]
+        starts: U64 = self.parts["start"].astype(np.uint64) + np.uint64(1)
+        of_parts = mix64(self.ids[self.parts["position"], 0] ^ mix64(starts))
+        return np.concatenate([self.ids[: self.num_samples, 0], of_parts])
 
     def shard_numbers(self) -> npt.NDArray[np.int64]:
-        """The number of the shard that each sample lies in."""
+        """The number of the shard that each row lies in."""
         firsts = np.array([shard.first for shard in self.shards], dtype=np.int64)
-        return np.repeat(np.arange(len(firsts)), np.diff(firsts, append=len(self)))
+        numbers = np.repeat(np.arange(len(firsts)), np.diff(firsts, append=self.num_samples))
+        return np.concatenate([numbers, numbers[self.parts["position"]]]) if len(self.parts) else numbers
+
+    def with_parts(self, parts: npt.NDArray[np.void]) -> "CostTable":
+        """The same table with the parts of its split samples as further rows."""
+        base = parts["position"]
+        return replace(
+            self,
+            ids=np.concatenate([self.ids, self.ids[base]]),
+            tokens=np.concatenate([self.tokens, parts["tokens"]]),
+            trained=np.concatenate([self.trained, parts["trained"]]),
+            images=np.concatenate([self.images, parts["images"]]),
+            tiles=np.concatenate([self.tiles, parts["images"]]),
+            block=np.concatenate([self.block, self.block[base]]),
+            parts=parts,
+        )
 
 
 def join_tables(tables: Sequence[CostTable]) -> CostTable:
     """Put all tables of a mixture end to end, and let them go on as views of the whole: nothing is held twice."""
     whole: dict[str, Any] = {}
-    for field in ("ids", "tokens", "trained", "images", "tiles", "block"):
-        whole[field] = np.concatenate([getattr(table, field) for table in tables])
+    for column in ("ids", "tokens", "trained", "images", "tiles", "block"):
+        whole[column] = np.concatenate([getattr(table, column) for table in tables])
         first = 0
         for table in tables:
-            size = len(getattr(table, field))
-            setattr(table, field, whole[field][first : first + size])
+            size = len(getattr(table, column))
+            setattr(table, column, whole[column][first : first + size])
             first += size
     none = np.zeros(0, np.int32)
     no_ids = np.zeros((0, 2), np.uint64)
@@ -190,5 +216,5 @@ def _sums(lists: pa.ChunkedArray) -> npt.NDArray[np.int32]:
     return sums
 
 
-def _joined(parts: Sequence[_Part], field: str, dtype: type) -> npt.NDArray[Any]:
-    return np.concatenate([np.zeros(0, dtype), *(getattr(part, field) for part in parts)]).astype(dtype, copy=False)
+def _joined(parts: Sequence[_Part], column: str, dtype: type) -> npt.NDArray[Any]:
+    return np.concatenate([np.zeros(0, dtype), *(getattr(part, column) for part in parts)]).astype(dtype, copy=False)

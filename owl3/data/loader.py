@@ -110,7 +110,7 @@ class PlanDataset(Dataset[Row]):
         words = np.array([[int(sample_id[:16], 16), int(sample_id[16:], 16)]], dtype=np.uint64)
         row.fingerprint = row.fingerprint + fingerprints(words, np.array([slot]))[0]
         dataset = self.plan.header.datasets[self.plan.dataset_of(position)]
-        cut = self._is_cut(stored, words, dataset.cut)
+        cut = self._is_cut(position, stored, words, dataset.cut)
         if sample_id in self._tombstones:
             row.drops.append(Drop(row.step, sample_id, dataset.name, "tombstoned", stored.where, "retracted"))
             return None, None
@@ -122,8 +122,10 @@ class PlanDataset(Dataset[Row]):
             return None, None if cut else self.encoder.text_tokens(stored)
         return encoded, len(encoded.input_ids)
 
-    def _is_cut(self, stored: StoredSample, words: U64, share: float) -> bool:
-        if not share or any(segment.frame is not None for segment in stored.sample.segments):
+    def _is_cut(self, position: int, stored: StoredSample, words: U64, share: float) -> bool:
+        if not share or self.plan.part_of(position) is not None:
+            return False
+        if any(segment.frame is not None for segment in stored.sample.segments):
             return False
         return bool(is_cut(words, np.array([stored.sample.num_media]), self.plan.header.seed, share)[0])
 
@@ -141,8 +143,9 @@ class PlanDataset(Dataset[Row]):
             stored = self._reader.read(position)
             words = np.array([[int(stored.sample.id[:16], 16), int(stored.sample.id[16:], 16)]], dtype=np.uint64)
             dataset = self.plan.header.datasets[self.plan.dataset_of(position)]
-            cut = self._is_cut(stored, words, dataset.cut)
-            planned = costs["cut_tokens"] if cut else costs[style]
+            cut = self._is_cut(position, stored, words, dataset.cut)
+            part = self.plan.part_of(position)
+            planned = costs["cut_tokens" if cut else style] if part is None else int(part["tokens"])
             tokens = len(self.encoder.encode(stored, cut).input_ids) if cut else self.encoder.text_tokens(stored)
             if tokens != planned:
                 raise InputError(

@@ -7,6 +7,7 @@ says what lies on disk and reads it.
 A retracted sample is passed over when its turn comes, so a new plan equals the old one before the first tainted step.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -22,12 +23,13 @@ from owl3.config import Config
 from owl3.data.costs import CostTable, PromptStyle, join_tables, read_costs
 from owl3.data.figures import plan_figures
 from owl3.data.mixture import MixtureConfig, draw_datasets, shares, shuffled
-from owl3.data.pack import one_per_row, pack_steps
+from owl3.data.rows import add_up, digest_prefixes, pack_draws
+from owl3.data.split import Limits, find_tokenizer, split_long
 from owl3.errors import ConfigError, InputError
-from owl3.idhash import U64, chain_digest, fingerprints, id_words
+from owl3.idhash import U64, id_words
 from owl3.ledger import tombstones_path
 from owl3.manifest import MANIFEST_NAME, Counts, Manifest, find_current, read_manifest, write_manifest
-from owl3.planfile import DIGEST_STEPS, FORMAT, STEP_DTYPE, PlanHeader, PlannedDataset
+from owl3.planfile import FORMAT, PART_DTYPE, PlanHeader, PlannedDataset
 from owl3.progress import SILENT, Progress
 from owl3.storage import atomic_writer, write_atomic
 
@@ -46,6 +48,8 @@ class PlanConfig(Config):
     """Text tokens per row."""
     max_tiles: int = Field(default=64, gt=0)
     """Picture tiles per row: whole pictures and frames count 1, a cut picture counts its tiles and its global view."""
+    long_samples: Literal["drop", "split"] = "drop"
+    """Samples longer than a row: left out, or cut between segments or exchanges where each part stands on its own."""
     pack: bool = True
     """Put several samples into a row; off, every sample has a row of its own."""
     prompt_style: PromptStyle = "chat"
@@ -125,6 +129,8 @@ def _make(
         read_costs(workspace, dataset, parent, config.prompt_style, config.seed)
         for dataset, parent in zip(datasets, parents, strict=True)
     ]
+    if config.long_samples == "split":
+        tables = [_with_parts(config, workspace, table, parents[0]) for table in tables]
     costs = join_tables(tables)
     retracted = _retracted(workspace)
     reasons, sizes = zip(*(_reasons(table, config, i, retracted) for i, table in enumerate(tables)), strict=True)
@@ -136,8 +142,8 @@ def _make(
     _check_epochs(config, draws, usable)
     offsets = np.cumsum([0, *(len(table) for table in tables)]).tolist()
     order_N = _order(config, tables, reasons, drawn_N, offsets)
-    packs_N = _packs(config, costs, order_N)
-    rows, steps = _rows_and_steps(config, costs, order_N, packs_N)
+    packs_N = pack_draws(costs, order_N, config)
+    rows, steps = add_up(costs, order_N, packs_N, config)
     header = PlanHeader(
         format=FORMAT,
         stage=stage,
@@ -155,14 +161,16 @@ def _make(
                 name=dataset.name,
                 digest=parent.digest,
                 offset=offsets[i],
-                num_samples=len(tables[i]),
+                num_samples=tables[i].num_samples,
+                first_part=sum(len(table.parts) for table in tables[:i]),
+                num_parts=len(tables[i].parts),
                 draws=draws[i],
                 cut=dataset.cut,
                 shards=tables[i].shards,
             )
             for i, (dataset, parent) in enumerate(zip(datasets, parents, strict=True))
         ),
-        prefix_digests=_prefix_digests(steps),
+        prefix_digests=digest_prefixes(steps),
         figures=plan_figures(
             tables, order_N, rows, steps, share=share, draws=draws, usable=usable, max_tokens=config.max_tokens
         ),
@@ -172,12 +180,14 @@ def _make(
     _save(folder / "rows.npy", rows)
     _save(folder / "steps.npy", steps)
     _save(folder / "locate.npy", costs.block)
+    if any(len(table.parts) for table in tables):
+        _save(folder / "parts.npy", _joined_parts(tables, offsets))
     write_atomic(folder / "plan.json", header.model_dump_json(indent=1).encode() + b"\n")
     manifest = write_manifest(
         folder,
         kind="plan",
         name=name,
-        counts=_counts(reasons, order_N, offsets),
+        counts=_counts(tables, reasons, order_N, offsets),
         recipe=config,
         parents=parents,
         stats={
@@ -189,6 +199,7 @@ def _make(
             "images": int(steps["images"].sum()),
             "tiles": int(steps["tiles"].sum()),
             "packing_efficiency": header.figures["packing_efficiency"],
+            "split_samples": sum(len(np.unique(table.parts["position"])) for table in tables),
             "retracted_at_planning": len(retracted),
         },
     )
@@ -196,7 +207,27 @@ def _make(
     return manifest
 
 
-_USABLE, _TOMBSTONED, _OVER_ROW_LENGTH, _OVER_ROW_IMAGES, _OVER_CAP = range(5)
+def _with_parts(config: PlanConfig, workspace: Path, table: CostTable, parent: Manifest) -> CostTable:
+    """Cut the samples of a dataset that are longer than a row."""
+    too_long = np.flatnonzero((table.tokens > config.max_tokens) | (table.tiles > config.max_tiles))
+    if not len(too_long):
+        return table
+    tokenizer = find_tokenizer(workspace, str(parent.stats["tokenizer_digest"]))
+    limits = Limits(config.max_tokens, config.max_tiles, tokenizer, parent.stats["release"], config.prompt_style)
+    return table.with_parts(split_long(workspace, table, too_long, limits))
+
+
+def _joined_parts(tables: Sequence[CostTable], offsets: Sequence[int]) -> npt.NDArray[np.void]:
+    """All parts, with positions of the whole mixture."""
+    joined: list[npt.NDArray[np.void]] = [np.zeros(0, dtype=PART_DTYPE)]
+    for table, offset in zip(tables, offsets, strict=False):
+        parts = table.parts.copy()
+        parts["position"] += offset
+        joined.append(parts)
+    return np.concatenate(joined)
+
+
+_USABLE, _TOMBSTONED, _OVER_ROW_LENGTH, _OVER_ROW_IMAGES, _OVER_CAP, _SPLIT = range(6)
 _REASON_NAMES = {
     _TOMBSTONED: "tombstoned",
     _OVER_ROW_LENGTH: "over_row_length",
@@ -215,6 +246,7 @@ def _reasons(table: CostTable, config: PlanConfig, number: int, retracted: U64) 
     reason = np.zeros(len(table), dtype=np.uint8)
     reason[table.tiles > config.max_tiles] = _OVER_ROW_IMAGES
     reason[table.tokens > config.max_tokens] = _OVER_ROW_LENGTH
+    reason[table.parts["position"]] = _SPLIT
     fitting = np.flatnonzero(reason == _USABLE)
     purged_fits = (table.purged_tokens <= config.max_tokens) & (table.purged_images <= config.max_tiles)
     size = len(fitting) + int(np.count_nonzero(purged_fits))
@@ -226,7 +258,7 @@ def _reasons(table: CostTable, config: PlanConfig, number: int, retracted: U64) 
         reason[fitting[over[over < len(fitting)]]] = _OVER_CAP
         size = cap
     if len(retracted):
-        candidates = np.flatnonzero(np.isin(table.keys, retracted[:, 0]) & (reason == _USABLE))
+        candidates = np.flatnonzero(np.isin(table.ids[:, 0], retracted[:, 0]) & (reason == _USABLE))
         pairs = {(int(high), int(low)) for high, low in retracted}
         hits = [i for i in candidates if (int(table.ids[i, 0]), int(table.ids[i, 1])) in pairs]
         reason[hits] = _TOMBSTONED
@@ -300,82 +332,26 @@ def _shard_groups(table: CostTable, config: PlanConfig) -> npt.NDArray[np.int64]
     return table.shard_numbers() // config.shard_group
 
 
-_DRAWS_AT_ONCE = 1 << 21
-
-
-def _step_chunks(num_draws: int, batch: int) -> list[slice]:
-    """Cut the draws into slices of whole steps: bounds memory, changes nothing."""
-    size = max(1, _DRAWS_AT_ONCE // batch) * batch
-    return [slice(start, min(start + size, num_draws)) for start in range(0, num_draws, size)]
-
-
-def _packs(config: PlanConfig, costs: CostTable, order_N: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
-    batch = config.global_batch_size
-    packs_N = np.empty(len(order_N), dtype=np.uint16)
-    for chunk in _step_chunks(len(order_N), batch):
-        positions = order_N[chunk]
-        tokens_SB = costs.tokens[positions].reshape(-1, batch)
-        if config.pack:
-            tiles_SB = costs.tiles[positions].reshape(-1, batch)
-            packs_N[chunk] = pack_steps(tokens_SB, tiles_SB, config.max_tokens, config.max_tiles).ravel()
-        else:
-            packs_N[chunk] = one_per_row(len(tokens_SB), batch).ravel()
-    return packs_N
-
-
-def _rows_and_steps(
-    config: PlanConfig, costs: CostTable, order_N: npt.NDArray[Any], packs_N: npt.NDArray[np.uint16]
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Add up what rows and steps cost."""
-    batch = config.global_batch_size
-    steps = np.zeros(len(order_N) // batch, dtype=STEP_DTYPE)
-    row_dtype = np.dtype(
-        [
-            ("tokens", "<u2" if config.max_tokens < 1 << 16 else "<u4"),
-            ("tiles", "<u2" if config.max_tiles < 1 << 16 else "<u4"),
-        ]
-    )
-    rows: list[npt.NDArray[Any]] = []
-    first_row = 0
-    for chunk in _step_chunks(len(order_N), batch):
-        positions = order_N[chunk]
-        part = steps[chunk.start // batch : chunk.stop // batch]
-        for field in ("tokens", "images", "tiles"):
-            part[field] = getattr(costs, field)[positions].reshape(-1, batch).sum(axis=1)
-        part["trained_tokens"] = costs.trained[positions].reshape(-1, batch).sum(axis=1)
-        slots = np.arange(len(positions)) % batch
-        part["fingerprint"] = fingerprints(costs.ids[positions], slots).reshape(-1, batch, 2).sum(axis=1)
-        rows_per_step = packs_N[chunk].reshape(-1, batch).max(axis=1).astype(np.int64) + 1
-        starts = np.cumsum(rows_per_step) - rows_per_step
-        part["first_row"] = first_row + starts
-        row_N = np.repeat(starts, batch) + packs_N[chunk]
-        made = np.zeros(int(rows_per_step.sum()), dtype=row_dtype)
-        made["tokens"] = np.bincount(row_N, weights=costs.tokens[positions], minlength=len(made))
-        made["tiles"] = np.bincount(row_N, weights=costs.tiles[positions], minlength=len(made))
-        rows.append(made)
-        first_row += len(made)
-    return np.concatenate(rows), steps
-
-
-def _prefix_digests(steps: npt.NDArray[Any]) -> tuple[str, ...]:
-    digests: list[str] = []
-    for end in range(DIGEST_STEPS, len(steps) + 1, DIGEST_STEPS):
-        digests.append(chain_digest(digests[-1] if digests else "", steps["fingerprint"][end - DIGEST_STEPS : end]))
-    return tuple(digests)
-
-
-def _counts(reasons: Sequence[npt.NDArray[np.uint8]], order_N: npt.NDArray[Any], offsets: Sequence[int]) -> Counts:
-    """Account for every kept sample of the mixture: planned at least once, or not, and why."""
+def _counts(
+    tables: Sequence[CostTable],
+    reasons: Sequence[npt.NDArray[np.uint8]],
+    order_N: npt.NDArray[Any],
+    offsets: Sequence[int],
+) -> Counts:
+    """Account for every kept sample of the mixture: planned at least once, whole or in part, or not, and why."""
     planned = np.zeros(offsets[-1], dtype=np.bool_)
     planned[order_N] = True
-    reason_M = np.concatenate(list(reasons))
-    dropped = {name: int(np.count_nonzero(reason_M == code)) for code, name in _REASON_NAMES.items()}
-    dropped["over_quota"] = int(np.count_nonzero((reason_M == _USABLE) & ~planned))
-    return Counts(
-        seen=offsets[-1],
-        kept=int(np.count_nonzero(planned)),
-        dropped={name: count for name, count in sorted(dropped.items()) if count},
-    )
+    seen = kept = 0
+    dropped: Counter[str] = Counter()
+    for table, reason, offset in zip(tables, reasons, offsets, strict=False):
+        is_planned = planned[offset : offset + len(table)]
+        is_planned[table.parts["position"][is_planned[table.num_samples :]]] = True
+        seen += table.num_samples
+        kept += int(np.count_nonzero(is_planned[: table.num_samples]))
+        why_not = reason[: table.num_samples][~is_planned[: table.num_samples]]
+        for code in np.unique(why_not).tolist():
+            dropped[_REASON_NAMES.get(code, "over_quota")] += int(np.count_nonzero(why_not == code))
+    return Counts(seen=seen, kept=kept, dropped={name: count for name, count in sorted(dropped.items()) if count})
 
 
 def _save(path: Path, array: npt.NDArray[Any]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from owl3.data.ranges import LocalTars, Tars, stale
+from owl3.data.split import media_of, part_of
 from owl3.errors import InputError
 from owl3.planfile import TAR_BLOCK, Place, Plan, kept_rows
 from owl3.samples import Sample
@@ -61,7 +62,13 @@ class SampleReader:
         if sample.id != key:
             raise stale(path, f"{name} holds the sample {sample.id}")
         where = f"samples/{self.plan.header.datasets[place.dataset].name}/{path.name}:{key}"
-        return StoredSample(sample, self._media(sample, media, position, place), where)
+        data_of_media = self._media(sample, media, self.plan.base_of(position), place)
+        part = self.plan.part_of(position)
+        if part is not None:
+            start, end = int(part["start"]), int(part["end"])
+            data_of_media = [data_of_media[number] for number in media_of(sample, start, end)]
+            sample = part_of(sample, start, end)
+        return StoredSample(sample, data_of_media, where)
 
     def _media(self, sample: Sample, members: list[tuple[str, bytes]], position: int, place: Place) -> list[bytes]:
         """The media in order: beside the json or, where a builder only referred to them, in the parents' tars."""
