@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,18 @@ _POLL_S = 0.2
 def wrap(command: Sequence[str]) -> list[str]:
     """The same command, under a lifeline."""
     return [sys.executable, "-IS", str(Path(__file__).resolve()), *command]
+
+
+def end_with_parent() -> None:
+    """Let this process end when the one that started it dies; for workers of a process pool, which would live on."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_POLL_S)
+        os._exit(3)
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()
 
 
 def main(command: Sequence[str]) -> int:

@@ -51,3 +51,25 @@ def test_exit_codes_become_errors(code: int, error: type[Exception], tmp_path, m
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(error, match="the reason"):
         run_module("ends_with", [str(code)], log=tmp_path / "log")
+
+
+@pytest.mark.processes
+def test_a_pool_worker_ends_when_its_parent_is_killed(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    script = tmp_path / "pool.py"
+    script.write_text(
+        "import os, time\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from multiprocessing import get_context\n"
+        "from owl3.lifeline import end_with_parent\n"
+        "if __name__ == '__main__':\n"
+        "    with ProcessPoolExecutor(1, get_context('spawn'), initializer=end_with_parent) as pool:\n"
+        "        print(pool.submit(os.getpid).result(), flush=True)\n"
+        "        time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process.stdout:
+        pid = int(process.stdout.readline())
+    process.kill()
+    process.wait()
+    assert _gone(pid)

@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from owl3 import lifeline
 from owl3.build.builders import builder_class
 from owl3.build.config import BUILD_CONFIG
 from owl3.build.draw import Run
@@ -99,6 +100,7 @@ _worker: ShardBuilder | None = None  # of this worker process
 
 
 def _start_worker(cfg: dict[str, Any], folder: Path, workspace: Path, work: Path) -> None:
+    lifeline.end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     global _worker  # noqa: PLW0603 - what a process pool's initializer leaves for its tasks
     config = BUILD_CONFIG.validate_python(cfg)
