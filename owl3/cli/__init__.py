@@ -14,7 +14,22 @@ import typer
 from owl3 import __version__
 from owl3.errors import Interrupted, Owl3Error
 
-GROUPS = ("demo", "doctor", "sources", "curate", "build", "plan", "inspect", "train", "eval", "cards", "rights", "chat", "bench")
+GROUPS = (
+    "demo",
+    "doctor",
+    "sources",
+    "curate",
+    "search",
+    "build",
+    "plan",
+    "inspect",
+    "train",
+    "eval",
+    "cards",
+    "rights",
+    "chat",
+    "bench",
+)
 """Modules of this package, in the order in which `owl3 --help` lists their verbs."""
 
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +170,7 @@ class Label:
     source: str
     user_agent: str
     quality: int  # of JPEGs that have to be encoded again
+    scores: Mapping[str, float] = field(default_factory=dict)  # cosine of picture and caption, by sample id
 
 
 def publish(files: ShardFiles, folder: Path, label: Label, verdicts: Mapping[str, Verdict]) -> Counts:
@@ -190,6 +191,7 @@ def publish(files: ShardFiles, folder: Path, label: Label, verdicts: Mapping[str
             reason = own_reason if verdict is None else verdict.reason
             known = _row(row, outcome, engine.get(index), label.media)
             known |= {"source": label.source, "shard": files.shard, "user_agent": label.user_agent if outcome else None}
+            known |= {"clip_similarity": label.scores.get(row["sample_id"])}
             if verdict is not None:
                 known |= {"duplicate_of": verdict.duplicate_of, "benchmark": verdict.benchmark}
             data = b""

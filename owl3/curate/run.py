@@ -35,6 +35,7 @@ from owl3.curate.decide import (
 )
 from owl3.curate.dedup import DedupConfig
 from owl3.curate.download import DownloadConfig
+from owl3.curate.embed import ClipConfig, build_index, check_model, embed, index_folder, similarities
 from owl3.curate.fetch import EngineConfig
 from owl3.curate.fetching import fetch_all
 from owl3.curate.overview import Looks, Verdict, look
@@ -73,6 +74,8 @@ class CurateConfig(Config):
     dedup: DedupConfig = DedupConfig()
     blocklists: tuple[Blocklist, ...] = ()
     decontaminate: tuple[Benchmark, ...] = ()
+    clip: ClipConfig | None = None
+    """Let a CLIP score pictures against captions, and index them (needs `owl3 tools install clip`)."""
     max_drop_fraction: float | None = Field(default=None, ge=0, le=1)
     """With more dropped than this the run ends as a failed check, with all evidence left in place."""
 
@@ -168,6 +171,8 @@ class _Run:
         self.folder, self.work, self.previous = folder, folder / _WORK, previous
         benchmarks = [fingerprint(benchmark, self.workspace) for benchmark in config.decontaminate]
         blocked = load_blocklists(config.blocklists, self.workspace)
+        if config.clip is not None:
+            check_model(config.clip)
         shards = self._split(blocked)
         if previous is not None:
             for shard in shards:
@@ -182,7 +187,8 @@ class _Run:
         )
         self._judge(shards)
         verdicts = self._look_at_all(shards, benchmarks, blocked)
-        counts = self._publish(shards, verdicts)
+        scores = self._score(shards, verdicts) if config.clip is not None else {}
+        counts = self._publish(shards, verdicts, scores)
         self._check_drops(counts)
         tools = tool_versions("aiohttp", "protego", "pillow", "numpy", "pyarrow", "av")
         manifest = write_manifest(
@@ -252,10 +258,30 @@ class _Run:
             stay_dropped(self.previous, shards, ratings, verdicts)
         return verdicts
 
-    def _publish(self, shards: Sequence[str], verdicts: Mapping[str, Verdict]) -> Counts:
+    def _label(self, scores: Mapping[str, float]) -> Label:
+        config = self.config
+        return Label(self.media, config.source, config.fetch.user_agent, config.engine.encode_quality, scores)
+
+    def _score(self, shards: Sequence[str], verdicts: dict[str, Verdict]) -> dict[str, float]:
+        """Let CLIP look at what would be kept; add verdicts for what does not match, and index the rest."""
+        clip, unscored, embedded = self.config.clip, self.work / "unscored", self.work / "embedded"
+        assert clip is not None
+        self.progress.start(f"score {self.config.name}", None)
+        for shard in shards:
+            publish(self._files(shard), unscored, self._label({}), verdicts)
+        embed([unscored / f"{shard}.tar" for shard in shards], embedded, clip)
+        scores = similarities(embedded, shards)
+        low = {key for key, score in scores.items() if clip.min_similarity is not None and score < clip.min_similarity}
+        verdicts |= {key: Verdict("low_clip_similarity") for key in low}
+        if clip.index:
+            build_index(embedded, shards, scores.keys() - low, index_folder(self.workspace, self.config.name))
+        self.progress.finish(f"{len(scores)} pictures, {len(low)} below {clip.min_similarity}")
+        return scores
+
+    def _publish(self, shards: Sequence[str], verdicts: Mapping[str, Verdict], scores: Mapping[str, float]) -> Counts:
         config = self.config
         self.progress.start(f"write {config.name}", len(shards))
-        label = Label(self.media, config.source, config.fetch.user_agent, config.engine.encode_quality)
+        label = self._label(scores)
         parts = []
         for shard in shards:
             files = self._files(shard)

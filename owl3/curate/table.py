@@ -50,6 +50,7 @@ SHARD_TABLE = pa.schema(
         ("grey_std", pa.float32()),
         ("sharpness", pa.float32()),
         ("entropy", pa.float32()),
+        ("clip_similarity", pa.float64()),  # of picture and caption, where the recipe has a clip section
         ("rights_signal", pa.string()),
         ("rights_value", pa.string()),
         ("user_agent", pa.string()),

@@ -1,0 +1,42 @@
+"""`owl3 search`: find samples of a curated corpus by text or by picture."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from owl3.cli.common import DEFAULT_WORKSPACE, Json, Workspace, emit, table
+from owl3.errors import ConfigError, InputError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("search")(search)
+
+
+def search(  # noqa: PLR0917 - options of a command line
+    corpus: Annotated[str, typer.Argument(help="A curated corpus: the name of a folder in shards/.")],
+    query: Annotated[str, typer.Argument(help="What the pictures should show.")] = "",
+    image: Annotated[Path | None, typer.Option(help="A picture to find the like of.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many to show.")] = 10,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    as_json: Json = False,
+) -> None:
+    """Search a corpus that was curated with a `clip` section.
+
+    Example: `owl3 search photos "a red bicycle"`
+    """
+    from owl3.curate.embed import Query
+    from owl3.curate.embed import search as find
+    from owl3.manifest import read_manifest
+
+    if bool(query) == (image is not None):
+        raise ConfigError("owl3 search: give either a text or --image")
+    clip = read_manifest(workspace / "shards" / corpus).recipe.get("clip")
+    if clip is None:
+        raise InputError(f"shards/{corpus} was curated without a clip section, so it has no index")
+    found = find(workspace, corpus, clip["model"], Query(query or None, image), count=count)
+    shown = table(f"Most like {query or image}", ">score", "sample", "caption", "url")
+    for row in found:
+        shown.add_row(f"{row['score']:.3f}", row["image_path"], str(row.get("caption")), str(row.get("url")))
+    emit(as_json, {"found": found}, shown)

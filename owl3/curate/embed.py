@@ -1,0 +1,209 @@
+"""The one door to clip-retrieval: similarity of picture and caption, and an index that an auditor can search.
+
+clip-retrieval 2.45 lives in a tool environment of its own and is called as a process. Its `inference` and `index` are
+used; its `filter` downloads one fixed model and its `back` listens on every interface, so neither is.
+
+    indexes/NAME/img_emb/img_emb_0.npy   text_emb/text_emb_0.npy     one row per kept sample, float16, unit length
+    indexes/NAME/metadata/metadata_0.parquet                          image_path (= sample id), caption, url …
+    indexes/NAME/image.index text.index                               for clip-retrieval's own back end and client
+
+Scores depend on the machine's floating point in their last digits, so they are rounded to three decimals.
+"""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import Field
+
+from owl3 import lifeline, tools
+from owl3.config import Config
+from owl3.errors import ConfigError, InputError
+
+logger = logging.getLogger(__name__)
+
+_RUNNER = Path(tools.__file__).parent / "run_clip.py"
+_SCORE_DIGITS = 3
+_LOCAL_PREFIXES = ("hf_clip:", "open_clip:")
+
+Run = Callable[[dict[str, Any]], dict[str, Any]]
+"""Answers one request in the tool environment; a seam for tests."""
+
+
+class ClipConfig(Config):
+    """Which CLIP looks at pictures and captions, and what it decides."""
+
+    model: str
+    """clip-retrieval's spelling: `hf_clip:PATH_OR_ID`, `open_clip:NAME/WEIGHTS` or `open_clip:NAME//PATH.pt`."""
+    min_similarity: float | None = Field(default=None, ge=-1, le=1)
+    """Rows with a lower cosine are dropped as low_clip_similarity; None only scores."""
+    batch_size: int = Field(default=64, ge=1)
+    index: bool = True
+    """Also build the index that `owl3 search` and clip-retrieval's back end open."""
+
+
+def run_clip(request: dict[str, Any]) -> dict[str, Any]:
+    """Run one request in the tool environment.
+
+    Raises:
+        InputError: the environment is missing, or the program failed; the message ends with its last line.
+    """
+    command = [str(tools.python("clip")), str(_RUNNER), json.dumps(request)]
+    environment = os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1", "WANDB_MODE": "disabled"}
+    done = subprocess.run(lifeline.wrap(command), capture_output=True, text=True, env=environment)
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise InputError(f"clip-retrieval {request['do']} failed: {last[-300:]}")
+    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return answer
+
+
+def check_model(config: ClipConfig, run: Run = run_clip) -> None:
+    """Make sure that the model is there and answers, before any work is done.
+
+    Raises:
+        ConfigError: a local path does not exist.
+        InputError: the model can't be loaded.
+    """
+    local = next((config.model.removeprefix(p) for p in _LOCAL_PREFIXES if config.model.startswith(p)), "")
+    name, separator, weights = local.partition("//")
+    path = f"/{weights}" if separator else name
+    if path.startswith(("/", ".")) and not Path(path).exists():
+        raise ConfigError(f"clip.model {config.model}: no such path {path}")
+    run({"do": "encode", "model": config.model, "texts": ["a"], "images": []})
+
+
+def embed(tars: Sequence[Path], out: Path, config: ClipConfig, run: Run = run_clip) -> None:
+    """Embed pictures and captions of shards into `out/SHARD/`; shards that are done are left alone.
+
+    Raises:
+        InputError: clip-retrieval failed.
+    """
+    pending = [tar for tar in tars if not (out / tar.stem / "done").is_file()]
+    if not pending:
+        return
+    aside = out / "running"
+    shutil.rmtree(aside, ignore_errors=True)
+    (aside / "in").mkdir(parents=True)
+    for number, tar in enumerate(pending):
+        (aside / "in" / f"{number:05d}.tar").symlink_to(tar.resolve())
+    count = len(pending)
+    run(
+        {
+            "do": "inference",
+            "input_dataset": f"{aside / 'in'}/{{{0:05d}..{count - 1:05d}}}.tar"
+            if count > 1
+            else f"{aside}/in/00000.tar",
+            "output_folder": str(aside / "out"),
+            "input_format": "webdataset",
+            "output_partition_count": count,  # one partition is one tar
+            "batch_size": config.batch_size,
+            "num_prepro_workers": 0,
+            "enable_metadata": True,
+            "clip_model": config.model,
+            "wds_number_file_per_input_file": 1,
+        }
+    )
+    digits = len(str(count)) if count >= 10 else 1
+    for number, tar in enumerate(pending):
+        _collect(aside / "out", f"{number:0{digits}d}", out / tar.stem)
+    shutil.rmtree(aside)
+
+
+def _collect(made: Path, part: str, folder: Path) -> None:
+    """Keep what clip-retrieval wrote for one tar; a tar without samples has nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind in ("img_emb", "text_emb"):
+        path = made / kind / f"{kind}_{part}.npy"
+        vectors = np.load(path).astype(np.float32) if path.is_file() else np.zeros((0, 1), np.float32)
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        np.save(folder / f"{kind}.npy", (vectors / np.maximum(norms, 1e-12)).astype(np.float16))
+    metadata = made / "metadata" / f"metadata_{part}.parquet"
+    table = pq.read_table(metadata) if metadata.is_file() else pa.table({"image_path": pa.array([], pa.string())})
+    pq.write_table(table, folder / "metadata.parquet")
+    (folder / "done").touch()
+
+
+def similarities(out: Path, shards: Sequence[str]) -> dict[str, float]:
+    """Cosine of picture and caption by sample id."""
+    found: dict[str, float] = {}
+    for shard in shards:
+        ids = pq.read_table(out / shard / "metadata.parquet", columns=["image_path"]).column(0).to_pylist()
+        image, text = (np.load(out / shard / f"{kind}.npy").astype(np.float32) for kind in ("img_emb", "text_emb"))
+        scores = np.einsum("nd,nd->n", image, text) if len(ids) else np.zeros(0)
+        found |= {key: round(float(score), _SCORE_DIGITS) for key, score in zip(ids, scores, strict=True)}
+    return found
+
+
+def index_folder(workspace: Path, name: str) -> Path:
+    """Where a corpus's index lies."""
+    return workspace / "indexes" / name
+
+
+def build_index(out: Path, shards: Sequence[str], kept: set[str], folder: Path, run: Run = run_clip) -> None:
+    """Put the embeddings of kept samples together and let clip-retrieval index them.
+
+    Raises:
+        InputError: clip-retrieval failed.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    tables, vectors = [], dict[str, list[NDArray[np.float16]]](img_emb=[], text_emb=[])
+    for shard in shards:
+        table = pq.read_table(out / shard / "metadata.parquet")
+        rows = [row for row, key in enumerate(table.column("image_path").to_pylist()) if key in kept]
+        if rows:
+            tables.append(table.take(pa.array(rows)))
+            for kind, parts in vectors.items():
+                parts.append(np.load(out / shard / f"{kind}.npy")[rows])
+    if not tables:
+        return
+    for kind, parts in vectors.items():
+        (folder / kind).mkdir(parents=True)
+        np.save(folder / kind / f"{kind}_0.npy", np.concatenate(parts))
+    (folder / "metadata").mkdir()
+    pq.write_table(pa.concat_tables(tables, promote_options="permissive"), folder / "metadata" / "metadata_0.parquet")
+    run({"do": "index", "embeddings_folder": str(folder), "index_folder": str(folder), "copy_metadata": False})
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What to look for: a text or a picture."""
+
+    text: str | None = None
+    image: Path | None = None
+
+
+def search(
+    workspace: Path, name: str, model: str, query: Query, *, count: int = 10, run: Run = run_clip
+) -> list[dict[str, Any]]:
+    """The samples of a corpus most like a text or a picture, best first, by exact search.
+
+    Raises:
+        InputError: the corpus has no index, or the picture is missing.
+    """
+    folder = index_folder(workspace, name)
+    if not (folder / "metadata" / "metadata_0.parquet").is_file():
+        raise InputError(f"{folder}: no index; curate {name} with a clip section (clip.index: true)")
+    if query.image is not None and not query.image.is_file():
+        raise InputError(f"{query.image}: no such picture")
+    texts = [query.text] if query.image is None else []
+    images = [str(query.image.resolve())] if query.image else []
+    vector = np.array(run({"do": "encode", "model": model, "texts": texts, "images": images})["vectors"][0])
+    pictures = np.load(folder / "img_emb" / "img_emb_0.npy", mmap_mode="r")
+    scores = np.concatenate(
+        [pictures[start : start + 65_536].astype(np.float32) @ vector for start in range(0, len(pictures), 65_536)]
+    )
+    best = np.argsort(-scores, kind="stable")[:count]
+    table = pq.read_table(folder / "metadata" / "metadata_0.parquet").take(pa.array(best))
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return [row | {"score": round(float(scores[place]), _SCORE_DIGITS)} for row, place in zip(rows, best, strict=True)]
