@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from owl3.bench.attention_figures import plot, write_tables
 from owl3.bench.baselines import Concatenation, PlainTwoSoftmax, bare_matmuls
-from owl3.bench.figures import plot, write_tables
 from owl3.bench.meter import interleaved, peak_bytes
 from owl3.errors import ConfigError
 from owl3.model.config import Fusion, Owl3Config

@@ -53,7 +53,7 @@ def convert(
     source: Checkpoint,
     target: Annotated[Path, typer.Argument(help="A new folder.", show_default=False)],
     to: Annotated[Literal["ours", "released"], typer.Option(help="The layout to write.")] = "ours",
-    as_json: Json = False,  # noqa: ARG001 - the one line printed is JSON already
+    as_json: Json = False,
 ) -> None:
     """Rewrite a released mPLUG-Owl3 checkpoint as ours, or one of ours as released; every tensor is accounted for.
 

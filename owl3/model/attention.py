@@ -1,7 +1,7 @@
 """Softmax attention over masks: the one place where a backend is chosen.
 
 Shape letters: B rows, S queries, M keys, H heads, K key-value heads, d head size. Tensors are token-major,
-(B, S, H, d), as projections give them; no head is ever repeated in memory.
+(B, S, H, d), as projections give them; no head is repeated in memory, unless a CUDA kernel leaves no choice.
 """
 
 import torch
@@ -20,7 +20,7 @@ def attend(
         q: (B, S, H, d)
         k: (B, M, K, d)
         v: (B, M, K, d)
-        mask: Additive, broadcastable to (B, 1, S, M), or None. No row may be all -inf: such a query must be opened,
+        mask: Additive (B or 1, 1, S, M), or None. No row may be all -inf: such a query must be opened,
             and its result thrown away, by the caller.
         causal: Without a mask: query i sees keys 0..i.
         eager: Spell the formula out instead of calling PyTorch's fused kernel.
@@ -30,6 +30,15 @@ def attend(
     """
     if eager:
         return _attend_eager(q, k, v, mask, causal)
+    groups = q.shape[2] // k.shape[2]
+    if q.shape[1] == 1 and groups > 1:  # one query: the heads that share keys are queries of one head
+        folded = q.view(q.shape[0], k.shape[2], groups, -1)
+        return F.scaled_dot_product_attention(folded, k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask).view(
+            q.shape
+        )
+    if mask is not None and groups > 1 and q.device.type == "cuda":
+        # CUDA's masked kernels know no groups, and PyTorch would write all scores out instead.
+        k, v = (x.repeat_interleave(groups, dim=2) for x in (k, v))
     grouped = q.shape[2] != k.shape[2]
     out = F.scaled_dot_product_attention(
         q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, is_causal=causal, enable_gqa=grouped

@@ -70,6 +70,10 @@ class Owl3Config(PreTrainedConfig):  # type: ignore[misc]
             raise ConfigError(f"hyper_layers: {outside[0]} is not one of layers 1..{text.num_hidden_layers}")
         if text.use_sliding_window:
             raise ConfigError("text_config.use_sliding_window: hyper attention has no sliding window; set it to false")
+        if text.attention_dropout:
+            raise ConfigError("text_config.attention_dropout: hyper attention has none; set it to 0")
+        if text.rope_parameters.get("rope_type", "default") != "default":
+            raise ConfigError("text_config.rope_parameters.rope_type: images know only the default; set it to default")
         if text.hidden_size % text.num_attention_heads:
             raise ConfigError(
                 f"text_config.hidden_size {text.hidden_size} must be a multiple of num_attention_heads "

@@ -76,7 +76,6 @@ class Group:
     is_real: Tensor | None = None
     image_pad: Tensor | None = None
     image_unpad: Tensor | None = None
-    image_is_real: Tensor | None = None
     mask: Tensor | None = None
     """Additive (n, 1, t, m L) over images or, in joint attention, (n, 1, t, m L + t) over images and text."""
 

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import GenerationMixin, PreTrainedModel, Qwen2Config, SiglipVisionModel
+from transformers import PreTrainedModel, Qwen2Config, SiglipVisionModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import ModelOutput
@@ -43,6 +43,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP, Qwen2RMSNorm, Qwe
 from owl3.errors import InputError
 from owl3.model.cache import Owl3Cache
 from owl3.model.config import Owl3Config
+from owl3.model.generation import Owl3Generation
 from owl3.model.hyper_attention import (
     FUSIONS,
     Images,
@@ -174,7 +175,7 @@ class Owl3LanguageModel(nn.Module):
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
 
 
-class Owl3ForConditionalGeneration(Owl3PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class Owl3ForConditionalGeneration(Owl3PreTrainedModel, Owl3Generation):  # type: ignore[misc]
     """SigLIP, a projector and a Qwen2 with hyper attention. The arguments of `forward` are at the head of this file."""
 
     _tied_weights_keys: ClassVar[dict[str, str]] = {
@@ -295,6 +296,9 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, GenerationMixin):  # typ
         Raises:
             InputError: for arguments that contradict each other, saying how.
         """
+        unknown = [name for name, value in kwargs.items() if value and name != "return_dict"]
+        if unknown:
+            raise InputError(f"forward has no use for the argument {unknown[0]}")
         inputs = check_inputs(
             self.config,
             input_ids=input_ids,
@@ -386,54 +390,6 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, GenerationMixin):  # typ
             "device": self.device,
             "backend": self.config._attn_implementation,
         }
-
-    # --------------------------------------------------------------------------------------------------- generation
-
-    def prepare_inputs_for_generation(
-        self, input_ids: Tensor, *, is_first_iteration: bool | None = False, **kwargs: Any
-    ) -> dict[str, Any]:
-        """Images are read once: later steps find them in the cache."""
-        inputs = super().prepare_inputs_for_generation(input_ids, is_first_iteration=is_first_iteration, **kwargs)
-        if not is_first_iteration and kwargs.get("use_cache", True):
-            for name in ("pixel_values", "image_rows", "image_starts", "image_index"):
-                inputs.pop(name, None)
-        return inputs
-
-    def _prepare_cache_for_generation(
-        self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> None:
-        """`generate` asks for a cache here; it gets one that holds images."""
-        asked = generation_config.cache_implementation
-        if model_kwargs.get("past_key_values") is None and generation_config.use_cache:
-            if asked not in (None, "dynamic", "offloaded"):
-                raise InputError(f"cache_implementation={asked!r} can't hold images; one of dynamic, offloaded")
-            model_kwargs["past_key_values"] = Owl3Cache(self.config, offloading=asked == "offloaded")
-            return
-        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
-
-    def _expand_inputs_for_generation(
-        self,
-        expand_size: int = 1,
-        is_encoder_decoder: bool = False,
-        input_ids: Tensor | None = None,
-        **model_kwargs: Any,
-    ) -> tuple[Tensor | None, dict[str, Any]]:
-        """Beams of a prompt are rows of their own, and show the same pictures: those are not copied."""
-        pixel_values = model_kwargs.pop("pixel_values", None)
-        places = [model_kwargs.pop(name, None) for name in ("image_rows", "image_starts", "image_index")]
-        input_ids, model_kwargs = super()._expand_inputs_for_generation(
-            expand_size=expand_size, is_encoder_decoder=is_encoder_decoder, input_ids=input_ids, **model_kwargs
-        )
-        if pixel_values is None:
-            return input_ids, model_kwargs
-        rows, starts, index = places
-        if expand_size > 1:
-            index = torch.arange(len(pixel_values)) if index is None else index
-            beam = torch.arange(expand_size, device=rows.device)
-            rows = (rows[:, None] * expand_size + beam).flatten()
-            starts, index = (x.repeat_interleave(expand_size) for x in (starts, index))
-        images = {"pixel_values": pixel_values, "image_rows": rows, "image_starts": starts, "image_index": index}
-        return input_ids, {**model_kwargs, **images}
 
 
 def _to_batch(stream: Tensor, layout: StreamLayout, shape: tuple[int, int]) -> Tensor:

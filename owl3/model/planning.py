@@ -3,6 +3,8 @@
 Everything here is whole-array arithmetic; the only loops are over groups of samples, of which there are few.
 """
 
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -67,33 +69,17 @@ def plan_stream(
     def tensor(array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
 
+    mask_of = None if backend == "flex_attention" else partial(_group_mask, tokens_per_image, joint, dtype)
     groups: list[Group] = []
     sees: list[NDArray[np.bool_]] = []
-    borders = np.flatnonzero(np.diff(keys, prepend=-1, append=-1))
-    image_start = 0
-    for start, end in pairwise(borders):
-        lens, counts = lengths[start:end], num_images[start:end]
-        group = Group(int(end - start), int(lens.max()), int(counts.max()), int(lens.sum()), int(counts.sum()))
-        places = np.full((group.num_samples, group.num_images), NEVER)
-        filled = np.arange(group.num_images) < counts[:, None]
-        places[filled] = image_place[image_start : image_start + group.stream_images]
-        image_start += group.stream_images
-        kept: NDArray[np.bool_] = np.arange(group.num_tokens) < lens[:, None]
-        if lens.min() < group.num_tokens:
-            group.pad, group.unpad = tensor(_padded_index(lens, group.num_tokens)), tensor(np.flatnonzero(kept))
-            group.is_real = tensor(kept.ravel())
-        if group.num_images and counts.min() < group.num_images:
-            group.image_pad = tensor(_padded_index(counts, group.num_images))
-            group.image_unpad = tensor(np.flatnonzero(filled))
-        if group.num_images:
-            visible = np.arange(group.num_tokens)[:, None] >= places[:, None] + image_offset  # (n, t, m)
-            seen: NDArray[np.bool_] = np.asarray(visible.any(-1))
-            if backend != "flex_attention":
-                group.mask = _group_mask(tensor(visible), tokens_per_image, joint, dtype)
-            sees.append(seen[kept])
-        else:
-            sees.append(np.zeros(group.stream_tokens, dtype=bool))
+    image = 0
+    for start, end in pairwise(np.flatnonzero(np.diff(keys, prepend=-1, append=-1))):
+        counts = num_images[start:end]
+        own_places = image_place[image : image + counts.sum()]
+        group, seen = _group(lengths[start:end], counts, own_places, image_offset, mask_of, tensor)
         groups.append(group)
+        sees.append(seen)
+        image += group.stream_images
 
     stands_as_is = len(real) == segment_ids.size and bool((np.diff(token_order) == 1).all())
     has_image_order = bool((np.diff(image_order) != 1).any())
@@ -225,6 +211,39 @@ def _ragged_arange(lengths: Ints) -> Ints:
     return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths, lengths)
 
 
+def _group(  # noqa: PLR0917
+    lengths: Ints,
+    num_images: Ints,
+    image_places: Ints,
+    image_offset: int,
+    mask_of: Callable[[Tensor], Tensor] | None,
+    tensor: Callable[[NDArray[Any]], Tensor],
+) -> tuple[Group, NDArray[np.bool_]]:
+    """Samples that attend together, and which of their tokens see an image (in stream order).
+
+    Args:
+        lengths: Tokens of each sample.
+        num_images: Images of each sample; `image_places` are all their places, sample by sample.
+        mask_of: Makes the mask from (n, t, m) visibility; None leaves it out.
+        tensor: Brings an array to the device.
+    """
+    tokens, images = int(lengths.max()), int(num_images.max())
+    group = Group(len(lengths), tokens, images, int(lengths.sum()), int(num_images.sum()))
+    is_token = np.arange(tokens) < lengths[:, None]
+    is_image = np.arange(images) < num_images[:, None]
+    if not is_token.all():
+        group.pad, group.unpad = tensor(_padded_index(lengths, tokens)), tensor(np.flatnonzero(is_token))
+        group.is_real = tensor(is_token.ravel())
+    if not is_image.all():
+        group.image_pad, group.image_unpad = tensor(_padded_index(num_images, images)), tensor(np.flatnonzero(is_image))
+    places = np.full(is_image.shape, NEVER)
+    places[is_image] = image_places
+    visible = np.arange(tokens)[:, None] >= places[:, None] + image_offset  # (n, t, m)
+    if images and mask_of is not None:
+        group.mask = mask_of(tensor(visible))
+    return group, np.asarray(visible.any(-1))[is_token]
+
+
 def _padded_index(lengths: Ints, longest: int) -> Ints:
     """Index that lays runs of these lengths out as rows of `longest`; a row's padding repeats its last element.
 
@@ -236,7 +255,7 @@ def _padded_index(lengths: Ints, longest: int) -> Ints:
     return np.where(lengths[:, None] > 0, index, 0).ravel()
 
 
-def _group_mask(visible: Tensor, tokens_per_image: int, joint: bool, dtype: torch.dtype) -> Tensor:
+def _group_mask(tokens_per_image: int, joint: bool, dtype: torch.dtype, visible: Tensor) -> Tensor:
     """The additive mask of a group from (n, t, m): which token sees which image."""
     num_samples, num_tokens, _ = visible.shape
     if not joint:

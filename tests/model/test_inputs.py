@@ -31,6 +31,7 @@ def changed(**changes: Any) -> dict[str, Any]:
         ({"segment_ids": torch.zeros(1, 8, dtype=torch.long)}, "the batch holds no token, only padding"),
         ({"segment_ids": torch.ones(1, 7)}, r"segment_ids \(or attention_mask\) is \(1, 7\), the batch \(1, 8\)"),
         ({"position_ids": torch.arange(121, 129)[None]}, "position 128, but max_position_embeddings is 128"),
+        ({"output_attentions": True}, "forward has no use for the argument output_attentions"),
         ({"use_cache": True}, "leave out segment_ids and labels"),
         ({"use_cache": True, "segment_ids": None, "attention_mask": torch.ones(1, 9)}, r"it must be \(1, 8\)"),
     ],

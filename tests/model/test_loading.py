@@ -255,6 +255,8 @@ def test_converting_never_writes_over_a_folder(tmp_path: Path) -> None:
         ({"vision_feature_layer": 1}, "vision_feature_layer 1 must lie in"),
         ({"text_config": {"num_attention_heads": 3}}, "hidden_size 32 must be a multiple of num_attention_heads 3"),
         ({"text_config": {"num_key_value_heads": 3}}, "must be a multiple of num_key_value_heads 3"),
+        ({"text_config": {"attention_dropout": 0.1}}, "attention_dropout: hyper attention has none"),
+        ({"text_config": {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1.0}}}, "rope_type"),
         ({"text_config": {"use_sliding_window": True}}, "use_sliding_window"),
     ],
 )
