@@ -145,6 +145,8 @@ def make_model(
     """Build the model: from an export or checkpoint when there is one, else as the recipe's model section says."""
     dtype = torch.bfloat16 if stage.precision == "bf16" and stage.engine == "deepspeed" else torch.float32
     model = _load(weights, dtype) if weights is not None else _first_weights(recipe.model, tokenizer, dtype)
+    for config in (model.config, model.config.text_config, model.config.vision_config):
+        config.dtype = dtype  # loading notes it, building does not: config.json must not tell how often a run resumed
     if stage.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if stage.zero_stage == 3:

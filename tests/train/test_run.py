@@ -147,6 +147,19 @@ def test_another_recipe_in_the_same_folder_is_refused_by_its_keys(copied: Path) 
         run_stage(recipe(learning_rate={"max": 0.5}), "sft", Where(copied, {}))
 
 
+def test_a_stage_resumed_from_its_checkpoint_leaves_the_same_digest(copied: Path) -> None:
+    folder = copied / "runs" / "tiny" / "pretrain"
+    before = read_manifest(folder)
+    (folder / "manifest.json").unlink()
+    shutil.rmtree(folder / "model")
+    shutil.rmtree(folder / "checkpoints" / "step-000006")  # two steps are taken again, on weights that were loaded
+    resumed = run_stage(recipe(), "pretrain", Where(copied, {}))
+    assert [entry.sha256 for entry in resumed.files if not entry.volatile] == [
+        entry.sha256 for entry in before.files if not entry.volatile
+    ]
+    assert resumed.digest == before.digest
+
+
 def test_speed_settings_may_change_between_start_and_resume(copied: Path) -> None:
     folder = copied / "runs" / "tiny" / "sft"
     before = read_manifest(folder)

@@ -1,0 +1,128 @@
+"""How much memory a stage needs on each rank, from shapes alone: no weights, no data, no accelerator.
+
+    weights       2 bytes each in bf16 (4 in fp32); all of the model, frozen parts too
+    gradients     the same, of what learns
+    optimizer     12 bytes per trained parameter: fp32 weight and two moments
+    activations   what the backward pass of one micro-batch keeps
+    logits        of one chunk of trained tokens, with their gradient
+
+ZeRO-1 divides the optimizer by the data-parallel ranks, ZeRO-2 gradients too, ZeRO-3 weights too. Tensor parallelism
+divides the split matrices of the text model, and the activations between them. Buffers of the communication library and
+fragmentation are not counted. Activations are checked against measured tensors by the tests.
+"""
+
+from dataclasses import asdict, dataclass
+
+import torch
+
+from owl3.model.config import Owl3Config
+from owl3.model.modeling import Owl3ForConditionalGeneration
+from owl3.model.trainable import group_of
+from owl3.train.stages import Group
+from owl3.train.tensor_parallel import split_dim
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one micro-batch holds, and how the stage is trained."""
+
+    trainable: tuple[Group, ...]
+    tokens: int  # text tokens of the micro-batch
+    trained_tokens: int
+    tiles: int  # pictures and picture tiles
+    checkpointing: bool = False
+    zero_stage: int = 1
+    tensor_parallel: int = 1
+    data_parallel: int = 1
+    bytes_per_value: int = 2  # bf16
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes on one rank."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    logits: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(asdict(self).values())
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Numbers of parameters, of one rank under tensor parallelism."""
+
+    all: int
+    trained: int
+
+
+def count_parameters(config: Owl3Config, trainable: tuple[Group, ...], tensor_parallel: int = 1) -> Parameters:
+    """Count by building the model on the meta device, where tensors have shapes and no bytes."""
+    with torch.device("meta"):
+        model = Owl3ForConditionalGeneration(config)
+    total = trained = 0
+    for name, parameter in model.named_parameters():
+        mine = parameter.numel() // (tensor_parallel if split_dim(name) is not None else 1)
+        total += mine
+        trained += mine if group_of(model, name) in trainable else 0
+    return Parameters(total, trained)
+
+
+def footprint(config: Owl3Config, load: Load) -> Footprint:
+    """Estimate the memory of one rank; see the head of this file."""
+    count = count_parameters(config, load.trainable, load.tensor_parallel)
+    shards = load.data_parallel
+    return Footprint(
+        weights=count.all * load.bytes_per_value // (shards if load.zero_stage == 3 else 1),
+        gradients=count.trained * load.bytes_per_value // (shards if load.zero_stage >= 2 else 1),
+        optimizer=count.trained * 12 // shards,
+        activations=activations(config, load),
+        logits=_logits(config, load),
+    )
+
+
+def activations(config: Owl3Config, load: Load) -> int:
+    """Bytes that the forward pass of a micro-batch keeps for the backward pass, logits aside.
+
+    A layer keeps: both norms' inputs in fp32 and outputs; rotated q, k, v and the attention's output; the MLP's gate,
+    up, silu and product. Inputs of frozen matrices are not kept. With checkpointing, a layer keeps its input, and one
+    layer at a time the rest.
+    """
+    text = config.text_config
+    hidden, mlp = text.hidden_size, text.intermediate_size // load.tensor_parallel
+    head = hidden // text.num_attention_heads
+    heads = hidden // load.tensor_parallel
+    kv_heads = text.num_key_value_heads * head // load.tensor_parallel
+    learns = "language_model" in load.trainable
+    value = load.bytes_per_value
+    fp32_copy = 4 * hidden if value < 4 else 0  # the norm computes in fp32; a copy where the model does not
+    norm = fp32_copy + value * hidden + (2 * value * hidden if learns else 0)
+    attention = value * (2 * heads + 2 * kv_heads)
+    feed_forward = value * mlp * (4 if learns else 3)
+    layer = load.tokens * (2 * norm + attention + feed_forward)
+    hyper = _hyper_layer(config, load, fp32_copy, kv_heads)
+    visual = load.tiles * config.tokens_per_image * value * (config.vision_config.hidden_size + hidden)
+    if load.checkpointing:
+        kept = text.num_hidden_layers * load.tokens * value * hidden
+        return kept + layer + hyper + visual
+    return text.num_hidden_layers * layer + len(config.hyper_layers) * hyper + visual
+
+
+def _hyper_layer(config: Owl3Config, load: Load, fp32_copy: int, kv_heads: int) -> int:
+    """What images add to a hyper layer: their normed features, and their keys and values."""
+    value = load.bytes_per_value
+    hidden = config.text_config.hidden_size
+    learns_norm = "language_model" in load.trainable
+    features = fp32_copy + value * hidden * (3 if learns_norm else 2)
+    return load.tiles * config.tokens_per_image * (features + value * 4 * kv_heads)
+
+
+def _logits(config: Owl3Config, load: Load) -> int:
+    """Logits in the model's precision and in fp32, and the gradient of either, of one chunk."""
+    chunk = min(load.trained_tokens, config.loss_chunk_size or load.trained_tokens)
+    return chunk * config.text_config.vocab_size * 2 * (4 + (load.bytes_per_value if load.bytes_per_value < 4 else 0))
