@@ -52,6 +52,9 @@ class PlanConfig(Config):
     """Samples longer than a row: left out, or cut between segments or exchanges where each part stands on its own."""
     pack: bool = True
     """Put several samples into a row; off, every sample has a row of its own."""
+    rows_multiple: int = Field(default=1, gt=0)
+    """Rows per step are a multiple of this: give ranks x rows per forward pass, and no rank waits for another. Other
+    numbers of ranks compute the same steps."""
     prompt_style: PromptStyle = "chat"
     """`chat` with roles, or `plain`: picture, caption, end of text."""
     seed: int = Field(default=0, ge=0)

@@ -33,6 +33,10 @@ class Room(Protocol):
         """Picture tiles per row."""
 
     @property
+    def rows_multiple(self) -> int:
+        """What the number of rows per step is a multiple of."""
+
+    @property
     def pack(self) -> bool:
         """Whether rows are shared."""
 
@@ -52,7 +56,9 @@ def pack_draws(costs: CostTable, order_N: npt.NDArray[Any], room: Room) -> npt.N
         tokens_SB = costs.tokens[positions].reshape(-1, batch)
         if room.pack:
             tiles_SB = costs.tiles[positions].reshape(-1, batch)
-            packs_N[chunk] = pack_steps(tokens_SB, tiles_SB, room.max_tokens, room.max_tiles).ravel()
+            packs_N[chunk] = pack_steps(
+                tokens_SB, tiles_SB, room.max_tokens, room.max_tiles, room.rows_multiple
+            ).ravel()
         else:
             packs_N[chunk] = one_per_row(len(tokens_SB), batch).ravel()
     return packs_N
