@@ -47,7 +47,7 @@ class BuildBase(Config):
     """A medium that is gone or damaged: drop the sample, or go on without it while enough are left. Conversations are
     always dropped: their words speak of every picture."""
     max_drop_fraction: float = Field(default=0.5, ge=0, le=1)
-    """A bad stream is an error, not a small artifact."""
+    """A bad stream is an error, not a small artifact. Rows of another kind and repeated rows do not count."""
 
     @model_validator(mode="after")
     def _references_keep_bytes(self) -> Self:

@@ -30,6 +30,9 @@ from owl3.progress import SILENT, Progress
 from owl3.storage import sha256_of, write_atomic
 from owl3.tokens import TextTokenizer
 
+_HARMLESS = ("not_selected", "duplicate_row")
+"""Drops by which nothing went wrong: rows of another kind in the same file, and rows that files repeat on purpose."""
+
 
 def build(cfg: BuildBase, workspace: Path, progress: Progress = SILENT, *, processes: int | None = None) -> Manifest:
     """Build `samples/NAME`, or find that it is done; after a kill, go on where it stopped.
@@ -171,13 +174,13 @@ def _indexes(folder: Path) -> list[Path]:
 
 
 def _check_budget(cfg: BuildBase, counts: Counts) -> None:
-    others = counts.dropped.get("not_selected", 0)  # rows of another kind in the same file: nothing went wrong
+    others = sum(counts.dropped.get(reason, 0) for reason in _HARMLESS)
     dropped = counts.seen - counts.kept - others
     if counts.kept == 0:
         reasons = ", ".join(f"{reason} {number}" for reason, number in counts.dropped.items()) or "no parents"
         raise InputError(f"build {cfg.name}: not one sample was kept ({reasons})")
     if dropped > cfg.max_drop_fraction * (counts.seen - others):
-        worst = max(sorted(counts.dropped.keys() - {"not_selected"}), key=lambda reason: counts.dropped[reason])
+        worst = max(sorted(counts.dropped.keys() - set(_HARMLESS)), key=lambda reason: counts.dropped[reason])
         raise InputError(
             f"build {cfg.name}: {dropped} of {counts.seen - others} were dropped, mostly as {worst}; that is more "
             f"than max_drop_fraction {cfg.max_drop_fraction}: see the reasons with -v, or raise it"
