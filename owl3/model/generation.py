@@ -11,8 +11,11 @@ from owl3.model.cache import Owl3Cache
 from owl3.model.config import Owl3Config
 
 
-class Owl3Generation(GenerationMixin):  # type: ignore[misc]
-    """transformers' generation, with a cache that holds images."""
+class Owl3GenerationMixin(GenerationMixin):  # type: ignore[misc]
+    """transformers' generation, with a cache that holds images.
+
+    (Only a class whose base is *named* …GenerationMixin gets a generation config from transformers.)
+    """
 
     config: Owl3Config
 

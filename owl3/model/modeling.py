@@ -43,7 +43,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP, Qwen2RMSNorm, Qwe
 from owl3.errors import InputError
 from owl3.model.cache import Owl3Cache
 from owl3.model.config import Owl3Config
-from owl3.model.generation import Owl3Generation
+from owl3.model.generation import Owl3GenerationMixin
 from owl3.model.hyper_attention import (
     FUSIONS,
     Images,
@@ -175,7 +175,7 @@ class Owl3LanguageModel(nn.Module):
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
 
 
-class Owl3ForConditionalGeneration(Owl3PreTrainedModel, Owl3Generation):  # type: ignore[misc]
+class Owl3ForConditionalGeneration(Owl3PreTrainedModel, Owl3GenerationMixin):
     """SigLIP, a projector and a Qwen2 with hyper attention. The arguments of `forward` are at the head of this file."""
 
     _tied_weights_keys: ClassVar[dict[str, str]] = {
