@@ -32,7 +32,7 @@ class Shown:
     def title(self) -> str:
         """What it is and what it costs, on one line."""
         row = self.row
-        cost = f"{row['text_tokens']} tokens ({row['trained_tokens']} trained), {row['images']} images"
+        cost = f"{row['text_tokens']} tokens ({row['trained_tokens']} trained), {row['images']} image{'' if row['images'] == 1 else 's'}"
         return f"{self.sample.id}  {self.sample.kind}  {self.sample.builder} {self.sample.builder_version}  {cost}"
 
     @property

@@ -16,7 +16,9 @@ _MARGIN_PX = 16
 _THUMB_PX = 110
 _TEXT_PX = 15
 _LINE_PX = 20
-_MAX_MEDIA = 40
+_MANY = 16
+"""More pictures than this are drawn half as high, and not each on a line of its own."""
+_MAX_MEDIA = 400
 """Pictures of one sample on a sheet; of the rest it says how many they are."""
 _INK = {"title": "#666666", "user": "#1a4f8b", "assistant": "#1c7a3a", "system": "#8a5a00", "document": "#222222"}
 
@@ -54,7 +56,7 @@ class _Flow:
         """Place a thumbnail, and make the line as high as it is."""
         if self.x + image.width > _WIDTH_PX - _MARGIN_PX:
             self.line()
-        self.height = max(self.height, _THUMB_PX + 6)
+        self.height = max(self.height, image.height + 6)
         if self.canvas is not None:
             self.canvas.paste(image, (self.x, self.y))
         self.x += image.width + 6
@@ -82,7 +84,7 @@ def _draw(samples: Sequence[Shown], canvas: Image.Image | None) -> int:
                 if isinstance(part, str):
                     flow.words(part, _INK[role])
                 else:
-                    flow.picture(_thumb(part.data))
+                    flow.picture(_thumb(part.data, part.side_px))
             flow.line(4)
         flow.line(_MARGIN_PX - _LINE_PX)
         if canvas is not None:
@@ -96,23 +98,27 @@ class _Picture:
 
     data: bytes | None
     label: str
+    side_px: int
 
 
 def _turns(shown: Shown) -> Iterator[tuple[str, list[str | _Picture]]]:
     """(role, texts and pictures) of each turn; a document is one turn of its own."""
     sample = shown.sample
     spans = [(str(turn.role), turn.start, turn.end) for turn in sample.turns] or [("document", 0, len(sample.segments))]
+    many = sample.num_media > _MANY
+    side_px = _THUMB_PX // 2 if many else _THUMB_PX
     left = _MAX_MEDIA
     for role, start, end in spans:
         parts: list[str | _Picture] = []
         hidden = 0
         for segment in sample.segments[start:end]:
             if segment.medium is None:
-                parts.append(segment.text or "")
+                text = segment.text or ""
+                parts.append(f"  {text.removeprefix(chr(10))}" if many and text.startswith("\n") and parts else text)
             elif left > 0:
                 left -= 1
                 label = f"{segment.time_s:g} s" if segment.time_s is not None else f"image {segment.medium}"
-                parts.append(_Picture(shown.media[segment.medium], label))
+                parts.append(_Picture(shown.media[segment.medium], label, side_px))
             else:
                 hidden += 1
         if hidden:
@@ -131,18 +137,18 @@ def _words(text: str) -> list[str]:
     return words
 
 
-def _thumb(data: bytes | None) -> Image.Image:
-    """A picture for the sheet; a grey cross for one that is gone."""
+def _thumb(data: bytes | None, side_px: int) -> Image.Image:
+    """A picture for the sheet, `side_px` high; a grey cross for one that is gone."""
     if data is not None:
         try:
             image = open_image(data)
-            image.thumbnail((2 * _THUMB_PX, _THUMB_PX), Image.Resampling.BICUBIC)
+            image.thumbnail((2 * side_px, side_px), Image.Resampling.BICUBIC)
             return image
         except MediaError:
             pass  # drawn as gone
-    image = Image.new("RGB", (_THUMB_PX, _THUMB_PX), "#eeeeee")
-    ImageDraw.Draw(image).line([(0, 0), (_THUMB_PX, _THUMB_PX)], fill="#999999", width=2)
-    ImageDraw.Draw(image).line([(0, _THUMB_PX), (_THUMB_PX, 0)], fill="#999999", width=2)
+    image = Image.new("RGB", (side_px, side_px), "#eeeeee")
+    ImageDraw.Draw(image).line([(0, 0), (side_px, side_px)], fill="#999999", width=2)
+    ImageDraw.Draw(image).line([(0, side_px), (side_px, 0)], fill="#999999", width=2)
     return image
 
 
@@ -150,7 +156,7 @@ _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</
 <style>body{{font:15px/1.5 system-ui,sans-serif;max-width:75rem;margin:1rem auto;padding:0 1rem;color:#222}}
 article{{border-top:1px solid #ddd;padding:.8rem 0}}h2{{font:13px monospace;color:#666;margin:0}}
 p{{margin:.4rem 0;white-space:pre-wrap}}p b{{font-weight:600}}.user{{color:#1a4f8b}}.assistant{{color:#1c7a3a}}
-.system{{color:#8a5a00}}img{{height:{thumb}px;margin:2px 4px;vertical-align:middle}}small{{color:#666}}</style>
+.system{{color:#8a5a00}}img{{margin:2px 4px;vertical-align:middle}}small{{color:#666}}</style>
 <h1>{title}</h1>{articles}</html>"""
 
 
@@ -164,16 +170,16 @@ def html_sheet(title: str, samples: Sequence[Shown]) -> str:
             turns.append(f'<p class="{role}"><b>{role}:</b> {inner}</p>')
         head = f"<h2>{html.escape(shown.title)}</h2><small>{html.escape(shown.origin)}</small>"
         articles.append(f"<article>{head}{''.join(turns)}</article>")
-    return _PAGE.format(title=html.escape(title), thumb=_THUMB_PX, articles="".join(articles))
+    return _PAGE.format(title=html.escape(title), articles="".join(articles))
 
 
 def _tag(picture: _Picture) -> str:
     label = html.escape(picture.label)
     try:
-        data = thumbnail(picture.data, 2 * _THUMB_PX) if picture.data is not None else b""
+        data = thumbnail(picture.data, 2 * picture.side_px) if picture.data is not None else b""
     except MediaError:
         data = b""
     if not data:
         return f"<small>[{label} is gone]</small>"
     encoded = base64.b64encode(data).decode()
-    return f'<img alt="{label}" title="{label}" src="data:image/jpeg;base64,{encoded}">'
+    return f'<img height="{picture.side_px}" alt="{label}" title="{label}" src="data:image/jpeg;base64,{encoded}">'
