@@ -54,6 +54,7 @@ TRANSIENT = frozenset(
 _RETRIED = TRANSIENT - {"dead_host", "robots_unavailable", "too_slow", "engine_error"}
 _REDIRECTS = (301, 302, 303, 307, 308)
 _ROBOTS_MAX_BYTES = 512_000  # RFC 9309 asks for at least 500 KiB
+_ROBOTS_CACHED = 20_000
 _CHUNK_BYTES = 1 << 16
 
 
@@ -292,6 +293,8 @@ class Downloader:
         parts = urlsplit(url)
         origin = f"{parts.scheme}://{parts.netloc}"
         if self._robots_expire.get(origin, 0.0) < time.monotonic():
+            if len(self._robots) >= _ROBOTS_CACHED:
+                self._forget_robots()
             self._robots_expire[origin] = time.monotonic() + self._config.rights.robots_cache_s
             self._robots[origin] = asyncio.ensure_future(self._fetch_robots(origin))
         robots = await asyncio.shield(self._robots[origin])
@@ -300,6 +303,12 @@ class Downloader:
             raise _Failed(verdict.reason, f"robots.txt: {verdict.value}", verdict=verdict)
         self._hosts.slow_down(parts.hostname or "", robots.crawl_delay_s())
         return verdict
+
+    def _forget_robots(self) -> None:
+        """Drop the older half of what is known, so that a corpus of a million hosts does not fill the memory."""
+        for origin in list(self._robots)[: _ROBOTS_CACHED // 2]:
+            if self._robots[origin].done():
+                del self._robots[origin], self._robots_expire[origin]
 
     async def _fetch_robots(self, origin: str) -> Robots:
         url, agent, rights = f"{origin}/robots.txt", self._config.agent, self._config.rights

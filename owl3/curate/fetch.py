@@ -42,7 +42,9 @@ download(**json.loads(sys.argv[1]))
 os._exit(0)  # its logger process can take seconds to say goodbye
 """
 _END_S = 5.0
-_NOT_WHAT_BUT_HOW = {"processes_count", "thread_count", "distributor", "subjob_size", "max_shard_retry", "stall_s"}
+_NOT_WHAT_BUT_HOW = {
+    *("processes_count", "thread_count", "distributor", "subjob_size", "max_shard_retry", "stall_s", "gateway_host")
+}
 
 
 class EngineConfig(Config):
@@ -62,6 +64,8 @@ class EngineConfig(Config):
     number_sample_per_shard: int = Field(default=10_000, ge=1)
     distributor: Literal["multiprocessing", "pyspark", "ray"] = "multiprocessing"
     subjob_size: int = Field(default=1_000, ge=1)
+    gateway_host: str = "127.0.0.1"
+    """Ours. Address of this machine at which workers of a ray or spark cluster reach it; all fetching stays here."""
     max_shard_retry: int = Field(default=1, ge=0)
     stall_s: float = Field(default=300.0, gt=0)
     """Ours. With no row answered and no shard done for so long, img2dataset is taken to hang and started again."""
@@ -72,7 +76,7 @@ class EngineConfig(Config):
 
     def flags(self) -> dict[str, Any]:
         """What `img2dataset.download` is called with, beside input and output."""
-        return self.model_dump(exclude={"stall_s", "max_shard_retry"}) | {
+        return self.model_dump(exclude={"stall_s", "max_shard_retry", "gateway_host"}) | {
             "input_format": "parquet",
             "url_col": "url",
             "output_format": "webdataset",

@@ -43,7 +43,7 @@ def fetch_all(
         processes=engine.processes_count,
     )
     work = pending[0].work
-    with Gateway(opened, work / "fetch", work / "spools") as gateway:
+    with Gateway(opened, work / "fetch", work / "spools", engine.gateway_host) as gateway:
         if media == "image":
             names = [files.shard for files in pending]
             fetch_shards(work, names, engine, gateway, lambda shard: progress.advance(sizes[shard]))

@@ -27,15 +27,19 @@ _START_S = 30.0
 
 
 class Gateway:
-    """A server on 127.0.0.1, in a thread with an event loop of its own.
+    """A server in a thread with an event loop of its own.
 
     Args:
         open_downloader: Makes the downloader inside the gateway's loop.
         tables: Row tables by shard, `00000.parquet` …, each with a `url` column.
         spools: Folder of the spools, one per shard.
+        host: Address to listen on; img2dataset on other machines (ray, pyspark) needs one that they reach.
     """
 
-    def __init__(self, open_downloader: Callable[[], Downloader], tables: Path, spools: Path) -> None:
+    def __init__(
+        self, open_downloader: Callable[[], Downloader], tables: Path, spools: Path, host: str = "127.0.0.1"
+    ) -> None:
+        self._host = host
         self._open_downloader = open_downloader
         self._tables = tables
         self._spools = spools
@@ -65,7 +69,7 @@ class Gateway:
 
     def url(self, shard: str, row: int) -> str:
         """Where a row of a shard's table is fetched."""
-        return f"http://127.0.0.1:{self.port}/{self._token}/{shard}/{row}"
+        return f"http://{self._host}:{self.port}/{self._token}/{shard}/{row}"
 
     def check(self) -> None:
         """Raise what went wrong inside the gateway, if anything did: a bug of ours, or a full disk."""
@@ -107,7 +111,7 @@ class Gateway:
         app.router.add_get("/{token}/{shard:[0-9]+}/{row:[0-9]+}", self._answer)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0, backlog=1024)
+        site = web.TCPSite(self._runner, self._host, 0, backlog=1024)
         await site.start()
         self.port = int(self._runner.addresses[0][1])
 

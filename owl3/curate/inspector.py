@@ -15,13 +15,16 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from owl3 import lifeline
 from owl3.media import IMAGE_FORMATS, MediaError, probe_image, probe_video, upright_png
 
 _MEMORY_BYTES = 4 << 30
+_CHILD = (sys.executable, "-m", "owl3.curate.inspector")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +38,17 @@ class Inspection:
 
 
 class Inspectors:
-    """A few children behind one awaitable call."""
+    """A few children behind one awaitable call.
 
-    def __init__(self, count: int, deadline_s: float) -> None:
+    Args:
+        count: Children at most; each is started when it is first needed.
+        deadline_s: For one picture or clip.
+        command: What a child runs; a seam for tests.
+    """
+
+    def __init__(self, count: int, deadline_s: float, command: Sequence[str] = _CHILD) -> None:
         self._deadline_s = deadline_s
+        self._command = command
         self._free: asyncio.Queue[asyncio.subprocess.Process | None] = asyncio.Queue()
         self._children: set[asyncio.subprocess.Process] = set()
         for _ in range(count):
@@ -80,7 +90,7 @@ class Inspectors:
 
     async def _start(self) -> asyncio.subprocess.Process:
         child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "owl3.curate.inspector"),
+            *self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             limit=1 << 24,
@@ -137,5 +147,6 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
 
 
 if __name__ == "__main__":
+    lifeline.end_with_parent()  # also in the middle of a picture that never ends
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     serve(sys.stdin.buffer, sys.stdout.buffer)

@@ -108,7 +108,7 @@ class SourceConfig(Config):
     citation: str = ""
     homepage: str = ""
     max_rows: int | None = Field(default=None, gt=0)
-    rows_per_file: int = Field(default=1_000_000, gt=0)
+    rows_per_file: int = Field(default=100_000, gt=0)
 
     @model_validator(mode="before")
     @classmethod

@@ -1,0 +1,57 @@
+"""Strangers' files are decoded in children that may hang or die without taking anything with them."""
+
+import asyncio
+import io
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from curate.hostile import picture
+from owl3.curate.inspector import Inspection, Inspectors, inspect_bytes, serve
+from owl3.media import MAX_PIXELS
+
+HANGS = (sys.executable, "-c", "import time; time.sleep(60)")
+DIES = (sys.executable, "-c", "import os, sys; sys.stdin.buffer.readline(); os.abort()")
+
+
+def inspect(*bodies: bytes, deadline_s: float = 20, command: tuple[str, ...] | None = None) -> list[Inspection]:
+    async def run() -> list[Inspection]:
+        inspectors = Inspectors(1, deadline_s, *([command] if command else []))
+        try:
+            return [await inspectors.inspect(body, "image", MAX_PIXELS) for body in bodies]
+        finally:
+            await inspectors.close()
+
+    return asyncio.run(run())
+
+
+def test_a_child_serves_one_picture_after_the_other() -> None:
+    good, bad, again = inspect(picture(1), b"<html>", picture(2))
+    assert good.facts is not None and again.facts is not None and good.facts["phash"] != again.facts["phash"]
+    assert bad.reason == "not_an_image"
+
+
+@pytest.mark.parametrize(
+    ("command", "deadline_s", "reason"), [(HANGS, 0.2, "decode_timeout"), (DIES, 20, "undecodable")]
+)
+def test_a_child_that_hangs_or_dies_is_replaced(command: tuple[str, ...], deadline_s: float, reason: str) -> None:
+    started = time.monotonic()
+    found = inspect(picture(1), picture(2), deadline_s=deadline_s, command=command)
+    assert [inspection.reason for inspection in found] == [reason, reason]
+    assert time.monotonic() - started < 20
+
+
+def test_requests_and_replies_have_one_form() -> None:
+    body = picture(1)
+    head = b'{"kind": "image", "max_pixels": 1000000, "formats": ["JPEG"], "bytes": %d}\n' % len(body)
+    replies = io.BytesIO()
+    serve(io.BytesIO((head + body) * 2), replies)
+    lines = replies.getvalue().splitlines()
+    assert len(lines) == 2 and lines[0] == lines[1] and b'"phash"' in lines[0]
+
+
+def test_a_clip_is_told_by_its_container_not_by_its_name(tmp_path: Path) -> None:
+    request = {"kind": "video", "max_pixels": MAX_PIXELS, "formats": []}
+    assert inspect_bytes(picture(1), request).reason == "not_a_video"
