@@ -335,6 +335,7 @@ def ratios(rows: list[Row], training: dict[str, Any]) -> dict[str, Any]:
         "peak memory, peer / ours": memory,
         "peak memory with all logits, concat / ours": all_logits,
         "decoding, peer / ours": decode,
+        "most images (of those measured) in the memory of concatenation's 8": _most_within(rows, 8),
         "prefill time saved against concatenation, mean %": _mean_saved(both, "prefill_s"),
         "peak memory saved against concatenation, mean %": _mean_saved(both, "peak_bytes"),
         "training step, padded / packed": round(seconds["padded"] / seconds["packed"], 2)
@@ -343,6 +344,18 @@ def ratios(rows: list[Row], training: dict[str, Any]) -> dict[str, Any]:
         "training memory, packed / padded": round(peak["packed"] / peak["padded"], 2) if "padded" in peak else None,
         "training loss, packed - one by one": training["losses"]["packed"] - training["losses"]["one by one"],
     }
+
+
+def _most_within(rows: list[Row], num_images: int) -> dict[str, dict[str, int]]:
+    """Per tokens per image: most images, of those measured, whose prefill fits where concatenation has so many."""
+    most: dict[str, dict[str, int]] = {}
+    for tokens in sorted({row.tokens_per_image for row in rows}):
+        own = [row for row in rows if row.tokens_per_image == tokens]
+        budget = [r.peak_bytes["concat"] for r in own if r.num_images == num_images and "concat" in r.peak_bytes]
+        if budget:
+            fits = [row.num_images for row in own if row.peak_bytes["ours"] <= budget[0]]
+            most[f"{tokens} tokens per image"] = {"ours": max(fits, default=0), "concat": num_images}
+    return most
 
 
 def _mean_saved(rows: list[Row], what: str) -> float:
