@@ -20,7 +20,7 @@ BENCHES: dict[str, Bench] = {
     "eval": Bench("owl3.bench.eval", "answers per second in batches against one by one; options with shared pictures"),
     "loader": Bench("owl3.bench.loader", "loading photos against webdataset, Energon, Streaming and decoding alone"),
     "memory": Bench("owl3.bench.memory", "memory of each stage of the 1B, 2B and 7B models on every rank, from shapes"),
-    "train": Bench("owl3.bench.train", "data wait, DeepSpeed against plain torch, packing against padding, checkpoints"),
+    "train": Bench("owl3.bench.train", "data wait, DeepSpeed against plain torch, packing against padding"),
     "ledger": Bench(
         "owl3.bench.ledger", "trace, retraction impact, top domains and card figures at scale; audit against sha256 alone"
     ),

@@ -3,9 +3,9 @@
     python -m owl3.bench train --out FOLDER [steps=30]
 
 A small world of its own (pictures, captions, a plan) is made in FOLDER, and one tiny stage is trained on it in
-processes of their own: with plain torch and with DeepSpeed, packed and with a row per sample. What is told: seconds per step of
-either engine, the share of a step spent waiting for data, real tokens among those computed, samples per second packed
-against padded, and the rate at which checkpoints are written against writing the same bytes plainly.
+processes of their own: with plain torch and with DeepSpeed, packed and with a row per sample. What is told: seconds per
+step of either engine, the share of a step spent waiting for data, real tokens among those computed, samples per second
+packed against padded, and how a checkpoint is read against plain bytes.
 """
 
 import io

@@ -52,6 +52,7 @@ class StepSource:
         self._stage = stage
         self._workspace = workspace
         self._world = world
+        self.config = Owl3Config()  # until `read_for`
         self.tile_px = 0
         self.extras: tuple[Savable, ...] = ()
 
@@ -72,6 +73,7 @@ class StepSource:
                 f"the model has {config.text_config.vocab_size} token embeddings, the tokenizer "
                 f"{self.tokenizer.vocab_size} tokens; use the tokenizer that the model was made for"
             )
+        self.config = config
         self.tile_px = config.vision_config.image_size
         self.extras = (self._processor(config, release),)
 

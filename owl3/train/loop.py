@@ -22,6 +22,7 @@ from owl3.storage import write_atomic
 from owl3.train.checkpoint import Checkpoints, Drop, TrainerState
 from owl3.train.distributed import World
 from owl3.train.engine import Engine
+from owl3.train.flops import StepFlops
 from owl3.train.metrics import SpikeDetector
 from owl3.train.optim import ParameterGroup, rate_at
 from owl3.train.stages import StageConfig
@@ -126,6 +127,7 @@ class StageRun:
     stop_wanted: Callable[[], bool] = lambda: False
     watch: Callable[[str, int, Sequence[Row]], None] = lambda phase, step, rows: None
     spikes: SpikeDetector | None = None
+    flops: StepFlops | None = None
 
 
 def train(run: StageRun, state: TrainerState) -> TrainerState:
@@ -273,6 +275,7 @@ def _record(
         "data_wait": waited_s / seconds,
         "tokens_per_s": total.tokens / seconds,
         "images_per_s": total.images / seconds,
+        "mfu": run.flops.utilisation(total.tokens, total.images, seconds) if run.flops else None,
         "memory_bytes": memory_bytes(run.world.device),
     }
 

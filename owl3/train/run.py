@@ -47,6 +47,7 @@ from owl3.train.checkpoint import Checkpoints, TrainerState, state_reader
 from owl3.train.distributed import World
 from owl3.train.engine import Engine, make_engine
 from owl3.train.export import digests_on_disk, verified_model, weights_digest
+from owl3.train.flops import StepFlops
 from owl3.train.loop import StageRun
 from owl3.train.metrics import METRICS_NAME, MetricsFile, SpikeDetector, StatusLine
 from owl3.train.optim import ParameterGroup, freeze, parameter_groups
@@ -182,8 +183,11 @@ def _train(job: Job) -> TrainerState:
 
     engine, groups = _assemble(job, source, tokenizer, found[0] / "model" if found else job.start.model_folder)
     checkpoints.extras = source.extras
+    ask = _evaluation_requests(job, source.total_steps)
     if found:
         engine.load_state(state_reader(found[0]), state.step)
+        if state.step % stage.save_steps == 0:
+            ask(found[0], state.step)  # the kill may have come between saving and asking; asking twice is asking once
     with _Log(job, state.step, source.total_steps) as log, StopSignal(where.grace_s) as stop:
         run = StageRun(
             stage=stage,
@@ -197,10 +201,11 @@ def _train(job: Job) -> TrainerState:
             order=source,
             folder=job.folder,
             log=log,
-            on_checkpoint=_evaluation_requests(job, source.total_steps),
+            on_checkpoint=ask,
             kept_checkpoints=_still_needed(job),
             stop_wanted=stop,
             spikes=SpikeDetector(stage.spikes),
+            flops=StepFlops.of(source.config, stage, world),
         )
         return train_watched(run, state, where.timeout_s)
 
