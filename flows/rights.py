@@ -10,7 +10,8 @@ from prefect.artifacts import create_markdown_artifact
 from flows.steps import DEMO, WORKSPACE, publish_outcomes, take_step
 from owl3.cards.retract import assess, bury
 from owl3.cards.trace import What, understand
-from owl3.pipeline import Outcome, Place, choose_steps
+from owl3.pipeline import Outcome, Place, choose_steps, resolve_from_environment
+from owl3.recheck import recheck, write_proposal
 from owl3.recipe import load_recipe
 
 
@@ -43,3 +44,22 @@ def retract(subject: str, reason: str, what: What = "url", workspace: Path = WOR
         description=reason,
     )
     return buried
+
+
+@flow(name="rights-recheck", flow_run_name="rights-recheck {workspace}")
+def rights_recheck(workspace: Path = WORKSPACE, per_host: int = 2) -> int:
+    """Ask the hosts of kept pictures for their rights again; new opt-outs become a proposal, and nothing is taken out.
+
+    Args:
+        workspace: Folder that holds all artifacts.
+        per_host: URLs asked of every host; of a host that refuses one, all are asked.
+    """
+    found = recheck(workspace, per_host=per_host, resolve=resolve_from_environment())
+    proposal = workspace / "rights" / "proposal.txt"
+    write_proposal(proposal, found)
+    create_markdown_artifact(
+        f"{len(found.opt_outs)} new reservations of rights. Read {proposal}, then: "
+        f"`owl3 retract --list {proposal} --reason … --yes`",
+        key="rights-recheck",
+    )
+    return len(found.opt_outs)

@@ -1,0 +1,74 @@
+"""Flows only order the library's steps: they leave the same digests as the command line."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from demo.tiny import write_tiny_recipe
+
+from owl3.demo.world import served
+from owl3.errors import ConfigError, InputError, Interrupted
+from owl3.pipeline import Place, choose_steps, digests
+from owl3.recipe import load_recipe
+
+FLOWS = sorted((Path(__file__).parents[2] / "flows").glob("*.py"))
+
+
+@pytest.mark.processes
+def test_a_flow_leaves_the_same_digests_as_the_library(prefect_server: str, tmp_path: Path) -> None:
+    from flows.stages import curate
+
+    path = write_tiny_recipe(tmp_path / "tiny.yaml")
+    outcomes = curate(recipe=path, workspace=tmp_path / "flow", only=["clips"])
+    recipe = load_recipe(path)
+    with served(recipe, tmp_path / "library") as resolve:
+        place = Place.at(tmp_path / "library", resolve)
+        for step in choose_steps(recipe, ("source", "curate"), ["clips"]):
+            step.run(recipe, place)
+    assert digests(tmp_path / "flow") == digests(tmp_path / "library")
+    assert [outcome.step for outcome in outcomes] == ["source clips", "curate clips"]
+
+
+@pytest.mark.processes
+def test_a_persons_mistake_fails_the_flow_at_once(prefect_server: str, tmp_path: Path) -> None:
+    from flows.stages import plan
+
+    with pytest.raises(ConfigError, match="not built yet"):
+        plan(recipe=write_tiny_recipe(tmp_path / "tiny.yaml"), workspace=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [(Interrupted("killed"), True), (OSError("no space"), True), (InputError("no file"), False), (ValueError(), False)],
+)
+def test_a_step_is_tried_again_only_when_that_can_help(error: Exception, again: bool) -> None:
+    import asyncio
+
+    from prefect.states import exception_to_failed_state
+
+    from flows.steps import is_transient, take
+
+    async def ask() -> bool:
+        state = await exception_to_failed_state(error)
+        return await is_transient(take, None, state)  # type: ignore[arg-type]
+
+    assert asyncio.run(ask()) is again
+
+
+@pytest.mark.parametrize("path", FLOWS, ids=lambda path: path.name)
+def test_flows_decide_nothing(path: Path) -> None:
+    """An `if` in a flow means that a function is missing in the library; `flows/steps.py` is how, not what."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.decorator_list]
+    assert not [node.lineno for function in functions for node in ast.walk(function) if isinstance(node, ast.If)]
+
+
+@pytest.mark.parametrize("path", FLOWS, ids=lambda path: path.name)
+def test_flows_never_import_torch(path: Path) -> None:
+    imported = {
+        name.name.partition(".")[0]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import)
+        for name in node.names
+    }
+    assert not imported & {"torch", "transformers", "deepspeed"}
