@@ -16,7 +16,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,28 +92,40 @@ def drain(
     load_answerer: LoadAnswerer,
     progress: Progress = SILENT,
     stop: threading.Event | None = None,
-) -> tuple[int, list[str]]:
+    given_up: Mapping[Path, str] = {},
+) -> tuple[int, dict[Path, str]]:
     """Work off what is pending and nobody else holds.
 
+    Args:
+        run_or_stage: A run's folder, or one stage's.
+        workspace: What tasks' folders are relative to.
+        load_answerer: Loads the model of a folder.
+        progress: Told of each batch.
+        stop: Set to end after the request in work.
+        given_up: Results (by folder) that are not to be tried.
+
     Returns:
-        How many requests this call completed, and one line per failure. A failure does not keep the others from
-        being done; it stays pending, with its reason beside the queue.
+        How many requests this call completed, and a line for each that failed, by its result's folder. A failure does
+        not keep the others from being done; it stays pending, with its reason beside the queue.
     """
-    done, failures = 0, list[str]()
+    done, failures = 0, dict[Path, str]()
     models: dict[Path, Callable[[], Answerer]] = {}
     for stage_dir in queue.stage_dirs(run_or_stage):
         for request in queue.pending(stage_dir):
             if stop is not None and stop.is_set():
                 return done, failures
+            place = request.result_folder(stage_dir)
+            if place in given_up:
+                continue
             with queue.claim(stage_dir, request) as mine:
                 if not mine:
                     continue
                 model_dir = stage_dir / request.model
                 if model_dir not in models:  # requests come checkpoint by checkpoint: one model in memory at a time
-                    models = {model_dir: _once(lambda place=model_dir: load_answerer(place))}  # type: ignore[misc]
+                    models = {model_dir: _once(lambda folder=model_dir: load_answerer(folder))}  # type: ignore[misc]
                 failure = _try(stage_dir, request, workspace, models[model_dir], progress)
                 if failure:
-                    failures.append(failure)
+                    failures[place] = failure
                 else:
                     done += 1
     return done, failures
@@ -186,28 +198,29 @@ def watch(
     load_answerer: LoadAnswerer,
     stop: threading.Event,
     progress: Progress = SILENT,
-) -> tuple[int, list[str]]:
+) -> tuple[int, dict[Path, str]]:
     """Drain again and again until the stages named are complete (their manifest is written) and nothing is pending.
 
     A request that failed is not tried again by this process.
     """
-    total, failures = 0, list[str]()
+    total, failures = 0, dict[Path, str]()
     while not stop.is_set():
         # Looked at before draining: a request left meanwhile must not be missed.
         complete = bool(until) and all((run / stage / "manifest.json").is_file() for stage in until)
-        done, failed = drain(run, workspace, load_answerer=load_answerer, progress=progress, stop=stop)
+        done, failed = drain(
+            run, workspace, load_answerer=load_answerer, progress=progress, stop=stop, given_up=failures
+        )
         total += done
-        failures += [line for line in failed if line not in failures]
-        if complete and done == 0 and len(list(_open_requests(run))) <= len(failed):
+        failures |= failed
+        if complete and not done and _open_results(run) <= failures.keys():
             break
         if not done:
             stop.wait(POLL_S)
     return total, failures
 
 
-def _open_requests(run: Path) -> Iterator[queue.Request]:
-    for stage_dir in queue.stage_dirs(run):
-        yield from queue.pending(stage_dir)
+def _open_results(run: Path) -> set[Path]:
+    return {request.result_folder(stage) for stage in queue.stage_dirs(run) for request in queue.pending(stage)}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -276,10 +289,11 @@ def _dispatch(
         write_atomic(options.out / "lmms_eval_results.json", json.dumps(layout, indent=1).encode())
         return {"tasks": report}, []
     if options.drain is not None:
-        done, failures = drain(options.drain, options.workspace, load_answerer=load_answerer, stop=stop)
+        done, failed = drain(options.drain, options.workspace, load_answerer=load_answerer, stop=stop)
     else:
         until = [stage for stage in options.until.split(",") if stage]
-        done, failures = watch(options.watch, options.workspace, until=until, load_answerer=load_answerer, stop=stop)
+        done, failed = watch(options.watch, options.workspace, until=until, load_answerer=load_answerer, stop=stop)
+    failures = list(failed.values())
     return {"done": done, "failures": failures}, failures
 
 

@@ -74,7 +74,7 @@ def test_killed_at_any_batch_it_ends_as_if_nothing_had_happened(
         assert pending(broken)
     last = Oracle()
     left = len(pending(broken))
-    assert drain(broken, workspace, load_answerer=lambda _: last) == (left, [])
+    assert drain(broken, workspace, load_answerer=lambda _: last) == (left, {})
     assert len(last.asked) < 16  # what was answered before a kill was not asked again
     assert digests(broken) == digests(whole)
 
