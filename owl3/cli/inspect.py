@@ -26,9 +26,7 @@ def inspect(  # noqa: PLR0917 - options of a command line
         Path, typer.Argument(help="plans/NAME/STAGE, runs/NAME/STAGE or samples/NAME.", show_default=False)
     ],
     step: Annotated[int | None, typer.Option(help="Of a plan or run: list what this step holds.")] = None,
-    sample: Annotated[
-        str | None, typer.Option(help="The steps that hold it; its id, or the beginning.")
-    ] = None,
+    sample: Annotated[str | None, typer.Option(help="The steps that hold it; its id, or the beginning.")] = None,
     rank: Annotated[int | None, typer.Option(help="Only what this rank computes …")] = None,
     world: Annotated[int, typer.Option(min=1, help="… of so many.")] = 1,
     html: Annotated[Path | None, typer.Option(help="Also write a page with thumbnails.")] = None,

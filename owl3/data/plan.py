@@ -183,6 +183,7 @@ def _make(
     _save(folder / "rows.npy", rows)
     _save(folder / "steps.npy", steps)
     _save(folder / "locate.npy", costs.block)
+    (folder / "parts.npy").unlink(missing_ok=True)  # of an attempt with another config that was killed
     if any(len(table.parts) for table in tables):
         _save(folder / "parts.npy", _joined_parts(tables, offsets))
     write_atomic(folder / "plan.json", header.model_dump_json(indent=1).encode() + b"\n")
