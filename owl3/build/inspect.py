@@ -32,7 +32,8 @@ class Shown:
     def title(self) -> str:
         """What it is and what it costs, on one line."""
         row = self.row
-        cost = f"{row['text_tokens']} tokens ({row['trained_tokens']} trained), {row['images']} image{'' if row['images'] == 1 else 's'}"
+        images = f"{row['images']} image{'' if row['images'] == 1 else 's'}"
+        cost = f"{row['text_tokens']} tokens ({row['trained_tokens']} trained), {images}"
         return f"{self.sample.id}  {self.sample.kind}  {self.sample.builder} {self.sample.builder_version}  {cost}"
 
     @property
