@@ -9,6 +9,7 @@ planned sample ends as seen, or dropped with its reason; the fingerprints of wha
 
 import logging
 import time
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,9 @@ class PlanDataset(Dataset[Row]):
 
     def __getitem__(self, number: int) -> Row:
         """Encode row `number` of the whole plan."""
-        step = int(np.searchsorted(self.plan.steps["first_row"], number, side="right")) - 1
+        if not 0 <= number < len(self):
+            raise IndexError(f"{self.plan.folder}: has rows 0 to {len(self) - 1}, there is no row {number}")
+        step = bisect_right(self.plan.steps, number, key=lambda entry: int(entry["first_row"])) - 1
         return self.row(step, number - int(self.plan.steps[step]["first_row"]))
 
     def row(self, step: int, number: int) -> Row:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from owl3.data.collate import IGNORED, MicroBatch
-from owl3.data.loader import Step, StepLoader
+from owl3.data.loader import PlanDataset, Step, StepLoader
 from owl3.errors import ConfigError, InputError, StaleError
 from owl3.ledger import TOMBSTONES, tombstones_path
 from owl3.manifest import Counts, write_manifest
@@ -132,6 +132,18 @@ def stored_samples(workspace: Path) -> dict[str, Sample]:
     tars = sorted(workspace.glob("samples/*/*.tar"))
     found = [Sample.model_validate_json(members["json"]) for tar in tars for _, members in iter_samples(tar)]
     return {sample.id: sample for sample in found}
+
+
+def test_rows_are_reached_by_their_number_in_the_whole_plan(fixed: Plan, tokenizer: TextTokenizer) -> None:
+    rows = PlanDataset(fixed, fixed.folder.parents[2], tokenizer, tile_px=TILE_PX)
+    assert len(rows) == sum(len(fixed.rows(step)) for step in range(fixed.num_steps))
+    number = 0
+    for step in range(3):
+        for row in range(len(fixed.rows(step))):
+            assert (rows[number].step, rows[number].row) == (step, row)
+            number += 1
+    with pytest.raises(IndexError, match="there is no row"):
+        rows[len(rows)]
 
 
 def test_the_loss_divisor_is_the_number_of_labels_over_all_ranks(fixed: Plan, tokenizer: TextTokenizer) -> None:
