@@ -30,26 +30,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    # torch takes seconds to import; wrong arguments should not have to wait for it.
-    from transformers.utils.logging import disable_progress_bar
-
-    from owl3.train.deepspeed_engine import read_options
-    from owl3.train.run import Where, preflight_stage, run_stage
+    from owl3.train.options import read_options
     from owl3.train.stages import load_recipe
 
-    disable_progress_bar()  # of loading and saving: a line per checkpoint is enough
     recipe = load_recipe(options.recipe)
+    recipe.stage(options.stage)
+    deepspeed_options = read_options(options.deepspeed_json)
+
+    # torch takes seconds to import: what is wrong with the recipe has been said by now.
+    from transformers.utils.logging import disable_progress_bar
+
+    from owl3.train.run import Where, preflight_stage, run_stage
+
+    disable_progress_bar()  # of loading and saving: a line per checkpoint is enough
     where = Where(
         workspace=options.workspace,
-        deepspeed_options=read_options(options.deepspeed_json),
+        deepspeed_options=deepspeed_options,
         grace_s=options.grace,
         timeout_s=options.timeout,
         report_to=tuple(options.report_to),
     )
-    if options.preflight:
-        preflight_stage(recipe, options.stage, where)
-    else:
-        run_stage(recipe, options.stage, where)
+    (preflight_stage if options.preflight else run_stage)(recipe, options.stage, where)
 
 
 def _parser() -> argparse.ArgumentParser:

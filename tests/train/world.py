@@ -46,7 +46,7 @@ def recipe(steps: int = 6, **changes: Any) -> TrainRecipe:
             "name": name,
             "parent": STAGES[number - 1] if number else None,
             "data": {
-                "mixture": {"datasets": datasets, "max_epochs": 50},
+                "mixture": {"datasets": datasets, "max_epochs": 500},
                 "global_batch_size": 4,
                 "steps": steps,
                 "max_tokens": 128,
