@@ -121,8 +121,10 @@ class _Maker:
         heldout = [self._new_picture(KINDS[i % len(KINDS)], held_out=True) for i in range(self.config.questions)]
         scenes = [self._new_picture(KINDS[i % len(KINDS)], held_out=False) for i in range(self.config.pictures)]
         urls = [self._serve_picture(f"{i:06d}.jpg", *scene) for i, scene in enumerate(scenes)]
+        floors = self._make_heldout(heldout)
+        asked = [heldout[i] for i in range(len(heldout)) if (self.folder / heldout_picture(i)).is_file()]
         for entry in FAULTS:
-            self._make_fault(entry, scenes, heldout)
+            self._make_fault(entry, scenes, asked)
         order = self.rng.permutation(len(self.rows))
         self._write_table("scenes", [self.rows[i] for i in order] + self._repeated_rows())
         clip_urls = self._make_clips()
@@ -135,7 +137,6 @@ class _Maker:
         ]
         self._write("instruct/scenes.json", json.dumps(conversations, indent=0).encode())
         self._write("instruct/clips.json", json.dumps(list(about_clips(clip_urls, self.rng)), indent=0).encode())
-        floors = self._make_heldout(heldout)
         write_routes(self.folder / "routes.jsonl", self.routes)
         self._write("truth.jsonl", b"".join(canonical_json(line) + b"\n" for line in self.truth))
         self._write("expected.json", json.dumps(self._expected(len(conversations)), indent=1).encode())
@@ -262,6 +263,11 @@ def perceptual_hash(data: bytes) -> np.uint64:
     """The 64-bit DCT hash of a picture's bytes."""
     bits = imagehash.phash(Image.open(io.BytesIO(data))).hash
     return np.uint64(int.from_bytes(np.packbits(bits).tobytes(), "big"))
+
+
+def heldout_picture(number: int) -> str:
+    """Where a held-out picture lies, if a question about one picture asks for it."""
+    return f"heldout/scenes-single/{number:04d}.jpg"
 
 
 def _spoil(name: str, data: bytes, number: int) -> bytes:

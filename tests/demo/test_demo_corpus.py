@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from demo.conftest import SMALL
 from PIL import Image
 
+from demo.conftest import SMALL
 from owl3.demo.corpus import (
     MIN_HASH_DISTANCE,
     NEAR_HASH_DISTANCE,
@@ -76,6 +76,11 @@ def test_training_shows_no_held_out_combination_but_for_the_leaked_pictures(corp
         seen = entry["scene"]
         scene = Scene(seen["kind"], tuple(Thing(**thing) for thing in seen["things"]), seen["seed"], seen["word"])
         assert scene.held_out == ("/leaked/" in entry["url"])
+
+
+def test_leaked_pictures_stand_in_a_held_out_set(corpus: Path) -> None:
+    held_out = {sha256_of(path) for path in (corpus / "heldout").glob("*/*.jpg")}
+    assert all(sha256_of(path) in held_out for path in (corpus / "served/leaked").iterdir())
 
 
 def test_pictures_differ_in_their_hashes_unless_they_are_copies(corpus: Path) -> None:
