@@ -21,8 +21,6 @@ BENCHES: dict[str, Bench] = {
     "loader": Bench("owl3.bench.loader", "loading photos against webdataset, Energon, Streaming and decoding alone"),
     "memory": Bench("owl3.bench.memory", "memory of each stage of the 1B, 2B and 7B models on every rank, from shapes"),
     "train": Bench("owl3.bench.train", "data wait, DeepSpeed against plain torch, packing against padding"),
-    "ledger": Bench(
-        "owl3.bench.ledger", "trace, retraction impact, top domains and card figures at scale; audit against sha256 alone"
-    ),
+    "ledger": Bench("owl3.bench.ledger", "trace, retraction impact, top domains at scale; audit against sha256 alone"),
     "plan": Bench("owl3.bench.plan", "planning 41 million samples: seconds, memory, bytes per sample"),
 }

@@ -18,7 +18,7 @@ from owl3.config import validate
 from owl3.errors import Owl3Error
 from owl3.idhash import chain_digest, fingerprints, id_words
 from owl3.manifest import Manifest
-from owl3.planfile import Plan, index_folder, kept_rows
+from owl3.planfile import Plan, PlannedDataset, index_folder, kept_rows
 
 STEPS_AT_ONCE = 1000
 
@@ -37,7 +37,7 @@ def check_plans(links: list[Link], workspace: Path, findings: Findings) -> None:
 
 def _plan_problems(folder: Path, workspace: Path) -> list[Check]:
     plan = Plan.open(folder)
-    ids = np.concatenate([_ids(workspace, dataset) for dataset in plan.header.datasets])
+    ids = np.concatenate([_ids(workspace, plan, dataset) for dataset in plan.header.datasets])
     size = plan.global_batch_size
     problems: list[Check] = []
     for start in range(0, plan.num_steps, STEPS_AT_ONCE):
@@ -61,12 +61,14 @@ def _plan_problems(folder: Path, workspace: Path) -> list[Check]:
     return problems
 
 
-def _ids(workspace: Path, dataset: Any) -> np.ndarray[Any, Any]:
+def _ids(workspace: Path, plan: Plan, dataset: PlannedDataset) -> np.ndarray[Any, Any]:
+    """Ids by position of a dataset's samples, and of the parts of those that were split: array (n, 2)."""
     folder = index_folder(workspace, dataset)
-    parts = [
-        id_words(kept_rows(folder / f"{shard.name}.parquet", ["sample_id"])["sample_id"]) for shard in dataset.shards
-    ]
-    return np.concatenate(parts)
+    tables = [kept_rows(folder / f"{shard.name}.parquet", ["sample_id"]) for shard in dataset.shards]
+    ids = np.concatenate([id_words(table["sample_id"]) for table in tables])
+    first = dataset.offset + dataset.num_samples
+    parts = [plan.base_of(position) - dataset.offset for position in range(first, first + dataset.num_parts)]
+    return np.concatenate([ids, ids[parts]]) if parts else ids
 
 
 def check_model(folder: Path, manifest: Manifest, workspace: Path, findings: Findings) -> None:

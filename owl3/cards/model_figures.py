@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from owl3.cards import runs
@@ -20,6 +21,7 @@ from owl3.errors import InputError
 from owl3.planfile import Plan, PlannedDataset, index_folder, kept_rows
 
 Stage = dict[str, Any]
+Positions = npt.NDArray[np.int64]
 
 
 def lineage(workspace: Path, name: str) -> list[runs.Run]:
@@ -60,6 +62,7 @@ def _stage(workspace: Path, run: runs.Run) -> Stage:
     order = np.asarray(plan.order[: run.steps * plan.global_batch_size], dtype=np.int64)
     manifest = run.manifest
     assert manifest is not None
+    seen = plan.seen_before(run.steps)
     steps = np.asarray(plan.steps[: run.steps])
     stage_recipe = manifest.recipe.get("stage", {})
     return {
@@ -77,18 +80,19 @@ def _stage(workspace: Path, run: runs.Run) -> Stage:
         "checkpoints": [{"step": c.step, "weights": c.weights} for c in run.checkpoints],
         "trainable": stage_recipe.get("trainable", []),
         "learning_rate": stage_recipe.get("learning_rate", {}),
-        "datasets": [_dataset(dataset, order) for dataset in plan.header.datasets],
+        "datasets": [_dataset(dataset, order, seen) for dataset in plan.header.datasets],
     }
 
 
-def _dataset(dataset: PlannedDataset, order: np.ndarray[Any, Any]) -> dict[str, Any]:
-    mine = order[(order >= dataset.offset) & (order < dataset.offset + dataset.num_samples)]
+def _dataset(dataset: PlannedDataset, order: Positions, seen: Positions) -> dict[str, Any]:
+    """What of one data set was drawn; a part of a long sample is a draw, and its sample is seen once."""
+    end = dataset.offset + dataset.num_samples
     return {
         "name": dataset.name,
         "digest": dataset.digest,
         "samples": dataset.num_samples,
-        "draws": len(mine),
-        "distinct": len(np.unique(mine)),
+        "draws": int(((order >= dataset.offset) & (order < end + dataset.num_parts)).sum()),
+        "distinct": int(((seen >= dataset.offset) & (seen < end)).sum()),
     }
 
 

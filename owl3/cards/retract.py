@@ -61,18 +61,58 @@ def assess(workspace: Path, subjects: Sequence[trace.Subject], datacards_dir: Pa
         raise InputError(
             "nothing to retract: give --url, --domain, --licence, --sha256, --sample-id, --image or --list"
         )
-    matched: dict[str, tuple[str, str]] = {}
-    missing = []
     with connect(workspace) as db:
-        views = trace.views_of(db)
-        for subject in subjects:
-            trace.collect_hits(db, views, subject)
-            found = [str(row[0]) for row in db.execute("select sample_id from hits order by sample_id").fetchall()]
-            if not found:
-                missing.append(subject)
-            for sample_id in found:
-                matched.setdefault(sample_id, (subject.what, subject.text))
-        return _impact(workspace, db, matched, tuple(missing), datacards_dir)
+        matched = _match(db, subjects)
+        found = {text for _, text in matched.values()}
+        missing = tuple(subject for subject in subjects if subject.text not in found and not _hits(db, subject))
+        return _impact(workspace, db, matched, missing, datacards_dir)
+
+
+_JOINED = {"url": ("url", "canonical_url"), "sha256": ("sha256", "media_sha256"), "sample_id": ("sample_id",)}
+"""Subjects that a table can be joined with, however many there are, and by which columns."""
+
+
+def _match(db: trace.Connection, subjects: Sequence[trace.Subject]) -> dict[str, tuple[str, str]]:
+    """Ids that the subjects mean and all that was built from them, with the subject that hit first."""
+    views = trace.views_of(db)
+    db.execute("create or replace temp table hits (sample_id varchar primary key, is_built boolean)")
+    db.execute("create or replace temp table matched (sample_id varchar primary key, what varchar, text varchar)")
+    joined = [subject for subject in subjects if subject.what in _JOINED]
+    asked = [(subject.what, subject.text, value) for subject in joined for value in dict.fromkeys(subject.values)]
+    whats, texts, values = (list(column) for column in zip(*asked, strict=True)) if asked else ([], [], [])
+    db.register("asked", pa.table({"what": whats, "text": texts, "value": values}, schema=_ASKED))
+    for view in sorted(views & {"shard_rows", "sample_rows"}):
+        present = {row[0] for row in db.execute(f"describe {view}").fetchall()}
+        for what, columns in _JOINED.items():
+            usable = [name for name in columns if name in present and (view == "shard_rows" or what == "sample_id")]
+            for column in usable if what in whats else ():
+                db.execute(
+                    f"insert or ignore into matched select r.sample_id, any_value(a.what), min(a.text) from {view} r "
+                    f"join asked a on r.{column} = a.value where a.what = '{what}' group by r.sample_id"
+                )
+    for subject in (s for s in subjects if s.what not in _JOINED):
+        trace.collect_hits(db, views, subject)
+        db.execute("insert or ignore into matched select sample_id, ?, ? from hits", [subject.what, subject.text])
+    while "sample_rows" in views:
+        before = db.execute("select count(*) from matched").fetchall()
+        db.execute(
+            "insert or ignore into matched select s.sample_id, any_value(m.what), min(m.text) from "
+            "(select sample_id, unnest(parents) as parent from sample_rows) s join matched m on s.parent = m.sample_id "
+            "group by s.sample_id"
+        )
+        if db.execute("select count(*) from matched").fetchall() == before:
+            break
+    rows = db.execute("select sample_id, what, text from matched").fetchall()
+    return {str(sample_id): (str(what), str(text)) for sample_id, what, text in rows}
+
+
+_ASKED = pa.schema([("what", pa.string()), ("text", pa.string()), ("value", pa.string())])
+
+
+def _hits(db: trace.Connection, subject: trace.Subject) -> bool:
+    """Whether a subject matches anything: asked only of those that another subject may have been credited for."""
+    trace.collect_hits(db, trace.views_of(db), subject)
+    return bool(db.execute("select 1 from hits limit 1").fetchall())
 
 
 def _impact(
@@ -85,10 +125,10 @@ def _impact(
     views = trace.views_of(db)
     ids = pa.array(sorted(matched), pa.string())
     db.execute("create or replace temp table hits (sample_id varchar primary key, is_built boolean)")
-    db.register("matched", pa.table({"sample_id": ids}))
-    built = "exists (from sample_rows s where s.sample_id = matched.sample_id)" if "sample_rows" in views else "false"
-    db.execute(f"insert into hits select sample_id, {built} from matched")
-    db.unregister("matched")
+    db.register("named", pa.table({"sample_id": ids}))
+    built = "exists (from sample_rows s where s.sample_id = named.sample_id)" if "sample_rows" in views else "false"
+    db.execute(f"insert into hits select sample_id, {built} from named")
+    db.unregister("named")
     found = trace.Trace(trace.Subject("sample_id", "", ()))
     trace.fill_rows(db, views, found)
     plans = trace.plan_hits(workspace, ids)
