@@ -7,7 +7,7 @@ ordinal. So output shards can be made in any order, by any number of processes, 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
@@ -55,7 +55,7 @@ class Builder(Generic[ConfigT]):
     @property
     def name(self) -> str:
         """As the recipe calls it."""
-        return str(getattr(self.cfg, "builder"))  # noqa: B009 - each config class has its own literal
+        return self.cfg.builder
 
     @classmethod
     def templates(cls) -> Templates | None:
@@ -97,12 +97,6 @@ class Builder(Generic[ConfigT]):
         """The template language for a text: its own when the recipe has it, else the recipe's first."""
         found = language_of(text)
         return found if found in self.cfg.languages else self.cfg.languages[0]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        return None
 
 
 class PoolBuilder(Builder[ConfigT]):

@@ -22,6 +22,8 @@ class BuildBase(Config):
 
     name: Name
     """The artifact: `samples/NAME`."""
+    builder: str
+    """What to build; tells the classes of this file apart."""
     shards: tuple[str, ...] = ()
     """Curated shard sets (`shards/NAME`) that pictures and clips are drawn from."""
     tokenizer: str

@@ -61,20 +61,20 @@ def build(cfg: BuildBase, workspace: Path, progress: Progress = SILENT, *, proce
         work = _work_folder(folder, digest_of([recipe, [parent.digest for parent in parents]]))
         prepared = _prepare(cfg, workspace, work)
         tokenizer = TextTokenizer.load(workspace / "tokenizers" / cfg.tokenizer)
-        with builder_class(cfg)(cfg, workspace, work) as builder:
-            here = ShardBuilder(builder, tokenizer, folder, workspace)
-            _build_all(Workers(here, processes), builder, folder, progress)
-            counts = Counts.total(count_index(path) for path in _indexes(folder))
-            _check_budget(cfg, counts)
-            stats = {
-                **sample_stats(folder),
-                "parents": prepared.parents,
-                "inputs": prepared.inputs,
-                "builder_version": builder.version(),
-                "tokenizer_digest": tokenizer.digest,
-                "release": cfg.release,
-                "tile_px": cfg.tile_px,
-            }
+        builder = builder_class(cfg)(cfg, workspace, work)
+        here = ShardBuilder(builder, tokenizer, folder, workspace)
+        _build_all(Workers(here, processes), builder, folder, progress)
+        counts = Counts.total(count_index(path) for path in _indexes(folder))
+        _check_budget(cfg, counts)
+        stats = {
+            **sample_stats(folder),
+            "parents": prepared.parents,
+            "inputs": prepared.inputs,
+            "builder_version": builder.version(),
+            "tokenizer_digest": tokenizer.digest,
+            "release": cfg.release,
+            "tile_px": cfg.tile_px,
+        }
         manifest = write_manifest(
             folder,
             kind="samples",
