@@ -62,9 +62,8 @@ def assess(workspace: Path, subjects: Sequence[trace.Subject], datacards_dir: Pa
             "nothing to retract: give --url, --domain, --licence, --sha256, --sample-id, --image or --list"
         )
     with connect(workspace) as db:
-        matched = _match(db, subjects)
-        found = {text for _, text in matched.values()}
-        missing = tuple(subject for subject in subjects if subject.text not in found and not _hits(db, subject))
+        matched, answered = _match(db, subjects)
+        missing = tuple(subject for subject in subjects if subject.text not in answered)
         return _impact(workspace, db, matched, missing, datacards_dir)
 
 
@@ -72,11 +71,12 @@ _JOINED = {"url": ("url", "canonical_url"), "sha256": ("sha256", "media_sha256")
 """Subjects that a table can be joined with, however many there are, and by which columns."""
 
 
-def _match(db: trace.Connection, subjects: Sequence[trace.Subject]) -> dict[str, tuple[str, str]]:
-    """Ids that the subjects mean and all that was built from them, with the subject that hit first."""
+def _match(db: trace.Connection, subjects: Sequence[trace.Subject]) -> tuple[dict[str, tuple[str, str]], set[str]]:
+    """Ids that the subjects mean and all that was built from them, each with a subject; and which subjects hit any."""
     views = trace.views_of(db)
     db.execute("create or replace temp table hits (sample_id varchar primary key, is_built boolean)")
     db.execute("create or replace temp table matched (sample_id varchar primary key, what varchar, text varchar)")
+    db.execute("create or replace temp table pairs (sample_id varchar, what varchar, text varchar)")
     joined = [subject for subject in subjects if subject.what in _JOINED]
     asked = [(subject.what, subject.text, value) for subject in joined for value in dict.fromkeys(subject.values)]
     whats, texts, values = (list(column) for column in zip(*asked, strict=True)) if asked else ([], [], [])
@@ -87,12 +87,14 @@ def _match(db: trace.Connection, subjects: Sequence[trace.Subject]) -> dict[str,
             usable = [name for name in columns if name in present and (view == "shard_rows" or what == "sample_id")]
             for column in usable if what in whats else ():
                 db.execute(
-                    f"insert or ignore into matched select r.sample_id, any_value(a.what), min(a.text) from {view} r "
-                    f"join asked a on r.{column} = a.value where a.what = '{what}' group by r.sample_id"
+                    f"insert into pairs select distinct r.sample_id, a.what, a.text from {view} r "
+                    f"join asked a on r.{column} = a.value where a.what = '{what}'"
                 )
     for subject in (s for s in subjects if s.what not in _JOINED):
         trace.collect_hits(db, views, subject)
-        db.execute("insert or ignore into matched select sample_id, ?, ? from hits", [subject.what, subject.text])
+        db.execute("insert into pairs select sample_id, ?, ? from hits", [subject.what, subject.text])
+    db.execute("insert into matched select sample_id, min(what), min(text) from pairs group by sample_id")
+    answered = {str(row[0]) for row in db.execute("select distinct text from pairs").fetchall()}
     while "sample_rows" in views:
         before = db.execute("select count(*) from matched").fetchall()
         db.execute(
@@ -103,16 +105,10 @@ def _match(db: trace.Connection, subjects: Sequence[trace.Subject]) -> dict[str,
         if db.execute("select count(*) from matched").fetchall() == before:
             break
     rows = db.execute("select sample_id, what, text from matched").fetchall()
-    return {str(sample_id): (str(what), str(text)) for sample_id, what, text in rows}
+    return {str(sample_id): (str(what), str(text)) for sample_id, what, text in rows}, answered
 
 
 _ASKED = pa.schema([("what", pa.string()), ("text", pa.string()), ("value", pa.string())])
-
-
-def _hits(db: trace.Connection, subject: trace.Subject) -> bool:
-    """Whether a subject matches anything: asked only of those that another subject may have been credited for."""
-    trace.collect_hits(db, trace.views_of(db), subject)
-    return bool(db.execute("select 1 from hits limit 1").fetchall())
 
 
 def _impact(
