@@ -10,11 +10,9 @@ import asyncio
 import logging
 import ssl
 import time
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from importlib import metadata
 from typing import Literal, Self
 from urllib.parse import urljoin, urlsplit
@@ -27,6 +25,7 @@ from owl3.config import Config
 from owl3.curate.address import GuardedResolver, Lookup, PrivateAddress, host_matches, parse_resolve
 from owl3.curate.hosts import HostConfig, Hosts
 from owl3.curate.inspector import Inspectors
+from owl3.curate.response import BodyDecoder, Failed, check_status, network_failure
 from owl3.curate.rights import RightsConfig, Robots, Verdict, check_headers, robots_from_status
 from owl3.curate.spool import Body, Outcome, Spool, url_id
 from owl3.media import IMAGE_FORMATS, MAX_PIXELS
@@ -100,17 +99,6 @@ class DownloadConfig(Config):
         """Who fetches, and whom to write to."""
         version = metadata.version("owl3")
         return f"{self.agent}/{version} (+{self.contact})" if self.contact else f"{self.agent}/{version}"
-
-
-class _Failed(Exception):
-    """A fetch ended without a body; `reason` says how."""
-
-    def __init__(self, reason: str, message: str, *, status: int | None = None, verdict: Verdict | None = None) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.status = status
-        self.verdict = verdict
-        self.retry_after_s = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,17 +190,17 @@ class Downloader:
     async def _try_all(self, key: str, url: str, host: str) -> tuple[Outcome, Body | None]:
         """All attempts of one URL, within its deadline."""
         attempts = 0
-        failed = _Failed("timeout", f"no answer in {self._config.deadline_s} s")
+        failed = Failed("timeout", f"no answer in {self._config.deadline_s} s")
         try:
             async with asyncio.timeout(self._config.deadline_s):
                 while attempts <= self._config.retries:
                     if self._hosts.is_dead(host):
-                        failed = _Failed("dead_host", f"{host} has not answered any request")
+                        failed = Failed("dead_host", f"{host} has not answered any request")
                         break
                     attempts += 1
                     try:
                         answer = await self._get(url)
-                    except _Failed as error:
+                    except Failed as error:
                         failed = error
                         if error.reason not in _RETRIED or attempts > self._config.retries:
                             break
@@ -222,7 +210,7 @@ class Downloader:
                         return self._fetched(key, answer, attempts), Body(answer.body)
         except TimeoutError:
             if failed.reason not in _RETRIED or not attempts:
-                failed = _Failed("timeout", f"not done in {self._config.deadline_s} s")
+                failed = Failed("timeout", f"not done in {self._config.deadline_s} s")
         verdict = failed.verdict or Verdict("none", "")
         return Outcome(
             url_id=key,
@@ -262,14 +250,14 @@ class Downloader:
                 last = await self._check_robots(url)
             try:
                 answer = await self._request(url, self._config.max_bytes, check_rights=True)
-            except _Failed as error:
+            except Failed as error:
                 error.verdict = error.verdict or last
                 raise
             if answer.status not in _REDIRECTS:
                 break
             url = _target(url, answer)
         else:
-            raise _Failed("too_many_redirects", f"more than {self._config.max_redirects} redirects")
+            raise Failed("too_many_redirects", f"more than {self._config.max_redirects} redirects")
         return replace(answer, verdict=answer.verdict if answer.verdict.signal != "none" else last)
 
     def _check_url(self, url: str) -> None:
@@ -277,16 +265,16 @@ class Downloader:
             parts = urlsplit(url)
             host, _ = parts.hostname or "", parts.port
         except ValueError as error:
-            raise _Failed("bad_url", str(error)) from error
+            raise Failed("bad_url", str(error)) from error
         if parts.scheme not in ("http", "https") or not host:
-            raise _Failed("bad_url", f"not an http(s) URL: {url[:200]}")
+            raise Failed("bad_url", f"not an http(s) URL: {url[:200]}")
         if host_matches(host, [p for d in self._config.block_domains for p in (d, f"*.{d}")]):
-            raise _Failed("blocklisted", f"{host} is on the recipe's list of blocked domains")
+            raise Failed("blocklisted", f"{host} is on the recipe's list of blocked domains")
         if ":" in host or host.replace(".", "").isdecimal():  # aiohttp asks no resolver for literal addresses
             try:
                 self._resolver.check(host, host)
             except PrivateAddress as error:
-                raise _Failed("private_address", str(error)) from error
+                raise Failed("private_address", str(error)) from error
 
     async def _check_robots(self, url: str) -> Verdict:
         """Ask the host's robots.txt, fetched once per host and origin."""
@@ -300,7 +288,7 @@ class Downloader:
         robots = await asyncio.shield(self._robots[origin])
         verdict = robots.check(url, parts.path or "/", self._config.rights)
         if verdict.reason:
-            raise _Failed(verdict.reason, f"robots.txt: {verdict.value}", verdict=verdict)
+            raise Failed(verdict.reason, f"robots.txt: {verdict.value}", verdict=verdict)
         self._hosts.slow_down(parts.hostname or "", robots.crawl_delay_s())
         return verdict
 
@@ -321,13 +309,13 @@ class Downloader:
                         return Robots(answer.body.decode("utf-8", "replace"), agent)
                     url = _target(url, answer)
                 return robots_from_status(404, agent, rights)  # RFC 9309 §2.3.1.2: after five hops, as if absent
-        except (_Failed, TimeoutError) as error:
-            status = error.status if isinstance(error, _Failed) else None
+        except (Failed, TimeoutError) as error:
+            status = error.status if isinstance(error, Failed) else None
             if status is not None:
                 return robots_from_status(status, agent, rights)
             # No answer at all: the picture's own request fails the same way and says so better, unless policy refuses.
             refuse = "unreachable" in rights.robots_refuse_on
-            text = f"unreachable ({error.reason if isinstance(error, _Failed) else 'timeout'})"
+            text = f"unreachable ({error.reason if isinstance(error, Failed) else 'timeout'})"
             return Robots("", agent, Verdict("robots.txt", text, "robots_unavailable" if refuse else None))
 
     async def _request(self, url: str, max_bytes: int, check_rights: bool) -> _Answer:
@@ -336,70 +324,43 @@ class Downloader:
             async with self._session.get(URL(url, encoded=True), allow_redirects=False) as response:
                 if response.status in _REDIRECTS and "Location" in response.headers:
                     return _Answer(response.status, url, response.headers["Location"].encode(), _NONE, "")
-                _check_status(response)
+                check_status(response)
                 verdict = _NONE
                 if check_rights:
                     verdict = check_headers(response.headers.items(), self._config.agent, self._config.rights)
                     if verdict.reason:
-                        raise _Failed(verdict.reason, f"{verdict.signal}: {verdict.value}", verdict=verdict)
+                        raise Failed(verdict.reason, f"{verdict.signal}: {verdict.value}", verdict=verdict)
                 body = await self._read(response, max_bytes)
                 return _Answer(response.status, url, body, verdict, self._resolver.known_address(response.url.host))
         except PrivateAddress as error:
-            raise _Failed("private_address", str(error)) from error
+            raise Failed("private_address", str(error)) from error
         except aiohttp.ClientError as error:
-            raise _network_failure(error) from error
+            raise network_failure(error) from error
         except TimeoutError as error:
-            raise _Failed("timeout", f"no byte in {self._config.timeout} s") from error
+            raise Failed("timeout", f"no byte in {self._config.timeout} s") from error
         except (OSError, ValueError) as error:
-            raise _Failed("connection_error", f"{type(error).__name__}: {error}"[:200]) from error
+            raise Failed("connection_error", f"{type(error).__name__}: {error}"[:200]) from error
 
     async def _read(self, response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
         """Read a body under the byte cap and over the minimum rate."""
         announced = response.content_length or 0
         if announced > max_bytes:
-            raise _Failed("too_large", f"announces {announced} bytes, cap is {max_bytes}", status=response.status)
+            raise Failed("too_large", f"announces {announced} bytes, cap is {max_bytes}", status=response.status)
         config, clock, received = self._config, time.monotonic(), 0
-        decoder = _Decoder(response.headers.get("Content-Encoding", ""), max_bytes)
+        decoder = BodyDecoder(response.headers.get("Content-Encoding", ""), max_bytes)
         async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
             received += len(chunk)
             decoder.feed(chunk)
             elapsed = time.monotonic() - clock
             if elapsed > config.min_rate_after_s and received < config.min_bytes_per_s * elapsed:
-                raise _Failed("too_slow", f"{received} bytes in {elapsed:.1f} s", status=response.status)
+                raise Failed("too_slow", f"{received} bytes in {elapsed:.1f} s", status=response.status)
         body = decoder.finish()
         if not body:
-            raise _Failed("empty_body", "success without content", status=response.status)
+            raise Failed("empty_body", "success without content", status=response.status)
         return body
 
 
 _NONE = Verdict("none", "")
-
-
-class _Decoder:
-    """Collect a body, undoing gzip or deflate if a server sends it unasked, never beyond the cap."""
-
-    def __init__(self, encoding: str, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._body = bytearray()
-        encoding = encoding.strip().lower()
-        if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
-            raise _Failed("http_error", f"unknown Content-Encoding {encoding[:40]!r}")
-        self._inflate = zlib.decompressobj(wbits=47) if "gzip" in encoding or encoding == "deflate" else None
-
-    def feed(self, chunk: bytes) -> None:
-        """Take a chunk; raises `too_large` at the first byte over the cap."""
-        if self._inflate is not None:
-            try:
-                chunk = self._inflate.decompress(chunk, self._max_bytes + 1 - len(self._body))
-            except zlib.error as error:
-                raise _Failed("http_error", f"Content-Encoding does not match the body: {error}") from error
-        self._body += chunk
-        if len(self._body) > self._max_bytes:
-            raise _Failed("too_large", f"more than {self._max_bytes} bytes")
-
-    def finish(self) -> bytes:
-        """The whole body."""
-        return bytes(self._body)
 
 
 def _target(url: str, redirect: _Answer) -> str:
@@ -407,42 +368,4 @@ def _target(url: str, redirect: _Answer) -> str:
     try:
         return urljoin(url, redirect.body.decode("utf-8", "replace").strip())
     except ValueError as error:
-        raise _Failed("bad_url", f"redirected to what is no URL: {error}") from error
-
-
-def _check_status(response: aiohttp.ClientResponse) -> None:
-    status = response.status
-    if 200 <= status < 300 and status != 206:
-        return
-    reason = {401: "forbidden", 403: "forbidden", 404: "not_found", 410: "not_found", 429: "rate_limited"}
-    word = reason.get(status, "forbidden" if status == 451 else "server_error" if status >= 500 else "http_error")
-    failed = _Failed(word, f"HTTP {status}", status=status)
-    if status in (429, 503):
-        failed.retry_after_s = _retry_after_s(response.headers.get("Retry-After", ""))
-    raise failed
-
-
-def _retry_after_s(value: str) -> float:
-    """Read Retry-After: seconds, or a date."""
-    if value.strip().isdecimal():
-        return float(value)
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return 0.0
-
-
-def _network_failure(error: aiohttp.ClientError) -> _Failed:
-    text = f"{type(error).__name__}: {error}"[:200]
-    match error:
-        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
-            return _Failed("tls_error", text)
-        case aiohttp.ClientConnectorDNSError():
-            return _Failed("dns_error", text)
-        case aiohttp.ServerTimeoutError():
-            return _Failed("timeout", text)
-        case aiohttp.ClientPayloadError():
-            return _Failed("wrong_length", text)
-        case aiohttp.InvalidURL():
-            return _Failed("bad_url", text)
-    return _Failed("connection_error", text)
+        raise Failed("bad_url", f"redirected to what is no URL: {error}") from error
