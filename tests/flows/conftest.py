@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from owl3 import lifeline
+
 START_TIMEOUT_S = 180.0
 QUICK = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -34,18 +36,8 @@ def prefect_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
     environment = {**os.environ, **QUICK, "PREFECT_HOME": str(home)}
     environment.pop("PREFECT_API_URL", None)
     log = (home / "server.log").open("wb")
-    command = [
-        sys.executable,
-        "-m",
-        "prefect",
-        "server",
-        "start",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--no-ui",
-    ]
+    options = ["--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+    command = lifeline.wrap([sys.executable, "-m", "prefect", "server", "start", *options])
     server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     api = f"http://127.0.0.1:{port}/api"
     try:
