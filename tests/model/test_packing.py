@@ -5,6 +5,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from owl3.model import planning
 from owl3.model.config import Fusion
 from owl3.model.layout import MAX_GROUPS
 from owl3.model.modeling import Owl3ForConditionalGeneration
@@ -17,9 +18,13 @@ FEW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthChec
 
 @st.composite
 def samples(draw: st.DrawFn) -> Sample:
-    """Any length, any number of images anywhere: text only, image first, image last, several at one place."""
-    length = draw(st.integers(1, 20))
-    starts = draw(st.lists(st.integers(0, length - 1), max_size=3))
+    """Any length, any number of images anywhere: text only, image first, image last, several at one place.
+
+    Every other one is of like size with others (14-16 tokens, 3-4 images), so that groups are padded.
+    """
+    alike = draw(st.booleans())
+    length = draw(st.integers(14, 16) if alike else st.integers(1, 20))
+    starts = draw(st.lists(st.integers(0, length - 1), min_size=3 * alike, max_size=3 + alike))
     return make_sample(length, sorted(starts), seed=draw(st.integers(0, 999)))
 
 
@@ -53,6 +58,30 @@ def test_padding_on_either_side_changes_nothing(fusion: Fusion, side: str, batch
 @given(pack=st.lists(samples(), min_size=1, max_size=5), seed=st.integers(0, 99))
 @FEW
 def test_packed_gradients_are_the_sum_of_gradients_apart(fusion: Fusion, pack: list[Sample], seed: int) -> None:
+    _gradients_are_equal(fusion, pack, seed)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_gradients_are_exact_however_few_groups_there_are(fusion: Fusion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All samples with images in one padded group, all without in another."""
+    monkeypatch.setattr(planning, "MAX_GROUPS", 1)
+    pack = [make_sample(5, [0, 3]), make_sample(17, [2]), make_sample(3), make_sample(11, [10, 10, 10]), make_sample(8)]
+    row = batch_of(pack)
+    plan = plan_stream(
+        row["segment_ids"].numpy(),
+        row["image_rows"].numpy(),
+        row["image_starts"].numpy(),
+        tokens_per_image=4,
+        image_offset=1,
+        joint=False,
+        dtype=torch.float32,
+        device=torch.device("cpu"),
+    )
+    assert [(group.num_samples, group.num_tokens, group.num_images) for group in plan.groups] == [(2, 8, 0), (3, 17, 3)]
+    _gradients_are_equal(fusion, pack, seed=0)
+
+
+def _gradients_are_equal(fusion: Fusion, pack: list[Sample], seed: int) -> None:
     packed_model, model = fresh(fusion).train(), fresh(fusion).train()
     generator = torch.Generator().manual_seed(seed)
     labels = [torch.where(torch.rand(len(s), generator=generator) < 0.6, s.ids, -100) for s in pack]
