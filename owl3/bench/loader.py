@@ -33,7 +33,7 @@ from owl3.template import render, tokenize
 from owl3.tokens import TextTokenizer, save_tokenizer, train_tiny
 
 _CAPTIONS = ("a photo of a street with cars", "two people at a table", "a dog that runs over grass", "a red bus")
-_SHARD_SAMPLES = 500
+_SHARD_SAMPLES = 100  # several per worker, so that peers can share them out
 _ALWAYS = ("memory", "ours", "webdataset", "memory_opencv", "ours_opencv")
 _PEERS = ("energon", "streaming")
 
