@@ -4,9 +4,12 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from owl3.demo.run import Account
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -58,3 +61,24 @@ def workspace(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "workspace"
     folder.mkdir()
     yield folder
+
+
+@pytest.fixture(scope="session")
+def demo_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `demo_account` left its artifacts."""
+    return tmp_path_factory.mktemp("demo") / "workspace"
+
+
+@pytest.fixture(scope="session")
+def demo_account(demo_workspace: Path) -> "Account":
+    """The demo's whole chain, cut down until it takes half a minute; tests only read what it left.
+
+    Tests that use it carry `xdist_group("demo")`, so that it runs once.
+    """
+    from demo.tiny import write_tiny_recipe
+
+    from owl3.demo.run import run
+    from owl3.recipe import load_recipe
+
+    demo_workspace.mkdir()
+    return run(load_recipe(write_tiny_recipe(demo_workspace.parent / "tiny.yaml")), demo_workspace)

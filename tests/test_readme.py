@@ -26,6 +26,7 @@ def test_every_make_target_of_the_readme_exists(command: str) -> None:
 
 
 @pytest.mark.xdist_group("demo")
+@pytest.mark.usefixtures("demo_account")
 @pytest.mark.parametrize("command", _commands("owl3"))
 def test_every_owl3_command_of_the_readme_runs(
     command: str, demo_workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

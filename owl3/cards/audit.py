@@ -288,27 +288,33 @@ def _check_provenance(links: list[Link], derivation: _Derivation, findings: Find
         files = derivation.files.get((link.stated.kind, link.stated.name))
         if not files:
             continue
-        problems = list(_twice(files, subject))
-        if link.stated.kind == "shards":
-            sources = [
-                file
-                for parent in link.manifest.parents
-                if parent.kind == "source"
-                for file in sorted(
-                    (artifact_folder(derivation.workspace, "source", parent.name)).glob("urls-*.parquet")
-                )
-            ]
-            if sources:
-                problems += _against_source(files, sources, subject)
-        else:
-            before = [
-                file
-                for parent in link.manifest.parents
-                for file in derivation.files.get((parent.kind, parent.name), [])
-            ]
-            problems += _orphans(files, before, subject)
-            problems += _strange_media(files, before, subject)
+        try:
+            problems = _provenance_problems(derivation, link, files, subject)
+        except duckdb.Error as error:  # a damaged table: the chain names the file, this check says what it cost
+            problems = [failed("source", subject, "readable tables", f"not readable: {error}")]
         findings.summarise("source", subject, problems, "every id accounted for once")
+
+
+def _provenance_problems(derivation: _Derivation, link: Link, files: list[Path], subject: str) -> list[Check]:
+    """Ids that stand twice, rows that no source has, parents that nothing keeps."""
+    assert link.manifest is not None
+    problems = list(_twice(files, subject))
+    if link.stated.kind == "shards":
+        sources = [
+            file
+            for parent in link.manifest.parents
+            if parent.kind == "source"
+            for file in sorted((artifact_folder(derivation.workspace, "source", parent.name)).glob("urls-*.parquet"))
+        ]
+        if sources:
+            problems += _against_source(files, sources, subject)
+    else:
+        before = [
+            file for parent in link.manifest.parents for file in derivation.files.get((parent.kind, parent.name), [])
+        ]
+        problems += _orphans(files, before, subject)
+        problems += _strange_media(files, before, subject)
+    return problems
 
 
 def _twice(files: list[Path], subject: str) -> Iterator[Check]:

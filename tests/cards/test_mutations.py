@@ -118,6 +118,15 @@ def one_byte_of_the_source(workspace: Path, card: Path) -> None:
     flip_byte(workspace / "sources" / "tiny" / "urls-00000.parquet")
 
 
+@plain("files: source tiny urls-00000.parquet")
+def a_source_table_whose_pages_do_not_decode(workspace: Path, card: Path) -> None:
+    path = workspace / "sources" / "tiny" / "urls-00000.parquet"
+    data = bytearray(path.read_bytes())
+    footer = int.from_bytes(data[-8:-4], "little") + 8  # left whole, so that the table opens
+    data[4 : len(data) - footer] = b"\xff" * (len(data) - footer - 4)
+    path.write_bytes(bytes(data))
+
+
 @plain("files: tokenizer tiny")
 def one_byte_of_the_tokenizer(workspace: Path, card: Path) -> None:
     folder = workspace / "tokenizers" / "tiny"

@@ -8,7 +8,7 @@ import pytest
 from demo.tiny import CORPUS, write_tiny_recipe
 from owl3.demo.corpus import read_expected
 from owl3.demo.faults import FAULTS, Fault, expected_drops
-from owl3.demo.run import check_expected, run
+from owl3.demo.run import Account, check_expected
 from owl3.demo.world import corpus_folder, served
 from owl3.errors import CheckFailed, ConfigError
 from owl3.manifest import Counts
@@ -22,6 +22,8 @@ from owl3.pipeline import (
     steps_before_training,
 )
 from owl3.recipe import Recipe, load_recipe
+
+pytestmark = pytest.mark.xdist_group("demo")  # one worker makes the workspaces that these tests share
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +91,9 @@ def test_a_second_run_finds_everything_done_and_serves_nothing(
 
 @pytest.mark.processes
 def test_the_whole_chain_ends_in_scores_an_audited_card_a_trace_and_a_report(
-    recipe: Recipe, prepared: tuple[Path, list[Outcome]]
+    recipe: Recipe, demo_account: Account
 ) -> None:
-    workspace, _ = prepared
-    account = run(recipe, workspace)
+    account = demo_account
     assert {outcome.step for outcome in account.steps} >= {"train sft", "card demo", "audit demo"}
     assert account.scores["scenes-single"].questions == 8
     assert account.scores["scenes-single"].blind is not None
