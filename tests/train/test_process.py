@@ -13,6 +13,7 @@ import pytest
 from owl3.cli import main
 from owl3.manifest import read_manifest
 from owl3.planfile import Plan
+from owl3.train.__main__ import main as train_main
 from owl3.train.command import TrainCommand
 from train.world import make_world, recipe, write_recipe
 
@@ -95,3 +96,17 @@ def test_a_wrong_recipe_ends_with_2_and_one_line(tmp_path: Path) -> None:
     [line] = [line for line in done.stderr.splitlines() if line.startswith("owl3 train")]
     assert str(path) in line
     assert "stages" in line
+
+
+@pytest.mark.parametrize(("run_id", "watches"), [("none", True), (None, False)])
+def test_a_rank_ends_with_torchrun_and_a_lone_process_outlives_its_shell(
+    run_id: str | None, watches: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched: list[bool] = []
+    monkeypatch.setattr("owl3.lifeline.end_with_parent", lambda: watched.append(True))
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    if run_id:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", run_id)
+    arguments = ["--recipe", str(tmp_path / "none.json"), "--stage", "sft", "--workspace", str(tmp_path)]
+    assert train_main(arguments) == 2
+    assert bool(watched) == watches
