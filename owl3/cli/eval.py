@@ -13,8 +13,6 @@ from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, Workspace, emit, ta
 from owl3.errors import CheckFailed, ConfigError, InputError, Interrupted
 from owl3.eval.queue import pending, stage_dirs
 from owl3.eval.registry import choose_tasks, find_task, task_names
-from owl3.eval.results import read_records
-from owl3.eval.stats import compare
 
 
 def register(app: typer.Typer) -> None:
@@ -129,6 +127,9 @@ def _show_queue(run: Path, as_json: bool) -> None:
 
 
 def _show_comparison(first: Path, second: Path, *, as_json: bool) -> None:
+    from owl3.eval.results import read_records
+    from owl3.eval.stats import compare
+
     found = compare(read_records(first), read_records(second))
     line = (
         f"{100 * found.first:.2f} -> {100 * found.second:.2f} on {found.num_pairs} questions: difference "

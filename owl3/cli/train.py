@@ -7,16 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from owl3 import launch, pipeline
-from owl3.cards.retract import assess, bury
-from owl3.cards.trace import understand
 from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, Overrides, Recipe, TerminalProgress, Workspace, emit, table
 from owl3.config import plain
 from owl3.errors import ConfigError, InputError
 from owl3.manifest import Manifest, read_manifest
-from owl3.recipe import load_recipe
 from owl3.train.command import LAUNCHERS, TrainCommand
-from owl3.train.stages import TrainRecipe, finished, stage_folder
 
 Stage = Annotated[str, typer.Option("--stage", "-s", help="One stage; without it all, in order.")]
 Processes = Annotated[int, typer.Option("--processes", "-n", min=1, help="Ranks.")]
@@ -56,6 +51,10 @@ def train(  # noqa: PLR0917 - options of a command line
     tombstones, which the loader honours, and goes on. Exit code 3: stopped part-way (SIGTERM saves first); the same
     command resumes.
     """
+    from owl3 import launch, pipeline
+    from owl3.recipe import load_recipe
+    from owl3.train.stages import TrainRecipe, finished, stage_folder
+
     loaded = load_recipe(recipe, overrides or ())
     asked = [loaded.stage(stage)] if stage else list(loaded.stages)
     if not asked:
@@ -79,6 +78,9 @@ def train(  # noqa: PLR0917 - options of a command line
         emit(as_json, {"would_run": lines}, *lines)
         return
     if quarantine:
+        from owl3.cards.retract import assess, bury
+        from owl3.cards.trace import understand
+
         subjects = [understand(sample_id, "sample_id") for sample_id in quarantine]
         impact = assess(workspace, subjects)
         if impact.missing:
@@ -139,6 +141,9 @@ def export(
 
     Example: `owl3 export demo/sft --to exported/demo`
     """
+    from owl3 import launch
+    from owl3.train.stages import stage_folder
+
     name, separator, stage = run.partition("/")
     if not separator:
         raise ConfigError(f"owl3 export {run}: write it as RUN/STAGE")
@@ -162,6 +167,9 @@ def show_launch(  # noqa: PLR0917 - options of a command line
 
     Example: `owl3 launch flows/recipes/owl3-7b.yaml --stage pretrain --processes 32 --launcher srun`
     """
+    from owl3 import pipeline
+    from owl3.recipe import load_recipe
+
     loaded = load_recipe(recipe, overrides or ())
     known = {name: name for name in LAUNCHERS}
     if launcher not in known:

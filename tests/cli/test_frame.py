@@ -1,6 +1,8 @@
 """The frame of the command line: help for every verb, errors as one line, exit codes."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import typer
@@ -52,3 +54,13 @@ def test_doctor_finds_this_machine_ready(capsys: pytest.CaptureFixture[str]) -> 
     code = main(["doctor", "--json"])
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert code == 0, [finding for finding in report["findings"] if not finding["ok"]]
+
+
+def test_help_loads_no_library_that_a_verb_runs() -> None:
+    """`owl3 --help` answers at once, and a broken area breaks its own verbs only."""
+    code = (
+        "import sys; from owl3.cli import build_app; build_app(); "
+        "print(sorted({'pyarrow', 'duckdb', 'numpy', 'aiohttp', 'av', 'torch', 'owl3.pipeline'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
