@@ -16,18 +16,14 @@ from PIL import Image
 from owl3.media import (
     MediaError,
     blur_boxes,
-    cut_clip,
     encode_jpeg,
-    frames_at,
     open_image,
     perceptual_hash,
     probe_image,
-    probe_video,
     strip_jpeg_metadata,
     thumbnail,
-    uniform_frames,
-    uniform_times,
 )
+from owl3.video import cut_clip, frames_at, probe_video, uniform_frames, uniform_times
 
 ORIENTATION = 0x0112
 

@@ -16,7 +16,8 @@ from PIL import Image
 
 from owl3.build.config import Frames
 from owl3.build.drafts import Medium, Refused
-from owl3.media import Frame, encode_jpeg, frames_at, open_image, probe_video, uniform_times
+from owl3.media import encode_jpeg, open_image
+from owl3.video import Frame, frames_at, probe_video, uniform_times
 
 _LOOK_FPS = 4.0
 """How often a clip is looked at to find cuts."""

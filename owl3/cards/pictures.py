@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
-from owl3.media import encode_jpeg, open_header, thumbnail, uniform_frames
+from owl3.media import encode_jpeg, open_header, thumbnail
+from owl3.video import uniform_frames
 
 CLIPS = ("mp4", "webm", "mkv", "mov", "avi")
 """Extensions of members that are no pictures."""

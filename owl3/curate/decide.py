@@ -16,7 +16,8 @@ from pydantic import Field, model_validator
 from owl3.config import Config
 from owl3.curate.captions import is_boilerplate, redact, repetition
 from owl3.ledger import check_reason
-from owl3.media import ImageFacts, VideoFacts
+from owl3.media import ImageFacts
+from owl3.video import VideoFacts
 
 Check = Callable[["Row"], str | None]
 MediaCheck = Callable[[ImageFacts], str | None]

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from owl3 import lifeline
-from owl3.media import IMAGE_FORMATS, MediaError, probe_image, probe_video, upright_png
+from owl3.media import IMAGE_FORMATS, MediaError, probe_image, upright_png
+from owl3.video import probe_video
 
 _MEMORY_BYTES = 4 << 30
 _CHILD = (sys.executable, "-m", "owl3.curate.inspector")

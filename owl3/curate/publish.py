@@ -25,9 +25,10 @@ from owl3.curate.spool import Outcome, Spool, url_id
 from owl3.curate.table import EVIDENCE_TABLE, STAGE_OF_REASON, member_json, with_source_columns
 from owl3.ledger import REASONS, check_reason
 from owl3.manifest import Counts
-from owl3.media import ImageFacts, MediaError, VideoFacts, blur_boxes, cut_clip, strip_jpeg_metadata
+from owl3.media import ImageFacts, MediaError, blur_boxes, strip_jpeg_metadata
 from owl3.shards import ShardWriter, iter_members, read_member, write_index, write_table
 from owl3.storage import write_atomic
+from owl3.video import VideoFacts, cut_clip
 
 _EXTENSIONS = {"mov,mp4,m4a,3gp,3g2,mj2": "mp4", "matroska,webm": "webm", "avi": "avi"}
 _ENGINE_ROWS = pa.schema(

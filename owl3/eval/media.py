@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from PIL.Image import Image
 
 from owl3.eval.items import Item, Medium
-from owl3.media import MediaError, frames_at, open_image, probe_video, uniform_times
+from owl3.media import MediaError, open_image
+from owl3.video import frames_at, probe_video, uniform_times
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,10 @@ from transformers import AutoProcessor, TextStreamer
 
 import owl3.model  # noqa: F401 - the Auto classes must know the model
 from owl3.errors import InputError, Owl3Error
-from owl3.media import MediaError, frames_at, open_image, probe_video, uniform_times
+from owl3.media import MediaError, open_image
 from owl3.model.modeling import Owl3ForConditionalGeneration
 from owl3.model.processing import Owl3Processor
+from owl3.video import frames_at, probe_video, uniform_times
 
 
 @dataclass(frozen=True)

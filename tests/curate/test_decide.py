@@ -17,7 +17,8 @@ from owl3.curate.decide import (
     image_checks,
     row_checks,
 )
-from owl3.media import ImageFacts, VideoFacts
+from owl3.media import ImageFacts
+from owl3.video import VideoFacts
 
 ROW = Row("http://a.example/1.jpg", "a.example", "a red circle on white", "CC-BY-4.0", {})
 PICTURE = ImageFacts("JPEG", 640, 480, 1, 1, "0" * 16, 50.0, 100.0, 7.0, True)
