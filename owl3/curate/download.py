@@ -1,9 +1,10 @@
 """Fetch one URL from a stranger, politely, within limits, and say how it ended.
 
-Around each request stand, in this order: the URL's form, blocked domains, the circuit breaker, robots.txt, the address
-guard (at every redirect hop), TLS verification, the rights headers, the byte cap and minimum rate while the body
-arrives, and the decoder. Transient failures are tried again with growing pauses; everything together ends within
-`deadline_s`. The result is an `Outcome` with a reason of the ledger's list; nothing here raises for what a server does.
+Around each request stand, in this order: the URL's form, blocked domains, the circuit breaker, robots.txt and
+tdmrep.json, the address guard (at every redirect hop), TLS verification, the rights headers, the byte cap and minimum
+rate while the body arrives, and the decoder. Transient failures are tried again with growing pauses; everything
+together ends within `deadline_s`. The result is an `Outcome` with a reason of the ledger's list; nothing here raises
+for what a server does.
 """
 
 import asyncio
@@ -23,10 +24,11 @@ from yarl import URL
 
 from owl3.config import Config
 from owl3.curate.address import GuardedResolver, Lookup, PrivateAddress, host_matches, parse_resolve
+from owl3.curate.hostfiles import HostFiles
 from owl3.curate.hosts import HostConfig, Hosts
 from owl3.curate.inspector import Inspectors
 from owl3.curate.response import BodyDecoder, Failed, check_status, network_failure
-from owl3.curate.rights import RightsConfig, Robots, Verdict, check_headers, robots_from_status
+from owl3.curate.rights import RightsConfig, Verdict, check_headers
 from owl3.curate.spool import Body, Outcome, Spool, url_id
 from owl3.media import IMAGE_FORMATS, MAX_PIXELS
 from owl3.samples import canonical_url
@@ -52,8 +54,6 @@ TRANSIENT = frozenset(
 
 _RETRIED = TRANSIENT - {"dead_host", "robots_unavailable", "too_slow", "engine_error"}
 _REDIRECTS = (301, 302, 303, 307, 308)
-_ROBOTS_MAX_BYTES = 512_000  # RFC 9309 asks for at least 500 KiB
-_ROBOTS_CACHED = 20_000
 _CHUNK_BYTES = 1 << 16
 
 
@@ -133,8 +133,7 @@ class Downloader:
         self._config = config
         self._kind: Literal["image", "video"] = kind
         self._hosts = Hosts(config.hosts)
-        self._robots: dict[str, asyncio.Future[Robots]] = {}
-        self._robots_expire: dict[str, float] = {}
+        self._files = HostFiles(config.rights, config.agent, config.deadline_s, self._read_file)
         self._in_flight: dict[tuple[int, str], asyncio.Future[Outcome]] = {}
         self._inspectors = Inspectors(processes, config.decode_deadline_s)
         self._resolver = GuardedResolver(config.allow_private_hosts, parse_resolve(resolve or {}), lookup)
@@ -246,8 +245,8 @@ class Downloader:
         last = Verdict("none", "")
         for _ in range(self._config.max_redirects + 1):
             self._check_url(url)
-            if self._config.rights.robots:
-                last = await self._check_robots(url)
+            if self._config.rights.robots or self._config.rights.tdm_reservation:
+                last = await self._check_host_files(url)
             try:
                 answer = await self._request(url, self._config.max_bytes, check_rights=True)
             except Failed as error:
@@ -276,47 +275,23 @@ class Downloader:
             except PrivateAddress as error:
                 raise Failed("private_address", str(error)) from error
 
-    async def _check_robots(self, url: str) -> Verdict:
-        """Ask the host's robots.txt, fetched once per host and origin."""
-        parts = urlsplit(url)
-        origin = f"{parts.scheme}://{parts.netloc}"
-        if self._robots_expire.get(origin, 0.0) < time.monotonic():
-            if len(self._robots) >= _ROBOTS_CACHED:
-                self._forget_robots()
-            self._robots_expire[origin] = time.monotonic() + self._config.rights.robots_cache_s
-            self._robots[origin] = asyncio.ensure_future(self._fetch_robots(origin))
-        robots = await asyncio.shield(self._robots[origin])
-        verdict = robots.check(url, parts.path or "/", self._config.rights)
+    async def _check_host_files(self, url: str) -> Verdict:
+        """Ask what the host's robots.txt and tdmrep.json say about a URL."""
+        verdict, crawl_delay_s = await self._files.check(url)
         if verdict.reason:
-            raise Failed(verdict.reason, f"robots.txt: {verdict.value}", verdict=verdict)
-        self._hosts.slow_down(parts.hostname or "", robots.crawl_delay_s())
+            raise Failed(verdict.reason, f"{verdict.signal}: {verdict.value}", verdict=verdict)
+        self._hosts.slow_down(urlsplit(url).hostname or "", crawl_delay_s)
         return verdict
 
-    def _forget_robots(self) -> None:
-        """Drop the older half of what is known, so that a corpus of a million hosts does not fill the memory."""
-        for origin in list(self._robots)[: _ROBOTS_CACHED // 2]:
-            if self._robots[origin].done():
-                del self._robots[origin], self._robots_expire[origin]
-
-    async def _fetch_robots(self, origin: str) -> Robots:
-        url, agent, rights = f"{origin}/robots.txt", self._config.agent, self._config.rights
-        try:
-            async with asyncio.timeout(self._config.deadline_s):
-                for _ in range(self._config.max_redirects + 1):
-                    self._check_url(url)
-                    answer = await self._request(url, _ROBOTS_MAX_BYTES, check_rights=False)
-                    if answer.status not in _REDIRECTS:
-                        return Robots(answer.body.decode("utf-8", "replace"), agent)
-                    url = _target(url, answer)
-                return robots_from_status(404, agent, rights)  # RFC 9309 §2.3.1.2: after five hops, as if absent
-        except (Failed, TimeoutError) as error:
-            status = error.status if isinstance(error, Failed) else None
-            if status is not None:
-                return robots_from_status(status, agent, rights)
-            # No answer at all: the picture's own request fails the same way and says so better, unless policy refuses.
-            refuse = "unreachable" in rights.robots_refuse_on
-            text = f"unreachable ({error.reason if isinstance(error, Failed) else 'timeout'})"
-            return Robots("", agent, Verdict("robots.txt", text, "robots_unavailable" if refuse else None))
+    async def _read_file(self, url: str, max_bytes: int) -> bytes:
+        """A file of a host's own, redirects followed; nobody's rights are asked for it."""
+        for _ in range(self._config.max_redirects + 1):
+            self._check_url(url)
+            answer = await self._request(url, max_bytes, check_rights=False)
+            if answer.status not in _REDIRECTS:
+                return answer.body
+            url = _target(url, answer)
+        raise Failed("too_many_redirects", f"more than {self._config.max_redirects} redirects")
 
     async def _request(self, url: str, max_bytes: int, check_rights: bool) -> _Answer:
         """One request, no redirect followed: a redirect's target comes back as the body."""

@@ -3,6 +3,7 @@
 Signals, in the order they are read:
 
     robots.txt        Disallow / Content-Usage for our user agent      (RFC 9309, IETF AIPREF)
+    tdmrep.json       tdm-reservation of a path, for the whole host    (W3C TDM Reservation Protocol)
     X-Robots-Tag      noai, noimageai, noindex, noimageindex …         (img2dataset's `disallowed_header_directives`)
     TDM-Reservation   1                                                (W3C TDM Reservation Protocol)
     Content-Usage     train-ai=n                                       (IETF AIPREF)
@@ -11,6 +12,7 @@ Everything here is pure: headers in, a `Verdict` out. The verdict is the evidenc
 whether the picture was kept or not.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -33,6 +35,7 @@ class RightsConfig(Config):
     disallowed_header_directives: tuple[str, ...] = ("noai", "noimageai", "noindex", "noimageindex", "none")
     """img2dataset's flag; directives of X-Robots-Tag that refuse. `none` means noindex, nofollow."""
     tdm_reservation: bool = True
+    """Honour TDM reservations: the response header, and the host's /.well-known/tdmrep.json."""
     content_usage: tuple[str, ...] = ("train-ai", "train-genai", "ai", "bots")
     """AIPREF usage categories that must not be `n`; empty to ignore the signal."""
 
@@ -41,7 +44,7 @@ class RightsConfig(Config):
 class Verdict:
     """One signal and what it means for us; `reason` is None when it does not stand against the use."""
 
-    signal: str  # robots.txt | x-robots-tag | tdm-reservation | content-usage
+    signal: str  # robots.txt | tdmrep.json | x-robots-tag | tdm-reservation | content-usage
     value: str
     reason: str | None = None
 
@@ -119,7 +122,7 @@ class Robots:
             return self._fixed
         if not self._rules.can_fetch(url, self._agent):
             return Verdict("robots.txt", f"disallow {path}", "robots_disallowed")
-        rule = max((prefix for prefix in self._usage if path.startswith(prefix)), key=len, default=None)
+        rule = longest_match(self._usage, path)
         if rule is not None and denies_usage(self._usage[rule], config.content_usage):
             return Verdict("robots.txt", f"content-usage {self._usage[rule]}", "aipref_disallowed")
         return Verdict("robots.txt", "allow")
@@ -127,6 +130,53 @@ class Robots:
     def crawl_delay_s(self) -> float:
         """Seconds between requests that the host asks of us; 0 when it does not say."""
         return 0.0 if self._fixed else float(self._rules.crawl_delay(self._agent) or 0.0)
+
+
+class MiningRules:
+    """One host's tdmrep.json: `[{"location": "/photos/*", "tdm-reservation": 1, "tdm-policy": "https://…"}]`.
+
+    A body that is not such a list reserves nothing: the protocol knows no answer but an explicit one.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        try:
+            entries = json.loads(body) if body else []
+        except (ValueError, RecursionError):
+            entries = []
+        self._reserved: dict[str, bool] = {}
+        for entry in entries if isinstance(entries, list) else []:
+            if isinstance(entry, dict) and isinstance(entry.get("location"), str):
+                reserved = str(entry.get("tdm-reservation")) == "1"
+                self._reserved[entry["location"]] = reserved or self._reserved.get(entry["location"], False)
+
+    def check(self, path: str) -> Verdict | None:
+        """What the rule that matches `path` most closely says; None when none does."""
+        location = longest_match(self._reserved, path)
+        if location is None:
+            return None
+        reserved = self._reserved[location]
+        return Verdict("tdmrep.json", f"{int(reserved)} {location}", "tdm_reserved" if reserved else None)
+
+
+def longest_match(patterns: Iterable[str], path: str) -> str | None:
+    """The longest pattern that matches the beginning of a path (RFC 9309 §2.2.2), None if none does."""
+    return max((pattern for pattern in patterns if _matches(pattern, path)), key=len, default=None)
+
+
+def _matches(pattern: str, path: str) -> bool:
+    """Does a pattern with `*` (anything) and `$` (the end, when last) match? Linear, whatever a stranger writes."""
+    ends = pattern.endswith("$")
+    first, *rest = pattern.removesuffix("$").split("*")
+    if not path.startswith(first):
+        return False
+    place = len(first)
+    for number, part in enumerate(rest, start=1):
+        last = ends and number == len(rest)
+        found = len(path) - len(part) if last and path.endswith(part) else path.find(part, place)
+        if found < place:
+            return False
+        place = found + len(part)
+    return not ends or place == len(path)
 
 
 def robots_from_status(status: int, agent: str, config: RightsConfig) -> Robots:

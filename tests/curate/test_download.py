@@ -249,6 +249,16 @@ def test_robots_txt_of_the_host_redirected_to_is_obeyed(web: Hostile, tmp_path: 
     assert web.asked["other.owl3.test/b.jpg"] == 0
 
 
+def test_tdmrep_json_is_asked_once_and_obeyed(web: Hostile, tmp_path: Path) -> None:
+    web.page("/.well-known/tdmrep.json", b'[{"location": "/private", "tdm-reservation": 1}]')
+    for name in ("/a.jpg", "/b.jpg", "/private/c.jpg"):
+        web.page(name, picture(1))
+    outcomes = fetch(web, tmp_path, "/a.jpg", "/b.jpg", "/private/c.jpg")
+    assert [outcome.reason for outcome in outcomes] == [None, None, "tdm_reserved"]
+    assert (outcomes[2].rights_signal, outcomes[2].rights_value) == ("tdmrep.json", "1 /private")
+    assert web.asked[f"{HOST}/.well-known/tdmrep.json"] == 1 and web.asked[f"{HOST}/private/c.jpg"] == 0
+
+
 @pytest.mark.parametrize(("status", "expected"), [(403, "robots_disallowed"), (500, "robots_unavailable")])
 def test_a_robots_txt_that_can_not_be_read_refuses(web: Hostile, tmp_path: Path, status: int, expected: str) -> None:
     web.robots[HOST] = (status, "")

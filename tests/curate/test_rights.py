@@ -1,8 +1,22 @@
 """What servers say about training, and what is made of it."""
 
-import pytest
+import json
+import re
 
-from owl3.curate.rights import RightsConfig, Robots, check_headers, denies_usage, robots_from_status
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from owl3.curate.rights import (
+    MiningRules,
+    RightsConfig,
+    Robots,
+    Verdict,
+    check_headers,
+    denies_usage,
+    longest_match,
+    robots_from_status,
+)
 
 RULES = RightsConfig()
 
@@ -112,3 +126,25 @@ def test_what_an_error_means_is_a_setting() -> None:
 
 def test_crawl_delay_is_read() -> None:
     assert Robots("User-agent: *\nCrawl-delay: 3", "owl3").crawl_delay_s() == 3
+
+
+MINING = b'[{"location": "/free/*", "tdm-reservation": 0}, {"location": "/", "tdm-reservation": 1}]'
+
+
+def test_the_longest_rule_of_tdmrep_json_decides() -> None:
+    rules = MiningRules(MINING)
+    assert rules.check("/free/a.jpg") == Verdict("tdmrep.json", "0 /free/*")
+    assert rules.check("/a.jpg") == Verdict("tdmrep.json", "1 /", "tdm_reserved")
+    assert MiningRules(b'[{"location": "/x", "tdm-reservation": 1}]').check("/a.jpg") is None
+
+
+@given(st.binary(max_size=40) | st.recursive(st.none() | st.integers(), st.lists).map(lambda v: json.dumps(v).encode()))
+def test_a_tdmrep_json_that_is_none_reserves_nothing(body: bytes) -> None:
+    assert MiningRules(body).check("/a.jpg") is None
+
+
+@given(st.text("ab*/", max_size=8), st.text("ab/", max_size=8), st.booleans())
+def test_patterns_match_as_regular_expressions_would(pattern: str, path: str, ends: bool) -> None:
+    expression = "".join(".*" if part == "*" else re.escape(part) for part in pattern) + ("$" if ends else "")
+    found = longest_match([pattern + "$" * ends], path) is not None
+    assert found == (re.match(expression, path) is not None)

@@ -1,0 +1,95 @@
+"""What a host's own files say before anything else of it is fetched: robots.txt and tdmrep.json, asked once per origin.
+
+    GET /robots.txt                 who may fetch what, how fast; AIPREF `Content-Usage` lines
+    GET /.well-known/tdmrep.json    which paths are reserved from text and data mining (W3C TDM Reservation Protocol)
+
+Both are asked together, so a host costs one round trip before its first picture. What an error means is the recipe's
+decision for robots.txt (`rights.robots_refuse_on`); a tdmrep.json that is missing or unreadable reserves nothing.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+
+from owl3.curate.response import Failed
+from owl3.curate.rights import MiningRules, RightsConfig, Robots, Verdict, robots_from_status
+
+_ROBOTS_MAX_BYTES = 512_000  # RFC 9309 asks for at least 500 KiB
+_MINING_MAX_BYTES = 512_000
+_ORIGINS_CACHED = 20_000
+
+Read = Callable[[str, int], Awaitable[bytes]]
+"""Fetches a URL of at most so many bytes, redirects followed, under all guards; raises `Failed`."""
+
+_Files = tuple[Robots, MiningRules]
+
+
+class HostFiles:
+    """The files of every origin that was asked, kept while they are fresh.
+
+    Args:
+        agent: Our product token, as robots.txt would name us.
+        deadline_s: For one file altogether.
+        read: How a file is fetched.
+    """
+
+    def __init__(self, config: RightsConfig, agent: str, deadline_s: float, read: Read) -> None:
+        self._config = config
+        self._agent = agent
+        self._deadline_s = deadline_s
+        self._read = read
+        self._files: dict[str, asyncio.Future[_Files]] = {}
+        self._expire: dict[str, float] = {}
+
+    async def check(self, url: str) -> tuple[Verdict, float]:
+        """What the files of the URL's origin say about it, and the seconds between requests that they ask for."""
+        parts = urlsplit(url)
+        origin = f"{parts.scheme}://{parts.netloc}"
+        if self._expire.get(origin, 0.0) < time.monotonic():
+            if len(self._files) >= _ORIGINS_CACHED:
+                self._forget()
+            self._expire[origin] = time.monotonic() + self._config.robots_cache_s
+            self._files[origin] = asyncio.ensure_future(self._fetch(origin))
+        robots, mining = await asyncio.shield(self._files[origin])
+        path = parts.path or "/"
+        verdict = robots.check(url, path, self._config) if self._config.robots else Verdict("none", "")
+        if verdict.reason is None:
+            verdict = mining.check(path) or verdict
+        return verdict, robots.crawl_delay_s()
+
+    def _forget(self) -> None:
+        """Drop the older half of what is known, so that a corpus of a million hosts does not fill the memory."""
+        for origin in list(self._files)[: _ORIGINS_CACHED // 2]:
+            if self._files[origin].done():
+                del self._files[origin], self._expire[origin]
+
+    async def _fetch(self, origin: str) -> _Files:
+        return await asyncio.gather(self._robots(origin), self._mining(origin))
+
+    async def _robots(self, origin: str) -> Robots:
+        if not self._config.robots:
+            return Robots("", self._agent)
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                body = await self._read(f"{origin}/robots.txt", _ROBOTS_MAX_BYTES)
+                return Robots(body.decode("utf-8", "replace"), self._agent)
+        except (Failed, TimeoutError) as error:
+            reason, status = ("timeout", None) if isinstance(error, TimeoutError) else (error.reason, error.status)
+            if reason == "too_many_redirects":  # RFC 9309 §2.3.1.2: after five hops, as if absent
+                status = 404
+            if status is not None:
+                return robots_from_status(status, self._agent, self._config)
+            # No answer at all: the picture's own request fails the same way and says so better, unless policy refuses.
+            refuse = "unreachable" in self._config.robots_refuse_on
+            verdict = Verdict("robots.txt", f"unreachable ({reason})", "robots_unavailable" if refuse else None)
+            return Robots("", self._agent, verdict)
+
+    async def _mining(self, origin: str) -> MiningRules:
+        if not self._config.tdm_reservation:
+            return MiningRules(b"")
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                return MiningRules(await self._read(f"{origin}/.well-known/tdmrep.json", _MINING_MAX_BYTES))
+        except (Failed, TimeoutError):
+            return MiningRules(b"")
