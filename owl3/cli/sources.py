@@ -53,6 +53,7 @@ def show(name: Annotated[str, typer.Argument(help="A corpus of the catalogue.")]
         f"\nlicence of the media: {corpus.media_licence}\ncite: {corpus.citation}",
         f"\ndefault filters ({corpus.filters_from}):\n{yaml.safe_dump(corpus.curate, sort_keys=False)}",
         "hazards:\n" + "\n".join(f"- {hazard}" for hazard in corpus.hazards),
+        f"\nchecked: {corpus.checked}",
         f"\nin a recipe:\n{yaml.safe_dump(recipe, sort_keys=False)}",
     ]
     emit(as_json, corpus, *parts)

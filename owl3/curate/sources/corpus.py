@@ -36,6 +36,21 @@ class Corpus(Config):
     """Who says so: paper, card or our own measurement behind each default filter."""
     hazards: tuple[str, ...] = ()
     """What has bitten its users."""
+    checked: str
+    """Which of all this was compared with what, and what was not."""
+
+    def variant(self, **changes: Any) -> "Corpus":
+        """A corpus that differs from this one in `changes` only; mappings are merged key by key, all else replaced."""
+        return type(self).model_validate(_merged(self.model_dump(), changes))
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    nested = {
+        key: _merged(base[key], value)
+        for key, value in changes.items()
+        if isinstance(value, dict) and isinstance(base.get(key), dict)
+    }
+    return base | changes | nested
 
 
 def corpus_names() -> list[str]:

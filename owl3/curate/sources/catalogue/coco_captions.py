@@ -23,4 +23,5 @@ CORPUS = Corpus(
         "VQAv2, OK-VQA, POPE, RefCOCO and GQA are made of the same photos: decontaminate",
         "licences differ per photo and many exclude commercial use: see the licence column",
     ),
+    checked="layout and licence ids: files of the 2017 release",
 )

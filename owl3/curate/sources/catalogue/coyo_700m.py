@@ -56,4 +56,5 @@ CORPUS = Corpus(
         "image_phash is of the picture crawled in 2021, not of what the URL serves now",
         "image_phash has another bit order than imagehash, so it does not compare with our phash",
     ),
+    checked="columns and values: the rows in the README of the repository; licence: the repository",
 )

@@ -8,21 +8,19 @@ The hub's parquet holds the pictures themselves (`image`), so unpack them once a
         {"from": "gpt", "value": "The image shows a bed with a memory foam mattress topper …"}]}
 """
 
-from owl3.curate.sources.corpus import Corpus
+from owl3.curate.sources.catalogue import llava_pretrain
 
-CORPUS = Corpus(
+CORPUS = llava_pretrain.CORPUS.variant(
     name="llava-recap-558k",
     title="LLaVA-ReCap-558K",
-    media="image",
     home="https://huggingface.co/datasets/lmms-lab/LLaVA-ReCap-558K",
     metadata="hub: lmms-lab/LLaVA-ReCap-558K (pictures inside), or its json beside LLaVA-Pretrain's images",
     metadata_licence="unknown",
-    media_licence="unknown",
     citation="Li et al., LLaVA-NeXT: What Else Influences Visual Instruction Tuning Beyond Data?, 2024",
-    source={"layout": "llava", "language": "en"},
     filters_from="none",
     hazards=(
         "captions are a model's: long, fluent, and wrong in details",
         "the same pictures as llava-pretrain: do not mix both without deduplication",
     ),
+    checked="layout: the sister sets' hub cards (LLaVA-NeXT-Data); its own licence was not found",
 )

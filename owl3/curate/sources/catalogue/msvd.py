@@ -20,4 +20,5 @@ CORPUS = Corpus(
     curate={"video": {"min_frames": 8}, "dedup": {"exact": "media_and_caption"}},
     filters_from="8 frames: what a video sample needs",
     hazards=("the usual split is 1200 / 100 / 670: the last 670 are a test set", "clips are .avi with old codecs"),
+    checked="form of the text file: from its description, no file seen; official links are dead (mirrors differ)",
 )

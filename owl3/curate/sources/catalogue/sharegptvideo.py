@@ -16,7 +16,7 @@ CORPUS = Corpus(
     media="video",
     home="https://huggingface.co/datasets/ShareGPTVideo/train_video_and_instruction",
     metadata="video_caption_pretrain.jsonl from the home page; clips served as ID.mp4 under base_url",
-    metadata_licence="unknown",
+    metadata_licence="Apache-2.0",
     media_licence="unknown",
     citation="Zhang et al., Direct Preference Optimization of Video LMMs … (arXiv:2404.01258), 2024",
     source={
@@ -29,5 +29,8 @@ CORPUS = Corpus(
     hazards=(
         "some captions name folders that are in neither archive (LLaVA-Hound-DPO issue 3): counted as not_found",
         "captions are of ten frames, not of the clip: what happens between them is guessed",
+    ),
+    checked=(
+        "id, licence and the folders train_300k and train_600k: the hub card; field names: LLaVA's layout, no row seen"
     ),
 )

@@ -27,4 +27,5 @@ CORPUS = Corpus(
         "previews carry a large watermark",
         "page URLs (youtube.com/watch) are not media: they end as not_a_video",
     ),
+    checked="columns: 40 real rows; the withdrawal: the repository's notice",
 )
