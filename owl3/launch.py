@@ -5,10 +5,14 @@ So a worker that orchestrates never imports torch, a crash of theirs cannot take
 
 import logging
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from owl3 import lifeline
 from owl3.errors import CheckFailed, InputError, Interrupted
@@ -50,21 +54,43 @@ def start_module(
 
 
 def wait_for(process: "subprocess.Popen[bytes]", name: str, log: Path | None = None) -> None:
-    """Wait for a started process.
+    """Wait for a started process. SIGTERM to us goes on to it, and it is waited for: it may have something to save.
 
     Raises:
         CheckFailed: it ended with 1. InputError: with 2. Interrupted: with anything else but 0; running again resumes.
     """
-    try:
-        code = process.wait()
-    except BaseException:
-        process.terminate()
-        process.wait()
-        raise
+    with _sigterm_passed_on(process) as asked_to_stop:
+        try:
+            code = process.wait()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+    if asked_to_stop:
+        raise Interrupted(f"{name} was stopped by SIGTERM{_last_lines(log)}; run again to resume")
     if code == 0:
         return
     message = f"{name} ended with exit code {code}{_last_lines(log)}"
     raise {1: CheckFailed, 2: InputError}.get(code, Interrupted)(message)
+
+
+@contextmanager
+def _sigterm_passed_on(process: "subprocess.Popen[bytes]") -> Iterator[list[int]]:
+    """Yield the SIGTERMs that came meanwhile. Outside the main thread, which alone may handle signals, none come."""
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+
+    def pass_on(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        process.terminate()
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _last_lines(log: Path | None) -> str:

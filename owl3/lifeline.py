@@ -5,9 +5,11 @@ Run by file path with nothing but the standard library, so it costs some 30 ms:
     python -IS owl3/lifeline.py COMMAND ARGUMENT…
 
 It starts the command in a session of its own, passes SIGTERM and SIGINT on to that whole group, ends with the
-command's exit code, and kills the group as soon as the process that started it is gone (also by SIGKILL).
+command's exit code, and kills the group as soon as the process that started it is gone (also by SIGKILL). Where a
+lifeline itself is killed, the kernel ends the command.
 """
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -19,6 +21,8 @@ from pathlib import Path
 from types import FrameType
 
 _POLL_S = 0.2
+_PR_SET_PDEATHSIG = 1
+_EXIT_INTERRUPTED = 3
 
 
 def wrap(command: Sequence[str]) -> list[str]:
@@ -26,22 +30,39 @@ def wrap(command: Sequence[str]) -> list[str]:
     return [sys.executable, "-IS", str(Path(__file__).resolve()), *command]
 
 
-def end_with_parent() -> None:
-    """Let this process end when the one that started it dies; for workers of a process pool, which would live on."""
-    parent = os.getppid()
+def end_with_parent(parent: int | None = None) -> None:
+    """Let this process end when the one that started it dies; it would live on otherwise.
+
+    Args:
+        parent: Process id of the one that started this, where it is known: when that is gone already, this process
+            ends at once, and the kernel kills it later even while it hangs in a call that holds Python's lock. None
+            for workers of a pool, whose parent is whoever forked them, in a thread that may end before it.
+    """
+    if parent is not None:
+        _let_kernel_kill_with_parent()
+    watched = os.getppid() if parent is None else parent
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == watched:
             time.sleep(_POLL_S)
-        os._exit(3)
+        os._exit(_EXIT_INTERRUPTED)
 
+    if os.getppid() != watched:
+        os._exit(_EXIT_INTERRUPTED)
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
+
+
+def _let_kernel_kill_with_parent() -> None:
+    """Ask for SIGKILL when the parent's thread that started us ends; Linux alone has it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def main(command: Sequence[str]) -> int:
     """Run `command` until it ends or the parent does; return its exit code (128 + n when signal n ended it)."""
     parent = os.getppid()
-    child = subprocess.Popen(command, start_new_session=True)
+    # preexec_fn is safe here: this process has one thread.
+    child = subprocess.Popen(command, start_new_session=True, preexec_fn=_let_kernel_kill_with_parent)  # noqa: PLW1509
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
         _signal_group(child.pid, number)

@@ -45,6 +45,16 @@ def test_sigkill_of_the_parent_ends_child_and_grandchild() -> None:
 
 
 @pytest.mark.processes
+def test_sigkill_of_the_lifeline_itself_ends_the_command() -> None:
+    line = lifeline.wrap([sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)"])
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        pid = int(process.stdout.readline())
+        process.kill()
+    assert _gone(pid)
+
+
+@pytest.mark.processes
 @pytest.mark.parametrize(("code", "error"), [(1, CheckFailed), (2, InputError), (3, Interrupted), (9, Interrupted)])
 def test_exit_codes_become_errors(code: int, error: type[Exception], tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "ends_with.py").write_text("import sys; print('the reason'); sys.exit(int(sys.argv[1]))")

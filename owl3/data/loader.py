@@ -8,6 +8,7 @@ planned sample ends as seen, or dropped with its reason; the fingerprints of wha
 """
 
 import logging
+import signal
 import time
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -240,6 +241,7 @@ class StepLoader:
             prefetch_factor=prefetch if num_workers else None,
             pin_memory=pin_memory,
             collate_fn=_as_it_is,
+            worker_init_fn=_leave_signals_to_the_trainer,
         )
 
     def __len__(self) -> int:
@@ -359,6 +361,15 @@ class _DropBudget:
                 f"{last.where}: {last.reason} ({last.message}); {self.dropped} of {self.met} planned samples could not "
                 "be loaded: look at this shard with owl3 lint, or raise max_drop_fraction"
             )
+
+
+def _leave_signals_to_the_trainer(_number: int) -> None:
+    """A signal to a whole group (a scheduler's, Ctrl-C) must not end workers: the step on the way is still finished.
+
+    They end with the trainer, which they watch.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_it_is(batch: Any) -> Any:

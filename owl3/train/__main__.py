@@ -11,15 +11,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from owl3 import lifeline
 from owl3.errors import Owl3Error
+from owl3.train.torchrun import end_with_launcher
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, run the stage, and turn errors into one line and an exit code."""
     options = _parser().parse_args(arguments)
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun gives each rank a session, which a signal to its own misses
-        lifeline.end_with_parent()
+    end_with_launcher(os.environ)
     rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
     logging.basicConfig(
         level=logging.WARNING, stream=sys.stderr, format=f"%(levelname)s [rank {rank}] %(name)s: %(message)s"

@@ -1,5 +1,6 @@
 """The command line that trains a stage, under any launcher. No torch: processes are started from here."""
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ Launcher = Literal["torchrun", "deepspeed", "srun"]
 LAUNCHERS: tuple[Launcher, ...] = get_args(Launcher)
 
 MODULE = "owl3.train"
+TORCHRUN = "owl3.train.torchrun"
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,9 @@ class TrainCommand:
         """A module and its arguments for `owl3.launch.run_module`: one process needs no launcher."""
         if self.processes == 1:
             return MODULE, self.arguments()
-        launch = ["--standalone", "--nproc-per-node", str(self.processes), "--module", MODULE]
-        return "torch.distributed.run", [*launch, *self.arguments()]
+        launch = ["--standalone", "--nproc-per-node", str(self.processes), "--monitor-interval", "0.2"]
+        launch += ["--shutdown-timeout", str(math.ceil(self.grace_s) + 5), "--module", MODULE]  # ranks give up first
+        return TORCHRUN, [*launch, *self.arguments()]
 
     def under(self, launcher: Launcher) -> Sequence[str]:
         """The whole command for a launcher of your own."""
