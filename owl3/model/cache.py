@@ -71,6 +71,8 @@ class Owl3Cache(Cache):  # type: ignore[misc]
             moves text only.
         all_slots_filled: Every row has the same number of images.
         last_image_start: The last column at which any image stands.
+        columns_filled: (B, columns) 0 where a row has padding; None unless image tokens stand in the text
+            (`owl3.model.concatenation`), where rows differ in length by their images.
     """
 
     def __init__(self, config: Owl3Config, offloading: bool = False) -> None:
@@ -81,6 +83,25 @@ class Owl3Cache(Cache):  # type: ignore[misc]
         self.owner: Tensor | None = None
         self.all_slots_filled = True
         self.last_image_start = -1
+        self.columns_filled: Tensor | None = None
+        self._image_columns = 0
+
+    @property
+    def num_columns(self) -> int:
+        """Keys of a row so far, padding and image tokens that stand in the text included."""
+        return int(super().get_seq_length())
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Tokens of text so far, padding included: what `generate` counts."""
+        return int(super().get_seq_length(layer_idx)) - self._image_columns
+
+    def add_columns(self, filled: Tensor, num_tokens: int) -> Tensor:
+        """Note new columns, of which `num_tokens` are text: (B, new) nonzero where filled -> (B, all) so far."""
+        filled = (filled != 0).long()
+        self._image_columns += filled.shape[1] - num_tokens
+        past = self.columns_filled
+        self.columns_filled = filled if past is None else torch.cat((past.to(filled.device), filled), dim=1)
+        return self.columns_filled
 
     def add_images(
         self, place: tuple[Ints, Ints], past: int, image_index: Tensor | None, position_I: Tensor
@@ -125,13 +146,16 @@ class Owl3Cache(Cache):  # type: ignore[misc]
     def reset(self) -> None:
         """Forget everything."""
         super().reset()
-        self.image_starts = self.owner = None
+        self.image_starts = self.owner = self.columns_filled = None
         self.all_slots_filled = True
         self.last_image_start = -1
+        self._image_columns = 0
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Follow beam search. Images move only if a row takes over a beam of another prompt."""
         super().reorder_cache(beam_idx)
+        if self.columns_filled is not None:
+            self.columns_filled = self.columns_filled[beam_idx]
         if self.owner is not None and not torch.equal(self.owner[beam_idx], self.owner):
             self._select_images(beam_idx)
             for layer in self.layers:
@@ -141,6 +165,8 @@ class Owl3Cache(Cache):  # type: ignore[misc]
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Each row `repeats` times."""
         super().batch_repeat_interleave(repeats)
+        if self.columns_filled is not None:
+            self.columns_filled = self.columns_filled.repeat_interleave(repeats, dim=0)
         if self.image_starts is not None:
             self.image_starts = self.image_starts.repeat_interleave(repeats, dim=0)
         if self.owner is not None:
@@ -150,10 +176,14 @@ class Owl3Cache(Cache):  # type: ignore[misc]
         """Only these rows."""
         super().batch_select_indices(indices)
         self._select_images(indices)
+        if self.columns_filled is not None:
+            self.columns_filled = self.columns_filled[indices]
 
     def crop(self, tokens_to_remove: int) -> None:
         """Take back the newest tokens (a negative number of them). An image whose placeholder goes is never seen."""
         super().crop(tokens_to_remove)
+        if self.columns_filled is not None:
+            self.columns_filled = self.columns_filled[:, : self.num_columns]
         if self.image_starts is not None and tokens_to_remove:
             gone = self.image_starts >= self.get_seq_length()
             self.image_starts = self.image_starts.masked_fill(gone, NEVER)

@@ -6,6 +6,9 @@
 | 1B/2B-241014 | static_gate | linear    | s + 1                 | s + 1                    | 1B: 6 13 20 22 |
 | 7B-241101    | joint       | mlp       | s                     | s                        | 7 15 23 26   |
 
+Four switches leave the paper's design one piece at a time (`flows/recipes/ablation.yaml`): `fusion: sum` (no gate),
+`fusion: concat` (no hyper attention at all), `image_rotary: false` (no MI-RoPE), `shared_layernorm: false`.
+
 s is the position of the first token of the image's placeholder.
 """
 
@@ -19,8 +22,14 @@ from transformers import PreTrainedConfig, Qwen2Config, SiglipVisionConfig
 from owl3.errors import ConfigError
 from owl3.template import Release
 
-Fusion = Literal["gated", "static_gate", "joint"]
-RELEASE_OF: Mapping[Fusion, Release] = {"gated": "240728", "static_gate": "241014", "joint": "241101"}
+Fusion = Literal["gated", "static_gate", "joint", "sum", "concat"]
+RELEASE_OF: Mapping[Fusion, Release] = {
+    "gated": "240728",
+    "static_gate": "241014",
+    "joint": "241101",
+    "sum": "240728",
+    "concat": "240728",
+}
 
 
 @strict
@@ -29,7 +38,8 @@ class Owl3Config(PreTrainedConfig):  # type: ignore[misc]
 
     Attributes:
         fusion: How a hyper layer joins text and images: `gated` (two softmaxes, mixed by a gate computed from the
-            text), `static_gate` (two softmaxes, a learned gate per channel), `joint` (one softmax over both).
+            text), `static_gate` (two softmaxes, a learned gate per channel), `joint` (one softmax over both); never
+            released: `sum` (two softmaxes, added up), `concat` (image tokens stand in the text; no hyper layers).
         projector: From vision to text: `linear`, or `mlp` (linear, GELU, linear).
         hyper_layers: The layers that look at images, **counted from 1**, as in the released config.json. (The paper
             counts from 0 in one place and from 1 in another; the released weights stand at these numbers less 1.)
@@ -39,6 +49,9 @@ class Owl3Config(PreTrainedConfig):  # type: ignore[misc]
         initializer_range: Standard deviation of fresh weights of the language model, projector and visual parts.
         vision_position_init_std: Of the vision model's fresh position embedding; None = SigLIP's own, width^-0.5.
             A small model trained from scratch learns *where* things are only if positions are not drowned at first.
+        image_rotary: Rotate an image's keys by its place in the text (MI-RoPE); else they are not rotated at all.
+        shared_layernorm: Images go through the layer's own input norm, as published; else through one of their own.
+        template: The release whose conversation template the model reads; None = that of its fusion.
         loss_chunk_size: Tokens whose logits are held at once while computing the loss; 0 = all.
     """
 
@@ -55,6 +68,9 @@ class Owl3Config(PreTrainedConfig):  # type: ignore[misc]
     loss_chunk_size: int = 1024
     initializer_range: float = 0.02
     vision_position_init_std: float | None = None
+    image_rotary: bool = True
+    shared_layernorm: bool = True
+    template: Release | None = None
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -68,6 +84,8 @@ class Owl3Config(PreTrainedConfig):  # type: ignore[misc]
         outside = [layer for layer in self.hyper_layers if not 1 <= layer <= text.num_hidden_layers]
         if outside:
             raise ConfigError(f"hyper_layers: {outside[0]} is not one of layers 1..{text.num_hidden_layers}")
+        if self.fusion == "concat" and self.hyper_layers:
+            raise ConfigError("hyper_layers: fusion concat has none; set it to []")
         if text.use_sliding_window:
             raise ConfigError("text_config.use_sliding_window: hyper attention has no sliding window; set it to false")
         if text.attention_dropout:
@@ -102,8 +120,8 @@ class Owl3Config(PreTrainedConfig):  # type: ignore[misc]
 
     @property
     def release(self) -> Release:
-        """The release whose architecture this is: whose conversation template goes with it."""
-        return RELEASE_OF[self.fusion]
+        """The release whose conversation template goes with this architecture."""
+        return self.template or RELEASE_OF[self.fusion]
 
     @property
     def tokens_per_image(self) -> int:

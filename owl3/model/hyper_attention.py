@@ -16,6 +16,9 @@ vision features, the same for every layer) and LN the layer's own input norm, sh
     joint (241101)
         h       = softmax(q [kv, k]' / sqrt(d)) [vv, v]
 
+    sum (never released; the ablation without a gate)
+        h       = h_text + h_image
+
     output    = h Wo
 
 No further query projection, norm, MLP or residual branch: what a hyper layer adds is Wvk, Wvv and the gate.
@@ -93,6 +96,7 @@ class HyperAttention(SelfAttention):
         super().__init__(config, layer_idx)
         # Rows of the projection: per key-value head, d rows of keys, then d rows of values.
         self.v_kv_proj = nn.Linear(config.hidden_size, 2 * config.num_key_value_heads * self.head_dim, bias=True)
+        self.image_norm: nn.Module | None = None  # as published, images share the layer's own norm
 
     def forward(  # noqa: PLR0917 - as the layer passes them
         self,
@@ -134,6 +138,7 @@ class HyperAttention(SelfAttention):
         Without gradients a few images go at a time: hundreds of them, normed in fp32, would outweigh the model.
         """
         features, (cos, sin) = images.features, images.rotation
+        norm = norm if self.image_norm is None else self.image_norm
         at_once = max(1, _VISUAL_TOKENS_AT_ONCE // features.shape[1])
         if torch.is_grad_enabled() or len(features) <= at_once:
             return self._project_images(norm(features), cos, sin)
@@ -182,6 +187,15 @@ class TwoSoftmaxAttention(HyperAttention):
         return super().anchor(text, visual) + 0 * self.gate_of(text)
 
 
+class SumAttention(HyperAttention):
+    """A softmax over the text and one over the images, added up: nothing sets the balance."""
+
+    def fuse(self, q: Tensor, k: Tensor, v: Tensor, visual: VisualKV, layout: Layout) -> Tensor:
+        """h_text + h_image, without the latter where no image is seen."""
+        assert layout.sees_image is not None  # there are images
+        return torch.addcmul(layout.attend_text(q, k, v), layout.attend_images(q, visual), layout.sees_image)
+
+
 class GatedAttention(TwoSoftmaxAttention):
     """The gate is computed from the text (240728)."""
 
@@ -206,8 +220,10 @@ class StaticGatedAttention(TwoSoftmaxAttention):
         return self.gate.sigmoid().unflatten(-1, (-1, self.head_dim))
 
 
-FUSIONS: dict[Fusion, type[HyperAttention]] = {
+FUSIONS: dict[Fusion, type[SelfAttention]] = {
     "gated": GatedAttention,
     "static_gate": StaticGatedAttention,
     "joint": JointAttention,
+    "sum": SumAttention,
+    "concat": SelfAttention,
 }

@@ -81,8 +81,12 @@ def check_inputs(
     return Inputs(tokens, shape, pixel_values, _host(image_rows), _host(image_starts), image_index)
 
 
-def check_cache(cache: object) -> None:
-    """Only the model's own cache can hold images."""
+def check_cache(cache: object | None, segment_ids: Tensor | None, labels: Tensor | None) -> None:
+    """Only the model's own cache can hold images; with it, rows are one sample each and there is no loss."""
+    if cache is None:
+        return
+    if segment_ids is not None or labels is not None:
+        raise InputError("a cache holds one sample per row and gives no loss: leave out segment_ids and labels")
     if not isinstance(cache, Owl3Cache):
         raise InputError(
             f"past_key_values is a {type(cache).__name__}, which can't hold images: pass an Owl3Cache, or none "

@@ -140,6 +140,13 @@ class StreamLayout:
     sees_image: Tensor | None
     eager: bool = False
 
+    def to_batch(self, stream: Tensor, shape: tuple[int, int]) -> Tensor:
+        """(1, T, D) back to (B, S, D), zero on padding."""
+        flat = stream.squeeze(0)
+        if self.token_index is not None:
+            flat = flat.new_zeros(shape[0] * shape[1], flat.shape[-1]).index_copy(0, self.token_index, flat)
+        return flat.view(*shape, -1)
+
     def attend_text(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Causal attention inside each sample."""
         parts = zip(self.groups, self._split(q), self._split(k), self._split(v), strict=True)

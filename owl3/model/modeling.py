@@ -42,15 +42,10 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP, Qwen2RMSNorm, Qwe
 
 from owl3.errors import InputError
 from owl3.model.cache import Owl3Cache
+from owl3.model.concatenation import concatenate
 from owl3.model.config import Owl3Config
 from owl3.model.generation import Owl3GenerationMixin
-from owl3.model.hyper_attention import (
-    FUSIONS,
-    Images,
-    Rotation,
-    SelfAttention,
-    StaticGatedAttention,
-)
+from owl3.model.hyper_attention import FUSIONS, HyperAttention, Images, Rotation, SelfAttention, StaticGatedAttention
 from owl3.model.inputs import Inputs, check_cache, check_inputs, check_positions
 from owl3.model.layout import Layout, StreamLayout
 from owl3.model.loss import next_token_loss
@@ -145,6 +140,9 @@ class Owl3TextModel(Owl3PreTrainedModel):
             Owl3DecoderLayer(text, index, FUSIONS[config.fusion] if index in hyper else SelfAttention)
             for index in range(text.num_hidden_layers)
         )
+        for module in self.modules():
+            if isinstance(module, HyperAttention) and not config.shared_layernorm:
+                module.image_norm = Qwen2RMSNorm(text.hidden_size, eps=text.rms_norm_eps)
         self.norm = Qwen2RMSNorm(text.hidden_size, eps=text.rms_norm_eps)
         self.rotary_emb = Qwen2RotaryEmbedding(text)
         self.gradient_checkpointing = False
@@ -236,7 +234,7 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, Owl3GenerationMixin):
     def _trains_vision(self) -> bool:
         return any(parameter.requires_grad for parameter in self.vision_model.parameters())
 
-    def _anchor_images(self) -> Images:
+    def anchor_images(self) -> Images:
         """An image that nobody sees: it keeps the visual parameters in the graph of a batch without images."""
         vision = self.config.vision_config
         if self._trains_vision():
@@ -251,7 +249,8 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, Owl3GenerationMixin):
     def _images(self, inputs: Inputs, order: Tensor | None, position_I: Tensor) -> Images | None:
         """The batch's images in `order` (None = as given), each at the position of its placeholder."""
         if inputs.pixel_values is None:
-            return self._anchor_images() if self.training and torch.is_grad_enabled() else None
+            wanted = self.training and torch.is_grad_enabled() and self.config.hyper_layers
+            return self.anchor_images() if wanted else None
         pixel_values, index = inputs.pixel_values, inputs.image_index
         if index is None and order is not None:
             pixel_values = pixel_values[order.to(pixel_values.device)]
@@ -261,7 +260,8 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, Owl3GenerationMixin):
         return Images(features, self._rotation(position_I + self.config.image_offset))
 
     def _rotation(self, position_I: Tensor) -> Rotation:
-        return image_rotation(position_I, self.language_model.model.rotary_emb.inv_freq)
+        # Without MI-RoPE every image stands at 0, where a rotation turns nothing.
+        return image_rotation(position_I * self.config.image_rotary, self.language_model.model.rotary_emb.inv_freq)
 
     # ------------------------------------------------------------------------------------------------------ forward
 
@@ -310,11 +310,13 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, Owl3GenerationMixin):
         )
         if use_cache and past_key_values is None:
             past_key_values = Owl3Cache(self.config)
-        loss = logits = None
+        check_cache(past_key_values, segment_ids, labels)
+        loss = logits = sequence = None
+        if self.config.fusion == "concat":
+            sequence = concatenate(self, inputs, segment_ids, attention_mask, labels, past_key_values)
+            inputs, segment_ids, attention_mask, labels = sequence.arguments
+            position_ids = None  # counted anew, with the images
         if past_key_values is not None:
-            check_cache(past_key_values)
-            if segment_ids is not None or labels is not None:
-                raise InputError("a cache holds one sample per row and gives no loss: leave out segment_ids and labels")
             hidden = self._forward_cached(inputs, attention_mask, position_ids, past_key_values)
         else:
             segments = segment_ids if segment_ids is not None else attention_mask
@@ -328,7 +330,9 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, Owl3GenerationMixin):
                     num_items=num_items_in_batch,
                     chunk_size=self.config.loss_chunk_size,
                 )
-            hidden = _to_batch(stream, layout, inputs.shape)
+            hidden = layout.to_batch(stream, inputs.shape)
+        if sequence is not None:
+            hidden = sequence.text_of(hidden)
         if return_logits or (return_logits is None and labels is None):
             logits = self.language_model.lm_head(slice_logits_to_keep(hidden, logits_to_keep))
         return Owl3Output(loss=loss, logits=logits, past_key_values=past_key_values, last_hidden_state=hidden)
@@ -358,7 +362,7 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, Owl3GenerationMixin):
         self, inputs: Inputs, attention_mask: Tensor | None, position_ids: Tensor | None, cache: Owl3Cache
     ) -> Tensor:
         """With a cache: rows stay rows, (B, S, D)."""
-        past, (num_rows, num_columns) = cache.get_seq_length(), inputs.shape
+        past, (num_rows, num_columns) = cache.num_columns, inputs.shape
         total = past + num_columns
         if attention_mask is not None and tuple(attention_mask.shape) != (num_rows, total):
             raise InputError(
@@ -390,11 +394,3 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, Owl3GenerationMixin):
             "device": self.device,
             "backend": self.config._attn_implementation,
         }
-
-
-def _to_batch(stream: Tensor, layout: StreamLayout, shape: tuple[int, int]) -> Tensor:
-    """(1, T, D) back to (B, S, D), zero on padding."""
-    flat = stream.squeeze(0)
-    if layout.token_index is not None:
-        flat = flat.new_zeros(shape[0] * shape[1], flat.shape[-1]).index_copy(0, layout.token_index, flat)
-    return flat.view(*shape, -1)

@@ -51,7 +51,7 @@ def plan_stream(
     first, lengths = _runs(segment_ids, real)
     sample_of_token = np.repeat(np.arange(len(lengths)), lengths)
 
-    place = _token_of_image(image_rows, image_starts, real, (num_rows, num_columns))
+    place = token_of_image(image_rows, image_starts, real, (num_rows, num_columns))
     image_sample = sample_of_token[place]
     image_place = place - first[image_sample]  # of its first placeholder token, inside its sample
     num_images = np.bincount(image_sample, minlength=len(lengths))
@@ -123,7 +123,7 @@ def plan_cached(
         attention_mask: (B, past + num_new), 0 = padding; None when there is none.
         backend: One of `attention.BACKENDS`; all but `eager` are carried out by sdpa here.
     """
-    past, eager = cache.get_seq_length(), backend == "eager"
+    past, eager = cache.num_columns, backend == "eager"
     column = torch.arange(past, past + num_new, device=device)
     text_mask = None
     if attention_mask is not None and not bool(attention_mask.all()):
@@ -151,7 +151,7 @@ def plan_slots(image_rows: Ints, image_starts: Ints, shape: tuple[int, int]) -> 
         (B, slots) index of the image in each slot, -1 where a row has fewer, and (B, slots) its column or `NEVER`.
     """
     num_rows, num_columns = shape
-    _token_of_image(image_rows, image_starts, np.arange(num_rows * num_columns), shape)
+    token_of_image(image_rows, image_starts, np.arange(num_rows * num_columns), shape)
     order = np.lexsort((image_starts, image_rows))
     counts = np.bincount(image_rows, minlength=num_rows)
     filled = np.arange(counts.max()) < counts[:, None]
@@ -174,7 +174,7 @@ def _runs(segment_ids: Ints, real: Ints) -> tuple[Ints, Ints]:
     return first, lengths
 
 
-def _token_of_image(image_rows: Ints, image_starts: Ints, real: Ints, shape: tuple[int, int]) -> Ints:
+def token_of_image(image_rows: Ints, image_starts: Ints, real: Ints, shape: tuple[int, int]) -> Ints:
     """The index among the T tokens of each image's first placeholder token."""
     num_rows, num_columns = shape
     inside = (image_rows >= 0) & (image_rows < num_rows) & (image_starts >= 0) & (image_starts < num_columns)

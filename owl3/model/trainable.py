@@ -1,7 +1,7 @@
 """Which weights a stage trains: five groups by name.
 
     projector       vision2text_model                       vision to text width
-    visual_kv       self_attn.v_kv_proj of hyper layers      keys and values of images
+    visual_kv       self_attn.v_kv_proj of hyper layers      keys and values of images (and image_norm, if not shared)
     gate            self_attn.gate_proj, self_attn.gate      share of the images (none in joint fusion)
     language_model  everything else of language_model
     vision_model    the layers of vision_model that run
@@ -32,7 +32,7 @@ def group_of(model: Owl3ForConditionalGeneration, name: str) -> ParameterGroup |
             layer.isdigit() and int(layer) < model.config.num_vision_layers_used
         )
         return "vision_model" if runs else None
-    if ".self_attn.v_kv_proj." in name:
+    if ".self_attn.v_kv_proj." in name or ".self_attn.image_norm." in name:
         return "visual_kv"
     if ".self_attn.gate" in name:
         return "gate"

@@ -25,10 +25,6 @@ from owl3.train.export import Savable
 from owl3.train.loop import Fingerprint
 from owl3.train.stages import ModelSpec, StageConfig, TrainRecipe
 
-RELEASE_OF_FUSION: dict[str, Release] = {"gated": "240728", "static_gate": "241014", "joint": "241101"}
-"""Each fusion was released with its own text template; trained with another, a model would be asked in a language
-that it never saw."""
-
 
 @dataclass(frozen=True)
 class Start:
@@ -62,11 +58,12 @@ class StepSource:
         Raises:
             ConfigError: when the samples were made for a model of another kind.
         """
-        release = RELEASE_OF_FUSION[config.fusion]
+        release = config.release
         if self.plan.header.release != release:
             raise ConfigError(
                 f"{self.plan.folder}: its samples were built with the template of release {self.plan.header.release}, "
-                f"but a model with fusion {config.fusion} reads that of {release}; set release in the build section"
+                f"but a model with fusion {config.fusion} reads that of {release}: it would be asked in a language "
+                "that it never saw; set release in the build section"
             )
         if config.text_config.vocab_size < self.tokenizer.vocab_size:
             raise ConfigError(

@@ -24,6 +24,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from owl3.errors import ConfigError
+from owl3.model.hyper_attention import HyperAttention
 from owl3.model.modeling import Owl3DecoderLayer, Owl3ForConditionalGeneration
 from owl3.train.distributed import World
 
@@ -94,6 +95,8 @@ class Partition:
             if isinstance(module, Owl3DecoderLayer):
                 # What either norm gives, of text or of images, goes into split projections alone.
                 module.input_layernorm.register_forward_hook(self._copy_output)
+                if isinstance(module.self_attn, HyperAttention) and module.self_attn.image_norm is not None:
+                    module.self_attn.image_norm.register_forward_hook(self._copy_output)
                 module.post_attention_layernorm.register_forward_hook(self._copy_output)
                 module.self_attn.o_proj.register_forward_hook(self._reduce_output)
                 module.mlp.down_proj.register_forward_hook(self._reduce_output)
