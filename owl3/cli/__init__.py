@@ -28,6 +28,7 @@ GROUPS = (
     "cards",
     "rights",
     "chat",
+    "estimate",
     "bench",
 )
 """Modules of this package, in the order in which `owl3 --help` lists their verbs."""

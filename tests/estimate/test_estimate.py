@@ -1,0 +1,103 @@
+"""What a recipe would cost: every number has a source, and the sums follow from them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from owl3.cli import main
+from owl3.cli.estimate import parse_count
+from owl3.errors import ConfigError
+from owl3.estimate.assumptions import assume
+from owl3.estimate.cluster import load_cluster
+from owl3.estimate.steps import Estimate, Estimator
+from owl3.recipe import RECIPES, load_recipe
+
+CLUSTER = Path(__file__).parents[2] / "infra" / "clusters" / "8xH100.yaml"
+SHAPE = {
+    "flops_per_token": 2.6e10,
+    "flops_per_picture": 6e11,
+    "parameters": 8.06e9,
+    "trained": 1e8,
+    "checkpoint_bytes": 1.7e10,
+    "rank_bytes": 4e10,
+}
+
+
+def estimated(tmp_path: Path, *changes: str, urls: float = 400e6) -> Estimate:
+    recipe = load_recipe(RECIPES / "owl3-7b.yaml")
+    shapes = {stage.name: SHAPE for stage in recipe.stages}
+    return Estimator(recipe, load_cluster(CLUSTER), assume(changes), shapes, tmp_path).estimate({"some": urls})
+
+
+def test_training_hours_follow_from_the_plan_and_the_cards(tmp_path: Path) -> None:
+    made = estimated(tmp_path)
+    pretrain = next(cost for cost in made.costs if cost.step == "train pretrain")
+    draws = 20_000 * 2048
+    arithmetic = draws * (30 * 2.6e10 + 6e11) / (8 * 989e12 * made.used["rates.flops_used"].value)
+    saving = 20 * 1.7e10 / 2e9
+    assert pretrain.hours == pytest.approx((arithmetic + saving) / 3600)
+    assert pretrain.gpu_hours == pytest.approx(8 * pretrain.hours)
+    assert pretrain.money > pretrain.gpu_hours * made.used["prices.gpu_hour"].value
+
+
+def test_what_the_recipe_draws_sets_how_many_urls_it_needs(tmp_path: Path) -> None:
+    recipes_own = estimated(tmp_path).curations[0]
+    assert recipes_own.pairs == pytest.approx(20_000 * 2048, rel=1e-3)
+    halved = estimated(tmp_path, "web.answered=0.315").curations[0]
+    assert halved.urls == pytest.approx(2 * recipes_own.urls, rel=1e-6)
+
+
+def test_more_urls_never_cost_less(tmp_path: Path) -> None:
+    few, many = (estimated(tmp_path, urls=count).curations[1] for count in (1e6, 1e8))
+    for key in ("ledger_bytes", "prefect_bytes", "politeness_hours", "shards"):
+        assert getattr(many, key) >= getattr(few, key)
+    assert sum(cost.money for cost in many.costs) > sum(cost.money for cost in few.costs)
+
+
+def test_grouping_keeps_prefects_database_small(tmp_path: Path) -> None:
+    curation = estimated(tmp_path).curations[1]
+    assert curation.shards == 40_000
+    assert curation.prefect_bytes < curation.prefect_bytes_ungrouped / 50
+
+
+def test_every_number_names_its_source(tmp_path: Path) -> None:
+    used = estimated(tmp_path, "web.latency_s=2").used
+    assert all(figure.source for figure in used.values())
+    assert used["web.latency_s"].source == "given by --assume"
+
+
+def test_a_benchmarks_table_is_taken_instead_of_the_written_value(tmp_path: Path) -> None:
+    clusters, tables = tmp_path / "clusters", tmp_path / "bench"
+    clusters.mkdir()
+    tables.mkdir()
+    copy = clusters / "mine.yaml"
+    copy.write_text(CLUSTER.read_text())
+    assert load_cluster(copy).rates.plan_samples_s.value == 506_000
+    (tables / "plan.json").write_text(json.dumps({"samples": 1000, "cpu_s": 4}))
+    assert load_cluster(copy).rates.plan_samples_s.value == 250
+    (tables / "plan.json").write_text(json.dumps({"samples": 1000}))
+    with pytest.raises(ConfigError, match=r"plan_samples_s.*no figure"):
+        load_cluster(copy)
+
+
+@pytest.mark.parametrize("change", ["web.answerd=1", "web=1x", "nothing", "web.answered=-1"])
+def test_a_wrong_assumption_is_named(change: str) -> None:
+    with pytest.raises(ConfigError, match="--assume"):
+        assume([change])
+
+
+def test_counts_are_read_as_people_write_them() -> None:
+    assert [parse_count(text) for text in ("250000", "20k", "400M", "5B")] == [250_000, 20_000, 400e6, 5e9]
+    with pytest.raises(ConfigError, match="--urls"):
+        parse_count("many")
+
+
+@pytest.mark.processes
+def test_the_verb_prints_one_json_object_with_real_shapes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--cluster", str(CLUSTER), "--urls", "1M", "--workspace", str(tmp_path), "--json"]
+    assert main(["estimate", str(RECIPES / "owl3-7b.yaml"), *arguments]) == 0
+    made = json.loads(capsys.readouterr().out.splitlines()[-1])
+    pretrain = next(cost for cost in made["costs"] if cost["step"] == "train pretrain")
+    assert 10 < pretrain["gpu_hours"] < 1000
+    assert pretrain["stored_bytes"] == pytest.approx(4 * 16.1e9, rel=0.1), "three checkpoints of 16 GB and the export"
