@@ -45,7 +45,12 @@ class Question:
 
 
 def captions(scene: Scene) -> list[str]:
-    """Every wording of a scene's caption."""
+    """Every wording of a scene's caption.
+
+    Colour, shape and place each come first in some wording: a caption teaches to find what it names later by what it
+    names before, and in one direction only. Measured with colour before shape before place in all of them: after
+    2,000 steps of captions, 0.96 of "Which shape is red?" about two things were right, 0.56 of "What colour is the star?".
+    """
     first = scene.things[0]
     if scene.kind == "word":
         return [
@@ -60,11 +65,14 @@ def captions(scene: Scene) -> list[str]:
             f"a picture of {number} {first.colour} {name}",
             f"{first.colour} {name}, {number} in all",
         ]
-    parts = [f"{_a(thing)} {WHERE[thing.place]}" for thing in scene.things]
-    said = " and ".join(parts)
-    if scene.kind == "one":
-        return [said, f"a picture of {said}", f"{WHERE[first.place]} there is {_a(first)}"]
-    return [said, " and ".join(reversed(parts)), f"a picture with {said}"]
+    by_colour = [(_a(thing), WHERE[thing.place]) for thing in scene.things]
+    by_shape = [(f"a {thing.shape} in {thing.colour}", WHERE[thing.place]) for thing in scene.things]
+    return [
+        " and ".join(f"{what} {where}" for what, where in by_colour),
+        " and ".join(f"{what} {where}" for what, where in by_shape),
+        ", ".join(f"{where} {what}" for what, where in reversed(by_colour)),
+        ", ".join(f"{where} {what}" for what, where in reversed(by_shape)),
+    ]
 
 
 def questions(scene: Scene) -> list[Question]:
