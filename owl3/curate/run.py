@@ -41,7 +41,7 @@ from owl3.curate.fetching import fetch_all
 from owl3.curate.overview import Looks, Verdict, look
 from owl3.curate.publish import Judge, Label, ShardFiles, judge, keep_engine_rows, publish
 from owl3.curate.retry import has_transient_drops, previous_version, start_from, stay_dropped, take_place
-from owl3.curate.sources.corpus import find_corpus
+from owl3.curate.sources.corpus import find_corpus, merged
 from owl3.curate.sources.prepare import iter_rows, source_folder
 from owl3.errors import CheckFailed, ConfigError
 from owl3.ledger import tombstones_path
@@ -83,7 +83,7 @@ class CurateConfig(Config):
     @classmethod
     def _take_from_catalogue(cls, data: Any) -> Any:
         if isinstance(data, dict) and isinstance(data.get("corpus"), str):
-            return find_corpus(data["corpus"]).curate | data
+            return merged(find_corpus(data["corpus"]).curate, data)
         return data
 
     def recipe(self, workspace: Path) -> dict[str, Any]:

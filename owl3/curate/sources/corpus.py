@@ -5,6 +5,7 @@ One small module per corpus in `catalogue/`, with a real record in its docstring
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field
@@ -41,16 +42,17 @@ class Corpus(Config):
 
     def variant(self, **changes: Any) -> "Corpus":
         """A corpus that differs from this one in `changes` only; mappings are merged key by key, all else replaced."""
-        return type(self).model_validate(_merged(self.model_dump(), changes))
+        return type(self).model_validate(merged(self.model_dump(), changes))
 
 
-def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes`: mappings key by key, all else replaced."""
     nested = {
-        key: _merged(base[key], value)
+        key: merged(base[key], value)
         for key, value in changes.items()
-        if isinstance(value, dict) and isinstance(base.get(key), dict)
+        if isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
     }
-    return base | changes | nested
+    return {**base, **changes, **nested}
 
 
 def corpus_names() -> list[str]:

@@ -22,7 +22,7 @@ from filelock import FileLock
 from pydantic import Field, model_validator
 
 from owl3.config import Config
-from owl3.curate.sources.corpus import find_corpus
+from owl3.curate.sources.corpus import find_corpus, merged
 from owl3.curate.sources.folders import read_coco, read_llava, read_msvd
 from owl3.curate.sources.hub import resolve_revision, stream_hub
 from owl3.curate.sources.tables import digest_files, read_table
@@ -114,7 +114,7 @@ class SourceConfig(Config):
     @classmethod
     def _take_from_catalogue(cls, data: Any) -> Any:
         if isinstance(data, dict) and isinstance(data.get("corpus"), str):
-            return find_corpus(data["corpus"]).source | data
+            return merged(find_corpus(data["corpus"]).source, data)
         return data
 
     @model_validator(mode="after")
