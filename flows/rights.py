@@ -9,7 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from flows.steps import DEMO, WORKSPACE, publish_outcomes, take_step
 from owl3.cards.retract import assess, bury
-from owl3.cards.trace import What, understand
+from owl3.cards.subjects import What, understand
 from owl3.pipeline import Outcome, Place, choose_steps, resolve_from_environment
 from owl3.recheck import recheck, write_proposal
 from owl3.recipe import load_recipe

@@ -3,6 +3,10 @@
 `REASONS` is the closed list of drop reasons: a reason that is not here is a bug, so that two teams' counts compare.
 """
 
+import itertools
+import os
+import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 import duckdb
@@ -99,6 +103,7 @@ REASONS: dict[str, str] = {
     "over_row_images": "more images than a row may hold",
     "over_quota": "beyond the mixture's share",
     "over_cap": "beyond the dataset's cap",
+    "held_out": "kept for measuring validation loss",
     "damaged_shard": "its shard does not match its index",
 }
 """Every reason for leaving a sample out, and what it means."""
@@ -126,31 +131,51 @@ def tombstones_path(workspace: Path) -> Path:
     return workspace / "tombstones.parquet"
 
 
-def connect(workspace: Path) -> duckdb.DuckDBPyConnection:
+MEMORY_LIMIT = "3GB"
+"""What a query may hold before it spills to disk: an auditor's laptop has 4 GB."""
+
+_SPILLS = itertools.count()
+
+VIEWS = {
+    "source_rows": "sources/*/urls-*.parquet",
+    "shard_rows": "shards/*/[0-9][0-9][0-9][0-9][0-9].parquet",
+    "evidence": "shards/*/[0-9][0-9][0-9][0-9][0-9]_evidence.parquet",
+    "sample_rows": "samples/*/[0-9][0-9][0-9][0-9][0-9].parquet",
+    "tombstones": "tombstones.parquet",
+}
+"""Views of a workspace, and the tables behind each."""
+
+
+def open_duckdb() -> duckdb.DuckDBPyConnection:
+    """Open an in-memory DuckDB that keeps to `MEMORY_LIMIT` and spills into the system's folder for such things."""
+    connection = duckdb.connect(":memory:")
+    spill = f"{tempfile.gettempdir()}/owl3-duckdb-{os.getpid()}-{next(_SPILLS)}".replace("'", "''")
+    connection.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
+    connection.execute(f"set temp_directory = '{spill}'")  # made when something spills, removed at the end
+    connection.execute("set parquet_metadata_cache = true")
+    return connection
+
+
+def connect(workspace: Path, views: Collection[str] = tuple(VIEWS)) -> duckdb.DuckDBPyConnection:
     """Open an in-memory DuckDB with one view per kind of table of the workspace, read in place.
 
     Views, where such tables exist: `shard_rows`, `sample_rows`, `source_rows`, `evidence`, `tombstones`; each with the
     artifact's name in `artifact` and the file in `filename`.
+
+    Args:
+        views: Those that are needed: each opens every file behind it once.
 
     Raises:
         InputError: when the workspace does not exist.
     """
     if not workspace.is_dir():
         raise InputError(f"{workspace}: no such workspace; give one with --workspace or OWL3_WORKSPACE")
-    connection = duckdb.connect(":memory:")
-    patterns = {
-        "source_rows": "sources/*/urls-*.parquet",
-        "shard_rows": "shards/*/[0-9][0-9][0-9][0-9][0-9].parquet",
-        "evidence": "shards/*/[0-9][0-9][0-9][0-9][0-9]_evidence.parquet",
-        "sample_rows": "samples/*/[0-9][0-9][0-9][0-9][0-9].parquet",
-        "tombstones": "tombstones.parquet",
-    }
-    for view, pattern in patterns.items():
-        if not next(workspace.glob(pattern), None):
-            continue
-        files = (workspace / pattern).as_posix().replace("'", "''")
-        connection.execute(
-            f"CREATE VIEW {view} AS SELECT *, regexp_extract(filename, '([^/]+)/[^/]+$', 1) AS artifact "
-            f"FROM read_parquet('{files}', filename = true, union_by_name = true)"
-        )
+    connection = open_duckdb()
+    for view in views:
+        if next(workspace.glob(VIEWS[view]), None):
+            files = (workspace / VIEWS[view]).as_posix().replace("'", "''")
+            connection.execute(
+                f"CREATE VIEW {view} AS SELECT *, regexp_extract(filename, '([^/]+)/[^/]+$', 1) AS artifact "
+                f"FROM read_parquet('{files}', filename = true, union_by_name = true)"
+            )
     return connection

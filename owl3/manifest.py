@@ -21,7 +21,9 @@ from owl3.errors import InputError, StaleError
 from owl3.storage import files_under, sha256_of, write_atomic
 
 MANIFEST_NAME = "manifest.json"
-ArtifactKind = Literal["source", "tokenizer", "shards", "samples", "plan", "run", "model", "checkpoint", "eval", "card"]
+ArtifactKind = Literal[
+    "source", "tokenizer", "shards", "samples", "plan", "run", "model", "checkpoint", "eval", "card", "index"
+]
 
 
 class Counts(Config):
@@ -117,6 +119,7 @@ def write_manifest(
     tools: Mapping[str, str] | None = None,
     volatile: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    known: Mapping[str, str] | None = None,
     started: str = "",
 ) -> Manifest:
     """Hash the folder's files and write its manifest, last and atomically.
@@ -125,6 +128,7 @@ def write_manifest(
         folder: The artifact. Files beginning with a dot are not part of it.
         volatile: Glob patterns (relative paths, `*` also matches `/`) of files that hold times or hosts.
         exclude: Glob patterns of files that are not part of the artifact (child artifacts below it).
+        known: Relative path → sha256 of files that were hashed while they were written; they are not read again.
 
     Returns:
         The manifest, with its digest. Conservation has been checked by `Counts`.
@@ -135,8 +139,8 @@ def write_manifest(
         if relative == MANIFEST_NAME or any(fnmatchcase(relative, pattern) for pattern in exclude):
             continue
         is_volatile = any(fnmatchcase(relative, pattern) for pattern in volatile)
-        size = path.stat().st_size
-        files.append(FileEntry(path=relative, bytes=size, sha256=sha256_of(path), volatile=is_volatile))
+        sha256 = (known or {}).get(relative) or sha256_of(path)
+        files.append(FileEntry(path=relative, bytes=path.stat().st_size, sha256=sha256, volatile=is_volatile))
     manifest = Manifest(
         kind=kind,
         name=name,

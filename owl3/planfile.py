@@ -40,6 +40,9 @@ FORMAT = 1
 DIGEST_STEPS = 100
 """A prefix digest is kept for every so many steps."""
 
+DRAWS_PER_BLOCK = 1 << 22
+"""So much of an order is searched at a time."""
+
 TAR_BLOCK = 512
 
 STEP_DTYPE = np.dtype(
@@ -200,9 +203,18 @@ class Plan:
 
     def steps_of(self, positions: Sequence[int]) -> list[int]:
         """Steps that hold any of these samples, or a part of one, rising."""
-        wanted = np.asarray(self.with_parts(positions), dtype=self.order.dtype)
-        draws = np.flatnonzero(np.isin(self.order, wanted))
-        return sorted({int(step) for step in draws // self.global_batch_size})
+        return [int(step) for step in np.unique(self.draws_of(positions) // self.global_batch_size)]
+
+    def draws_of(self, positions: Sequence[int]) -> I64:
+        """Numbers of the draws of these samples, or of a part of one, rising; the order is read block by block."""
+        if not len(positions):
+            return np.zeros(0, dtype=np.int64)
+        last = self.header.datasets[-1]
+        wanted = np.zeros(last.offset + last.num_samples + last.num_parts, dtype=bool)
+        wanted[self.with_parts(positions)] = True
+        starts = range(0, len(self.order), DRAWS_PER_BLOCK)
+        blocks = (np.flatnonzero(wanted[self.order[start : start + DRAWS_PER_BLOCK]]) + start for start in starts)
+        return np.concatenate([np.zeros(0, dtype=np.int64), *blocks])
 
     def seen_before(self, step: int) -> I64:
         """Positions of all samples that the first `step` steps hold, whole or in part, each once, rising."""

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 
 from owl3.cards import runs
-from owl3.cards.trace import MAX_ROWS, PlanHit, Subject, Trace, list_artifacts, records
+from owl3.cards.subjects import Subject
+from owl3.cards.tables import records, views_of
+from owl3.cards.trace import MAX_ROWS, PlanHit, Trace
+from owl3.ledger import connect
 from owl3.manifest import MANIFEST_NAME
 from owl3.planfile import Plan, index_folder, kept_rows
 
 
-def trace_checkpoint(
-    workspace: Path, subject: Subject, db: duckdb.DuckDBPyConnection, views: set[str], datacards_dir: Path | None
-) -> Trace:
+def trace_checkpoint(workspace: Path, subject: Subject, datacards_dir: Path | None) -> Trace:
     """Collect every sample that a checkpoint's stage, and the stages before it, had seen.
 
     Raises:
@@ -24,6 +26,18 @@ def trace_checkpoint(
     """
     run, step = runs.find_checkpoint(workspace, subject.text)
     found = Trace(subject)
+    with connect(workspace, views=("shard_rows", "sample_rows")) as db:
+        _collect(workspace, run, step, db, found)
+        views = views_of(db)
+        _add_ancestors(db, views)
+        _fill(db, views, found)
+    found.evaluations = runs.evaluations(workspace, found.checkpoints[:1])
+    found.cards = runs.cards_about(datacards_dir, [(a["kind"], a["name"]) for a in found.artifacts])
+    return found
+
+
+def _collect(workspace: Path, run: runs.Run, step: int, db: duckdb.DuckDBPyConnection, found: Trace) -> None:
+    """Put the ids of all that was seen into `hits`, stage by stage back to the first."""
     db.execute("create or replace temp table hits (sample_id varchar primary key, is_built boolean)")
     current: runs.Run | None = run
     inherited = ""
@@ -36,11 +50,6 @@ def trace_checkpoint(
         found.checkpoints.append(runs.Tainted(checkpoint, 0, steps - 1, steps, inherited))
         inherited = current.name
         current = runs.read_run(workspace, workspace / "runs" / current.parent) if current.parent else None
-    _add_ancestors(db, views)
-    _fill(db, views, found)
-    found.evaluations = runs.evaluations(workspace, found.checkpoints[:1])
-    found.cards = runs.cards_about(datacards_dir, [(a["kind"], a["name"]) for a in found.artifacts])
-    return found
 
 
 def _seen(workspace: Path, run: runs.Run, steps: int, db: duckdb.DuckDBPyConnection) -> PlanHit | None:
@@ -87,11 +96,17 @@ def _add_ancestors(db: duckdb.DuckDBPyConnection, views: set[str]) -> None:
             return
 
 
+def _artifacts(db: duckdb.DuckDBPyConnection, kind: str, rows: str) -> list[dict[str, Any]]:
+    """Artifacts that hold hits, with the shards of each."""
+    query = f"select artifact as name, count(*) as amount, list_sort(list(distinct shard)) as shards {rows}"
+    return [{"kind": kind, **row} for row in records(db, f"{query} group by artifact order by artifact")]
+
+
 def _fill(db: duckdb.DuckDBPyConnection, views: set[str], found: Trace) -> None:
     if "sample_rows" in views:
         kept = "from sample_rows semi join hits using (sample_id) where decision = 'kept'"
         found.built_total = records(db, f"select count(*) as n {kept}")[0]["n"]
-        found.artifacts += list_artifacts(db, "samples", kept)
+        found.artifacts += _artifacts(db, "samples", kept)
     if "shard_rows" in views:
         rows = "from shard_rows semi join hits using (sample_id) where decision = 'kept'"
         found.urls_total = found.urls_kept = records(db, f"select count(*) as n {rows}")[0]["n"]
@@ -100,4 +115,4 @@ def _fill(db: duckdb.DuckDBPyConnection, views: set[str], found: Trace) -> None:
             f"select domain, licence, source, artifact, count(*) as amount {rows} "
             f"group by all order by amount desc, domain, licence, source, artifact limit {MAX_ROWS}",
         )
-        found.artifacts += list_artifacts(db, "shards", rows)
+        found.artifacts += _artifacts(db, "shards", rows)

@@ -23,7 +23,8 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 
 from owl3.cards.chain import artifact_folder
-from owl3.cards.render import is_table
+from owl3.cards.index import drop_index
+from owl3.cards.tables import is_table
 from owl3.errors import CheckFailed
 from owl3.manifest import MANIFEST_NAME, Counts, Manifest, Parent, read_manifest, write_manifest
 from owl3.shards import Member, ShardWriter, iter_samples, write_table
@@ -118,6 +119,7 @@ def _remake(state: _State, folder: Path) -> None:
     new = _seal(fresh, manifest, parents, tables, removed)
     if manifest.kind == "samples":
         _retire(state.workspace, folder, manifest, tables)
+    drop_index(state.workspace, manifest.kind, folder.name)
     _exchange(folder, fresh)
     state.done.append(Purged(manifest.kind, manifest.name, manifest.digest, new.digest, removed, tuple(hit)))
     logger.info("%s %s: %d samples taken out, digest %s", manifest.kind, manifest.name, removed, new.digest[:12])

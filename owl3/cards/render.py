@@ -148,14 +148,8 @@ def table_files(parents: Sequence[Manifest], workspace: Path, kind: str) -> list
         for parent in parents
         if parent.kind == kind
         for entry in parent.files
-        if is_table(entry.path)
+        if tables.is_table(entry.path)
     ]
-
-
-def is_table(path: str) -> bool:
-    """Whether a file of an artifact is a ledger table ("00000.parquet", not "00000_evidence.parquet")."""
-    stem, _, suffix = path.rpartition(".")
-    return suffix == "parquet" and len(stem) == 5 and stem.isdecimal()
 
 
 def gather(

@@ -16,8 +16,10 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 
 from owl3.cards import runs, trace
+from owl3.cards.lookup import Lookup
+from owl3.cards.subjects import Subject, understand
 from owl3.errors import InputError
-from owl3.ledger import TOMBSTONES, connect, tombstones_path
+from owl3.ledger import TOMBSTONES, tombstones_path
 from owl3.manifest import now
 from owl3.shards import write_table
 
@@ -34,7 +36,7 @@ class Impact:
 
     ids: tuple[str, ...]
     matched: dict[str, tuple[str, str]]
-    missing: tuple[trace.Subject, ...]
+    missing: tuple[Subject, ...]
     artifacts: tuple[dict[str, object], ...]
     urls_kept: int
     built: int
@@ -51,7 +53,7 @@ class Impact:
         return not self.ids
 
 
-def assess(workspace: Path, subjects: Sequence[trace.Subject], datacards_dir: Path | None = None) -> Impact:
+def assess(workspace: Path, subjects: Sequence[Subject], datacards_dir: Path | None = None) -> Impact:
     """Find all that the subjects hit, and write nothing.
 
     Raises:
@@ -61,78 +63,17 @@ def assess(workspace: Path, subjects: Sequence[trace.Subject], datacards_dir: Pa
         raise InputError(
             "nothing to retract: give --url, --domain, --licence, --sha256, --sample-id, --image or --list"
         )
-    with connect(workspace) as db:
-        matched, answered = _match(db, subjects)
-        missing = tuple(subject for subject in subjects if subject.text not in answered)
-        return _impact(workspace, db, matched, missing, datacards_dir)
-
-
-_JOINED = {"url": ("url", "canonical_url"), "sha256": ("sha256", "media_sha256"), "sample_id": ("sample_id",)}
-"""Subjects that a table can be joined with, however many there are, and by which columns."""
-
-
-def _match(db: trace.Connection, subjects: Sequence[trace.Subject]) -> tuple[dict[str, tuple[str, str]], set[str]]:
-    """Ids that the subjects mean and all that was built from them, each with a subject; and which subjects hit any."""
-    views = trace.views_of(db)
-    db.execute("create or replace temp table hits (sample_id varchar primary key, is_built boolean)")
-    db.execute("create or replace temp table matched (sample_id varchar primary key, what varchar, text varchar)")
-    db.execute("create or replace temp table pairs (sample_id varchar, what varchar, text varchar)")
-    joined = [subject for subject in subjects if subject.what in _JOINED]
-    asked = [(subject.what, subject.text, value) for subject in joined for value in dict.fromkeys(subject.values)]
-    whats, texts, values = (list(column) for column in zip(*asked, strict=True)) if asked else ([], [], [])
-    db.register("asked", pa.table({"what": whats, "text": texts, "value": values}, schema=_ASKED))
-    for view in sorted(views & {"shard_rows", "sample_rows"}):
-        present = {row[0] for row in db.execute(f"describe {view}").fetchall()}
-        for what, columns in _JOINED.items():
-            usable = [name for name in columns if name in present and (view == "shard_rows" or what == "sample_id")]
-            for column in usable if what in whats else ():
-                db.execute(
-                    f"insert into pairs select distinct r.sample_id, a.what, a.text from {view} r "
-                    f"join asked a on r.{column} = a.value where a.what = '{what}'"
-                )
-    for subject in (s for s in subjects if s.what not in _JOINED):
-        trace.collect_hits(db, views, subject)
-        db.execute("insert into pairs select sample_id, ?, ? from hits", [subject.what, subject.text])
-    db.execute("insert into matched select sample_id, min(what), min(text) from pairs group by sample_id")
-    answered = {str(row[0]) for row in db.execute("select distinct text from pairs").fetchall()}
-    while "sample_rows" in views:
-        before = db.execute("select count(*) from matched").fetchall()
-        db.execute(
-            "insert or ignore into matched select s.sample_id, any_value(m.what), min(m.text) from "
-            "(select sample_id, unnest(parents) as parent from sample_rows) s join matched m on s.parent = m.sample_id "
-            "group by s.sample_id"
-        )
-        if db.execute("select count(*) from matched").fetchall() == before:
-            break
-    rows = db.execute("select sample_id, what, text from matched").fetchall()
-    return {str(sample_id): (str(what), str(text)) for sample_id, what, text in rows}, answered
-
-
-_ASKED = pa.schema([("what", pa.string()), ("text", pa.string()), ("value", pa.string())])
-
-
-def _impact(
-    workspace: Path,
-    db: trace.Connection,
-    matched: dict[str, tuple[str, str]],
-    missing: tuple[trace.Subject, ...],
-    datacards_dir: Path | None,
-) -> Impact:
-    views = trace.views_of(db)
-    ids = pa.array(sorted(matched), pa.string())
-    db.execute("create or replace temp table hits (sample_id varchar primary key, is_built boolean)")
-    db.register("named", pa.table({"sample_id": ids}))
-    built = "exists (from sample_rows s where s.sample_id = named.sample_id)" if "sample_rows" in views else "false"
-    db.execute(f"insert into hits select sample_id, {built} from named")
-    db.unregister("named")
-    found = trace.Trace(trace.Subject("sample_id", "", ()))
-    trace.fill_rows(db, views, found)
-    plans = trace.plan_hits(workspace, ids)
+    with Lookup(workspace) as ledger:
+        answered = ledger.find(subjects)
+        found = trace.Trace(Subject("sample_id", "", ()))
+        trace.fill_rows(ledger, found)
+        plans = trace.plan_hits(ledger)
+        rows = ledger.db.execute("select sample_id, what, text from hits order by sample_id").fetchall()
     checkpoints = runs.tainted(workspace, {hit.plan: hit.steps for hit in plans})
     return Impact(
-        ids=tuple(sorted(matched)),
-        matched=matched,
-        missing=missing,
+        ids=tuple(str(row[0]) for row in rows),
+        matched={str(sample_id): (str(what), str(text)) for sample_id, what, text in rows},
+        missing=tuple(subject for subject in subjects if subject.text not in answered),
         artifacts=tuple(found.artifacts),
         urls_kept=found.urls_kept,
         built=found.built_total,
@@ -173,7 +114,7 @@ def read_tombstones(workspace: Path) -> pa.Table:
     return pq.read_table(path, schema=TOMBSTONES) if path.is_file() else TOMBSTONES.empty_table()
 
 
-def read_list(path: Path) -> list[trace.Subject]:
+def read_list(path: Path) -> list[Subject]:
     """Subjects of a removal list: one URL, domain, sha256 or sample id per line; `#` begins a comment.
 
     Raises:
@@ -186,7 +127,7 @@ def read_list(path: Path) -> list[trace.Subject]:
         line = raw.split(" #")[0].strip()
         if not line or line.startswith("#"):
             continue
-        subject = trace.understand(line)
+        subject = understand(line)
         if subject.what in ("licence", "checkpoint", "image"):
             raise InputError(f"{path}:{number}: {line!r} is no URL, domain, sha256 or sample id")
         subjects.append(subject)

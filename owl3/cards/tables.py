@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
+
+from owl3.ledger import open_duckdb
 
 # Columns a figure may ask for; a table that lacks one gets it as null, so that queries stay the same for every corpus.
 ROW_COLUMNS: Mapping[str, str] = {
@@ -65,14 +68,19 @@ BUILT_COLUMNS: Mapping[str, str] = {
 
 def open_tables(row_files: Sequence[Path], built_files: Sequence[Path]) -> duckdb.DuckDBPyConnection:
     """Return a connection with the views rows, kept, built and samples over Parquet files; a list may be empty."""
-    db = duckdb.connect(":memory:")
-    db.execute("set threads to 2")
+    db = open_duckdb()
     db.execute("set preserve_insertion_order to false")
     _create_view(db, "rows", row_files, ROW_COLUMNS)
     _create_view(db, "built", built_files, BUILT_COLUMNS)
     db.execute("create view kept as select * from rows where decision = 'kept'")
     db.execute("create view samples as select * from built where decision = 'kept'")
     return db
+
+
+def is_table(path: str) -> bool:
+    """Whether a file of an artifact is a ledger table ("00000.parquet", not "00000_evidence.parquet")."""
+    stem, _, suffix = path.rpartition(".")
+    return suffix == "parquet" and len(stem) == 5 and stem.isdecimal()
 
 
 def quoted(text: str) -> str:
@@ -83,6 +91,18 @@ def quoted(text: str) -> str:
 def file_list(files: Sequence[Path]) -> str:
     """A SQL list of file names."""
     return "[" + ", ".join(quoted(str(file)) for file in files) + "]"
+
+
+def views_of(db: duckdb.DuckDBPyConnection) -> set[str]:
+    """Which views a connection has."""
+    return {row[0] for row in db.execute("select view_name from duckdb_views() where not internal").fetchall()}
+
+
+def records(db: duckdb.DuckDBPyConnection, query: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
+    """Rows of a query as dictionaries."""
+    cursor = db.execute(query, list(values))
+    names = [column[0] for column in cursor.description or []]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 def _create_view(

@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
     app.command("trace")(trace)
     app.command("retract")(retract)
     app.command("report")(report)
+    app.command("index")(index)
 
 
 def card(
@@ -189,8 +190,8 @@ def trace(
     Example: `owl3 trace http://photos.owl3.test/train/000123.jpg`
     """
     from owl3.cards import runs
+    from owl3.cards.subjects import understand
     from owl3.cards.trace import trace as run_trace
-    from owl3.cards.trace import understand
 
     found = run_trace(workspace, understand(subject, what), datacards)  # type: ignore[arg-type]
     emit(as_json, {"found": found.found, **runs.as_data(found)}, *_trace_tables(found))
@@ -277,7 +278,7 @@ def retract(
     from owl3.cards import purge as purging
     from owl3.cards import retract as library
     from owl3.cards import runs
-    from owl3.cards.trace import Subject, understand
+    from owl3.cards.subjects import Subject, understand
 
     if remove:
         gone = [] if dry_run or not yes else retraction.remove_run(workspace, remove, reason)
@@ -347,6 +348,25 @@ def _impact_lines(impact: Any, buried: int, done: bool) -> list[Any]:
         f"{buried:,} tombstones written" if done else "nothing was written; add --reason TEXT --yes to bury these"
     )
     return lines
+
+
+def index(workspace: Workspace = DEFAULT_WORKSPACE, dry_run: DryRun = False, as_json: Json = False) -> None:
+    """Index the ledger, so that trace and retract look up what they would else read row by row.
+
+    Indexes are derived: they may be deleted at any time, and one of an artifact made anew is not used. Run it after
+    curation and building of a large corpus.
+
+    Example: `owl3 index --workspace workspace`
+    """
+    from owl3.cards import index as library
+
+    folders = [(kind, folder.name) for kind in library.INDEXED for folder in library.artifacts(workspace, kind)]
+    missing = [f"{kind}/{name}" for kind, name in folders if library.current(workspace, kind, name) is None]
+    if not dry_run:
+        library.build_indexes(workspace, progress=TerminalProgress())
+    done = "would index" if dry_run else "indexed"
+    note = f"{done} {', '.join(missing)}" if missing else "every index is current"
+    emit(as_json, {"artifacts": len(folders), "indexed": missing}, note)
 
 
 def report(

@@ -79,7 +79,7 @@ def train(  # noqa: PLR0917 - options of a command line
         return
     if quarantine:
         from owl3.cards.retract import assess, bury
-        from owl3.cards.trace import understand
+        from owl3.cards.subjects import understand
 
         subjects = [understand(sample_id, "sample_id") for sample_id in quarantine]
         impact = assess(workspace, subjects)

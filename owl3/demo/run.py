@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from owl3.cards.runs import all_evaluations
-from owl3.cards.trace import Trace, trace, understand
+from owl3.cards.subjects import understand
+from owl3.cards.trace import Trace, trace
 from owl3.config import Config
 from owl3.demo.world import corpus_folder, served
 from owl3.errors import CheckFailed

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import jinja2
 from markupsafe import Markup
 
@@ -23,7 +24,6 @@ from owl3 import __version__
 from owl3.cards import charts
 from owl3.cards.render import stylesheet, template_environment
 from owl3.cards.runs import Evaluation
-from owl3.cards.trace import Connection
 from owl3.errors import InputError
 from owl3.progress import SILENT, Progress
 from owl3.report import collect, lineage, steps
@@ -78,7 +78,9 @@ class Where:
     thumbnail_px: int
 
 
-def _page(db: Connection, where: Where, found: Sequence[collect.Artifact], progress: Progress) -> dict[str, Any]:
+def _page(
+    db: duckdb.DuckDBPyConnection, where: Where, found: Sequence[collect.Artifact], progress: Progress
+) -> dict[str, Any]:
     workspace, thumbnail_px = where.workspace, where.thumbnail_px
     funnels, grids, built = [], [], []
     for artifact in found:

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import duckdb
+
 from owl3.cards import runs
 from owl3.cards.chain import FOLDERS
 from owl3.cards.pictures import data_uri, small_medium, small_picture
-from owl3.cards.trace import Connection, Trace, records, trace, understand, views_of
+from owl3.cards.subjects import understand
+from owl3.cards.tables import records, views_of
+from owl3.cards.trace import Trace, trace
 from owl3.errors import InputError
 from owl3.ledger import REASONS, connect
 from owl3.manifest import MANIFEST_NAME, Manifest, read_manifest
@@ -87,7 +91,7 @@ def reason_hints(manifest: Manifest) -> dict[str, str]:
     return {reason: REASONS[reason] for reason in manifest.counts.dropped if reason in REASONS}
 
 
-def pictures_of(db: Connection, workspace: Path, name: str, side_px: int) -> list[dict[str, Any]]:
+def pictures_of(db: duckdb.DuckDBPyConnection, workspace: Path, name: str, side_px: int) -> list[dict[str, Any]]:
     """A random, reproducible choice of kept pictures of a shard artifact."""
     rows = records(
         db,
@@ -107,7 +111,7 @@ def _picture(workspace: Path, name: str, row: dict[str, Any], side_px: int) -> s
         return None
 
 
-def samples_of(db: Connection, workspace: Path, name: str, side_px: int) -> list[dict[str, Any]]:
+def samples_of(db: duckdb.DuckDBPyConnection, workspace: Path, name: str, side_px: int) -> list[dict[str, Any]]:
     """A random, reproducible choice of built samples, in reading order."""
     rows = records(
         db,
@@ -183,7 +187,7 @@ def _run_view(run: runs.Run) -> RunView:
     return RunView(run, curves, rates, runs.all_evaluations(run.folder), stats)
 
 
-def example_trace(db: Connection, workspace: Path, datacards_dir: Path) -> Trace | None:
+def example_trace(db: duckdb.DuckDBPyConnection, workspace: Path, datacards_dir: Path) -> Trace | None:
     """One URL that went far: the first by hash among those with built samples; None in a workspace without shards."""
     views = views_of(db)
     if "shard_rows" not in views:
@@ -196,6 +200,6 @@ def example_trace(db: Connection, workspace: Path, datacards_dir: Path) -> Trace
     return None if row is None else trace(workspace, understand(str(row[0]), "url"), datacards_dir)
 
 
-def open_ledger(workspace: Path) -> Connection:
+def open_ledger(workspace: Path) -> duckdb.DuckDBPyConnection:
     """The workspace's tables."""
     return connect(workspace)

@@ -8,7 +8,7 @@ from owl3.cards import purge, retract
 from owl3.cards.config import CardConfig
 from owl3.cards.diff import diff
 from owl3.cards.render import card
-from owl3.cards.trace import understand
+from owl3.cards.subjects import understand
 
 from .conftest import LICENCES
 

@@ -12,7 +12,8 @@ from owl3.cards import purge, retract, runs
 from owl3.cards.audit import audit
 from owl3.cards.config import CardConfig
 from owl3.cards.render import card
-from owl3.cards.trace import trace, understand
+from owl3.cards.subjects import understand
+from owl3.cards.trace import trace
 from owl3.errors import InputError
 from owl3.manifest import read_manifest, verify_files
 from owl3.planfile import Plan, Proof

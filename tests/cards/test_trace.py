@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from owl3.cards import runs
-from owl3.cards.trace import trace, understand
+from owl3.cards.subjects import understand
+from owl3.cards.trace import trace
 from owl3.errors import InputError
 from owl3.planfile import Plan
 from owl3.samples import url_sample_id

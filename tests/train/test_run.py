@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from owl3.cards.retract import assess, bury
-from owl3.cards.trace import understand
+from owl3.cards.subjects import understand
 from owl3.errors import ConfigError, InputError, Owl3Error, StaleError
 from owl3.manifest import read_manifest
 from owl3.planfile import Plan
