@@ -11,6 +11,7 @@ Byte-level BPE: any text has ids, and decoding gives it back (after NFC). Three 
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -31,6 +32,8 @@ QWEN2_PATTERN = (
 )
 """How Qwen2 cuts text into words before merging bytes inside each."""
 
+_SPECIALS = re.compile("|".join(map(re.escape, SPECIAL_TOKENS)))
+
 TEMPLATE_WORDS = ("image", "system", "user", "assistant", "start", "end", "_cut", "_video", "_frame")
 """Words of the templates: one token each in Qwen2's vocabulary, so a tiny one must have them too."""
 
@@ -45,6 +48,7 @@ class TextTokenizer:
     def __init__(self, tokenizer: Tokenizer, where: str = "tokenizer") -> None:
         self.backend = tokenizer
         self._encode = lru_cache(maxsize=4096)(self._encode_uncached)
+        self._count = lru_cache(maxsize=4096)(self._count_uncached)
         missing = [token for token in SPECIAL_TOKENS if tokenizer.token_to_id(token) is None]
         if missing:
             raise InputError(f"{where}: has no token {missing[0]}; give a Qwen2 tokenizer")
@@ -53,6 +57,10 @@ class TextTokenizer:
                 f"{where}: {PLACEHOLDER} must be {PLACEHOLDER_TOKENS} ordinary tokens, it is "
                 f"{list(self.placeholder_ids)}; give the plain Qwen2 tokenizer, without it as an added token"
             )
+
+    def __reduce__(self) -> tuple[type["TextTokenizer"], tuple[Tokenizer]]:
+        """Sent to another process without what it remembers."""
+        return type(self), (self.backend,)
 
     @classmethod
     def load(cls, path: Path) -> "TextTokenizer":
@@ -76,6 +84,11 @@ class TextTokenizer:
         """Ids of `text`; the special tokens in it are recognised."""
         return list(self._encode(text))
 
+    def count(self, text: str) -> int:
+        """How many ids `encode` gives. Text is encoded apart from the special tokens in it, which no merge crosses, so
+        an answer is encoded once however many templates end it."""
+        return self._count(text)
+
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """The text of `ids`. Nothing but special tokens is left out: not "!", whose id is 0."""
         text: str = self.backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
@@ -83,6 +96,12 @@ class TextTokenizer:
 
     def _encode_uncached(self, text: str) -> tuple[int, ...]:
         return tuple(self.backend.encode(text, add_special_tokens=False).ids)
+
+    def _count_uncached(self, text: str) -> int:
+        found = _SPECIALS.findall(text)
+        if not found:
+            return len(self._encode(text))
+        return len(found) + sum(self._count(piece) for piece in _SPECIALS.split(text) if piece)
 
     @property
     def vocab_size(self) -> int:

@@ -41,6 +41,12 @@ def test_any_text_survives_a_round_trip(text: str) -> None:
     assert TINY.decode(TINY.encode(text), skip_special_tokens=False) == unicodedata.normalize("NFC", text)
 
 
+@given(pieces=st.lists(st.sampled_from([*SPECIAL_TOKENS, "<|", "|>", " ", "\n", "a red", "<|image|>", "é", "7"])))
+def test_counting_is_encoding_without_the_ids(pieces: list[str]) -> None:
+    text = "".join(pieces)
+    assert TINY.count(text) == len(TINY.encode(text))
+
+
 def test_an_exclamation_mark_is_text() -> None:
     """Its id is 0, which the released code deletes from answers."""
     assert TINY.encode("!") == [0]

@@ -1,5 +1,6 @@
 """`owl3 plan`: fix the order of a stage's samples, and say what it will cost."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,6 +35,7 @@ def plan(  # noqa: PLR0917 - options of a command line
     With --dry-run nothing is written: it says what each dataset of the mixture must give, and what is missing.
     """
     from owl3.data import energon
+    from owl3.data.balance import rank_balance
     from owl3.data.plan import make_plan
     from owl3.data.plot import plot_plan
     from owl3.planfile import Plan
@@ -54,6 +56,7 @@ def plan(  # noqa: PLR0917 - options of a command line
             plot_plan(made, picture)
         if export_energon is not None:
             energon.export_energon(made, workspace, export_energon / entry.name)
+        balance = rank_balance(made)
         data[entry.name] = {
             "digest": made.digest,
             "folder": str(made.folder),
@@ -61,12 +64,13 @@ def plan(  # noqa: PLR0917 - options of a command line
             "plot": str(picture) if plot else None,
             **made.manifest.stats,
             "figures": made.header.figures,
+            "rank_balance": [asdict(at) for at in balance],
         }
-        shown += _describe(made, picture if plot else None)
+        shown += _describe(made, balance, picture if plot else None)
     emit(as_json, data, *shown)
 
 
-def _describe(made: Any, picture: Path | None) -> list[Any]:
+def _describe(made: Any, balance: list[Any], picture: Path | None) -> list[Any]:
     """Tables and lines about one plan."""
     figures = made.header.figures
     datasets = table(
@@ -96,11 +100,22 @@ def _describe(made: Any, picture: Path | None) -> list[Any]:
         f"fullest {figures['fullest_row_tiles']:,} tiles",
         f"worst step: {worst['step']:,} with {worst['tiles']:,} tiles and {worst['tokens']:,} tokens in "
         f"{worst['rows']:,} rows (owl3 inspect {made.folder} --step {worst['step']})",
+        f"image tokens of a step's ranks differ by at most 10 % in {_balanced(balance)}",
         f"not planned: {dropped}",
         f"digest {made.digest[:16]}  {made.folder}" + (f"  plot {picture}" if picture else ""),
         "",
     ]
     return [datasets, spreads, *lines]
+
+
+def _balanced(balance: list[Any]) -> str:
+    """`100% of steps with 2 ranks (worst 3% at step 7), …`."""
+    parts = [
+        f"{at.within:.0%} of steps with {at.ranks} ranks (worst {at.worst:.0%} at step {at.worst_step:,})"
+        for at in balance
+    ]
+    looked = f", of {balance[0].steps:,} steps looked at" if balance else ""
+    return ", ".join(parts) + looked
 
 
 def _show_needs(configs: dict[str, Any], workspace: Path, as_json: bool) -> None:

@@ -53,6 +53,8 @@ def test_a_plan_is_made_and_told(
     shown = capsys.readouterr().out
     assert "Plan tiny/pretrain: 3 steps of 8 samples" in shown
     assert "not planned: over_quota 6" in shown
+    assert "image tokens of a step's ranks differ by at most 10 % in" in shown
+    assert [at["ranks"] for at in told["rank_balance"]] == [2, 4, 8]  # type: ignore[attr-defined]
 
 
 def test_a_dry_run_says_what_is_missing_and_writes_nothing(
