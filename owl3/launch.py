@@ -8,7 +8,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,8 @@ from owl3 import lifeline
 from owl3.errors import CheckFailed, InputError, Interrupted
 
 logger = logging.getLogger(__name__)
+
+_POLL_S = 0.1
 
 
 def run_module(module: str, arguments: Sequence[str], *, log: Path | None = None, env: Mapping[str, str] = {}) -> None:
@@ -51,6 +55,38 @@ def start_module(
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         return subprocess.Popen(command, env=full_env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+
+
+def run_ranks(module: str, arguments: Sequence[str], processes: int) -> str:
+    """Run a module several times at once, each told its rank, and return what rank 0 wrote to stdout.
+
+    For processes that share files and need no rendezvous (evaluation); those that talk need `owl3.train.torchrun`. When
+    one ends badly, the others are ended: they would wait for it.
+
+    Raises:
+        CheckFailed, InputError, Interrupted: as `wait_for`, for the first rank that ended badly.
+    """
+    command = lifeline.wrap([sys.executable, "-m", module, *arguments])
+    ranks = []
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as told:
+        try:
+            for rank in range(processes):
+                env = {**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+                stdout = told if rank == 0 else subprocess.DEVNULL
+                ranks.append(subprocess.Popen(command, env=env, stdout=stdout, start_new_session=True))
+            waiting = dict(enumerate(ranks))
+            while waiting:
+                ended = [rank for rank, process in waiting.items() if process.poll() is not None]
+                for rank in ended:
+                    wait_for(waiting.pop(rank), f"{module} (rank {rank} of {processes}; its reason stands above)")
+                time.sleep(0 if ended else _POLL_S)
+        finally:
+            for process in ranks:
+                process.terminate()
+            for process in ranks:
+                process.wait()
+        told.seek(0)
+        return told.read()
 
 
 def wait_for(process: "subprocess.Popen[bytes]", name: str, log: Path | None = None) -> None:

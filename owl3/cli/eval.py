@@ -1,16 +1,16 @@
 """`owl3 eval`: score a checkpoint, work off a run's queue, or compare two results."""
 
 import json
-import subprocess
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from owl3 import lifeline
-from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, Workspace, emit, table
-from owl3.errors import CheckFailed, ConfigError, InputError, Interrupted
+from owl3 import launch
+from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, TerminalProgress, Workspace, emit, table
+from owl3.errors import ConfigError
 from owl3.eval.queue import pending, stage_dirs
 from owl3.eval.registry import choose_tasks, find_task, task_names
 
@@ -18,6 +18,7 @@ from owl3.eval.registry import choose_tasks, find_task, task_names
 def register(app: typer.Typer) -> None:
     """Add the verb."""
     app.command("eval")(evaluate)
+    app.command("judge")(judge)
 
 
 def evaluate(  # noqa: PLR0917 - options of a command line
@@ -26,9 +27,14 @@ def evaluate(  # noqa: PLR0917 - options of a command line
     data: Annotated[Path, typer.Option(help="Where benchmarks lie, one folder per task.")] = Path("benchmarks"),
     out: Annotated[Path, typer.Option(help="Where results go.")] = Path("evals"),
     limit: Annotated[int | None, typer.Option(help="A fixed, fair part of the questions.")] = None,
-    num_frames: Annotated[int | None, typer.Option(help="Frames of each video, for a sweep.")] = None,
+    num_frames: Annotated[int | None, typer.Option(help="Frames of each video, instead of the task's own.")] = None,
+    frames: Annotated[str, typer.Option(help="N,N,…: a sweep; every task once per number of frames.")] = "",
+    overlap: Annotated[
+        list[Path] | None, typer.Option(help="A list of what training saw, as curation writes it (repeat it).")
+    ] = None,
     blind: Annotated[bool, typer.Option("--blind", help="Also put every question without its images.")] = False,
     batch_size: Annotated[int, typer.Option(help="Questions answered at once; changes no score.")] = 16,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that share the questions; changes no score.")] = 1,
     method: Annotated[str, typer.Option(help="generate, or likelihood of the options.")] = "generate",
     watch: Annotated[Path | None, typer.Option(help="A run's folder: work off its queue while it trains.")] = None,
     drain: Annotated[Path | None, typer.Option(help="A run's folder: work off its queue, then end.")] = None,
@@ -45,8 +51,9 @@ def evaluate(  # noqa: PLR0917 - options of a command line
 
     Example: `owl3 eval workspace/runs/demo/sft/model --tasks scenes-single=held/scenes-single --blind`
 
-    A killed evaluation goes on where it stopped; what is done is not done again. Exit code 1 when a question could
-    not be put (its image is missing or broken): the summary counts them, and they enter no average.
+    `--frames 8,16,32,64,128` draws accuracy over frames; the tasks `distractor-*` and `needle-scenes` draw their curve
+    and grid. A killed evaluation goes on where it stopped; what is done is not done again. Exit code 1 when a question
+    could not be put (its image is missing or broken): the summary counts them, and they enter no average.
     """
     if list_tasks:
         _show_tasks(as_json)
@@ -59,7 +66,7 @@ def evaluate(  # noqa: PLR0917 - options of a command line
             _show_queue(run, as_json)
         else:
             mode = ["--watch", str(run), "--until", until] if watch is not None else ["--drain", str(run)]
-            report = _run([*mode, "--workspace", str(workspace)])
+            report = _run([*mode, "--workspace", str(workspace)], processes)
             emit(as_json, report, f"{report['done']} evaluations done")
     elif checkpoint is not None:
         chosen = choose_tasks(tasks, data)
@@ -71,26 +78,60 @@ def evaluate(  # noqa: PLR0917 - options of a command line
         command += ["--batch-size", str(batch_size), "--method", method]
         command += ["--limit", str(limit)] if limit is not None else []
         command += ["--num-frames", str(num_frames)] if num_frames is not None else []
+        command += ["--frames", frames] if frames else []
+        command += [word for path in overlap or () for word in ("--overlap", str(path))]
         command += ["--blind"] if blind else []
-        report = _run(command)
-        emit(as_json, report, _scores_table(report["tasks"]))
+        report = _run(command, processes)
+        shown = _sweep_table(report["frames"]) if frames else _scores_table(report["tasks"])
+        emit(as_json, report, shown, *(f"Drawn in {path}" for path in report["plots"]))
     else:
         raise ConfigError("owl3 eval: give a model folder and --tasks, or --watch, --drain, --compare or --list")
 
 
-def _run(arguments: list[str]) -> dict[str, Any]:
-    """Start the evaluating process and read the JSON object it ends with."""
-    command = lifeline.wrap([sys.executable, "-m", "owl3.eval", *arguments])
-    process = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    if process.returncode == 0:
-        report: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
-        return report
-    kind = {1: CheckFailed, 2: InputError}.get(process.returncode, Interrupted)
-    raise kind(f"the evaluation ended with exit code {process.returncode}; its reason stands above")
+def judge(
+    result: Annotated[Path, typer.Argument(help="The folder of a finished result.", show_default=False)],
+    by: Annotated[
+        str, typer.Option(help="package.module:function; takes a Query, returns 0 to 1.", show_default=False)
+    ],
+    as_json: Json = False,
+) -> None:
+    """Have answers judged that no rule can score, such as MM-Vet's; verdicts lie beside the result.
+
+    Example: `owl3 judge evals/mmvet-5e6f01 --by my_judges.gpt4:grade`
+
+    Stopped at any moment, the same command goes on; no verdict is asked for twice.
+    """
+    from owl3.eval.judge import judge_result
+
+    sys.path.insert(0, str(Path.cwd()))  # a judge of one's own lies where one works
+    summary = judge_result(result, by, progress=TerminalProgress())
+    shown = table(f"Judged by {by}", "figure", ">score")
+    for name, value in summary["figures"].items():
+        shown.add_row(name, _percent(value))
+    emit(as_json, summary, shown)
+
+
+def _run(arguments: list[str], processes: int) -> dict[str, Any]:
+    """Start the evaluating processes and read the JSON object that the first one ends with."""
+    if processes > 1:
+        arguments = [*arguments, "--threads", str(max(1, (os.cpu_count() or 1) // processes))]
+    report: dict[str, Any] = json.loads(launch.run_ranks("owl3.eval", arguments, processes).splitlines()[-1])
+    return report
+
+
+def _sweep_table(sweep: dict[str, Any]) -> Any:
+    shown = table("Scores over frames", "task", *(f">{number}" for number in sweep))
+    for title in next(iter(sweep.values())):
+        summaries = [report[title] for report in sweep.values()]
+        name = summaries[0]["primary"]
+        shown.add_row(f"{title} {name}", *(_percent(summary["figures"].get(name)) for summary in summaries))
+    return shown
 
 
 def _scores_table(report: dict[str, Any]) -> Any:
-    shown = table("Scores", "task", ">score", ">95 %", ">blind", ">random", ">majority", ">paper", ">read strictly")
+    split = [part for part in ("clean", "overlapped") if any(part in s["by_overlap"] for s in report.values())]
+    columns = (">score", ">95 %", ">blind", ">random", ">majority", ">paper", ">read strictly")
+    shown = table("Scores", "task", *columns, *(f">{part}" for part in split))
     for title, summary in report.items():
         name = summary["primary"]
         interval, floors = summary["interval_95"], summary["floors"]
@@ -104,6 +145,7 @@ def _scores_table(report: dict[str, Any]) -> Any:
             _percent(floors["majority"]),
             _percent(paper),
             _percent(summary["parsed"]["strict"]),
+            *(_percent(summary["by_overlap"].get(part, {}).get("accuracy")) for part in split),
         )
     return shown
 

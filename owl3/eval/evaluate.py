@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from owl3.errors import CheckFailed, InputError
 from owl3.eval.items import Item, Record
 from owl3.eval.media import ReadAhead, Shown
+from owl3.eval.overlap import mark_overlap, overlap_files
 from owl3.eval.results import AnswerLog, read_summary, summarise, write_result
 from owl3.eval.task import Task
 from owl3.manifest import Manifest, Parent, now
@@ -35,7 +36,27 @@ class Ask:
     cut: bool = False
 
 
-OVERLAP_NAME = "overlap.txt"
+@dataclass(frozen=True, slots=True)
+class Share:
+    """This process among those that answer one benchmark together: it takes every `size`-th batch.
+
+    Rank 0 waits for the others' answers, which it reads from their logs, and writes the result.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    def part_of(self, items: Sequence[Item], batch_size: int) -> list[Item]:
+        """The questions of this process, whatever was answered before: all processes must agree who asks what."""
+        if self.size == 1:
+            return list(items)
+        return [item for batch in batches_of(items, batch_size)[self.rank :: self.size] for item in batch]
+
+
+ALL = Share()
+"""A process that answers alone."""
+
+POLL_S = 0.1
 MAX_PICTURES = 256
 """Pictures of a batch: what stands in memory decoded, and goes through the vision model, at once."""
 
@@ -55,21 +76,19 @@ def select(items: Sequence[Item], limit: int | None) -> list[Item]:
     """
     if limit is None or limit >= len(items):
         return list(items)
-    questions = sorted({_question(item) for item in items}, key=lambda name: hashlib.sha256(name.encode()).digest())
+    questions = sorted({item.question() for item in items}, key=lambda name: hashlib.sha256(name.encode()).digest())
     chosen = set(questions[:limit])
-    return [item for item in items if _question(item) in chosen]
+    return [item for item in items if item.question() in chosen]
 
 
-def _question(item: Item) -> str:
-    """What passes of circular evaluation have in common; else the item's own id."""
-    return str(item.meta.get("question", item.id))
-
-
-def load_items(task: Task, folder: Path) -> Sequence[Item]:
+def load_items(task: Task, folder: Path, overlap: Sequence[Path] = ()) -> Sequence[Item]:
     """Read a benchmark and check what every benchmark must keep.
 
+    Args:
+        overlap: Lists of what training may have seen, beside the `overlap.txt` that may lie in the folder.
+
     Raises:
-        InputError: no folder, no questions, an id that comes twice, or a gold answer that is not among the options.
+        InputError: no folder, no questions, or an id that comes twice.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; task {task.name} reads the benchmark's own files from there")
@@ -81,23 +100,7 @@ def load_items(task: Task, folder: Path) -> Sequence[Item]:
         if item.id in seen:
             raise InputError(f"{folder}: question id {item.id!r} comes twice")
         seen.add(item.id)
-    return mark_overlap(items, folder / OVERLAP_NAME)
-
-
-def mark_overlap(items: Sequence[Item], overlap: Path) -> Sequence[Item]:
-    """Note which questions may have been seen in training, where a list of them lies beside the benchmark.
-
-    The list names one question id, or one picture or video by its file name, per line. Scores are then also given for
-    clean and overlapped questions apart.
-    """
-    if not overlap.is_file():
-        return items
-    known = {line.strip() for line in overlap.read_text(encoding="utf-8").splitlines()} - {""}
-    return [replace(item, meta={**item.meta, "overlap": bool(_names(item) & known)}) for item in items]
-
-
-def _names(item: Item) -> set[str]:
-    return {item.id, _question(item), *(medium.name() for medium in item.media())}
+    return mark_overlap(items, overlap_files(folder, overlap))
 
 
 def batches_of(items: Sequence[Item], batch_size: int, max_pictures: int = MAX_PICTURES) -> list[list[Item]]:
@@ -136,6 +139,7 @@ def evaluate(
     max_error_fraction: float = 0.0,
     parents: Sequence[Manifest | Parent] = (),
     progress: Progress = SILENT,
+    share: Share = ALL,
 ) -> dict[str, Any]:
     """Answer what is not answered yet, judge everything, and write the result's manifest last.
 
@@ -151,9 +155,10 @@ def evaluate(
         max_error_fraction: How many questions may be unanswerable because their media can't be read.
         parents: Manifests of what was evaluated, where it has one.
         progress: Told of each batch.
+        share: Which part is asked here, when several processes answer together.
 
     Returns:
-        The summary.
+        The summary; all processes return the same, when it is there.
 
     Raises:
         CheckFailed: more media were unreadable than allowed; the result is written all the same and says so.
@@ -164,12 +169,19 @@ def evaluate(
         return summary
     started = now()
     put = [item.blind() for item in items] if blind else list(items)
-    answers = AnswerLog(folder)
-    todo = [item for item in put if item.id not in answers]
-    progress.start(task.name, len(put))
-    progress.advance(len(put) - len(todo))
+    answers = AnswerLog(folder, share.rank)
+    mine = share.part_of(put, batch_size)
+    todo = [item for item in mine if item.id not in answers]
+    progress.start(task.name, len(mine))
+    progress.advance(len(mine) - len(todo))
     ask = Ask(task.max_new_tokens, choose=choose, letters=task.letters, cut=task.cut)
     timing = _answer_all(batches_of(todo, batch_size), answers, lambda shown: answerer.answer(shown, ask), progress)
+    if share.rank:
+        answers.close()
+        _await((folder / "manifest.json").is_file)
+        answers.path.unlink(missing_ok=True)
+        return read_summary(folder)
+    _await(lambda: _is_complete(put, answers))
     records = [_judge(task, item, answers) for item in put]
     summary = summarise(task, items, records) | {"blind": blind}
     extra = dict([task.submission(records)]) if task.submission and not blind else {}
@@ -187,6 +199,19 @@ def evaluate(
     answers.close(remove=True)
     check_errors(task, summary, max_error_fraction, folder)
     return summary
+
+
+def _await(holds: Callable[[], bool]) -> None:
+    """Wait for the other processes. Should one of them die, whoever started them all ends this one."""
+    while not holds():
+        time.sleep(POLL_S)
+
+
+def _is_complete(items: Sequence[Item], answers: AnswerLog) -> bool:
+    if all(item.id in answers for item in items):
+        return True
+    answers.read_all()
+    return all(item.id in answers for item in items)
 
 
 def check_errors(task: Task, summary: Mapping[str, Any], max_error_fraction: float, folder: Path) -> None:

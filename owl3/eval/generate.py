@@ -9,6 +9,7 @@ Shape letters in this file: B rows, S columns, K columns of answers at the end, 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from owl3.errors import InputError
 from owl3.eval.evaluate import Ask
 from owl3.eval.items import LETTERS
 from owl3.eval.media import Shown
+from owl3.ranks import ranks_in
 from owl3.tokens import TextTokenizer
 
 logger = logging.getLogger(__name__)
@@ -59,8 +61,9 @@ class Generator:
         """
         if threads:
             torch.set_num_threads(threads)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = "auto" if device == "cuda" else torch.float32
+        on_gpu = torch.cuda.is_available()
+        device = f"cuda:{ranks_in(os.environ)[2] % torch.cuda.device_count()}" if on_gpu else "cpu"
+        dtype = "auto" if on_gpu else torch.float32
         try:
             model = AutoModelForImageTextToText.from_pretrained(model_dir, dtype=dtype, local_files_only=True)
             processor = AutoProcessor.from_pretrained(model_dir, local_files_only=True)

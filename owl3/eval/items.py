@@ -64,6 +64,10 @@ class Item:
         """What there is to look at, in reading order."""
         return tuple(part for part in self.prompt if isinstance(part, Medium))
 
+    def question(self) -> str:
+        """What passes of circular evaluation have in common; else the item's own id."""
+        return str(self.meta.get("question", self.id))
+
     def text(self) -> str:
         """The prompt as a person reads it; each picture is `<image>` and each video `<video>`."""
         return "".join(

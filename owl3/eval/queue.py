@@ -27,6 +27,7 @@ from filelock import FileLock, Timeout
 
 from owl3.config import Config, canonical_json, digest_of, validate
 from owl3.errors import InputError
+from owl3.eval.overlap import overlap_digest, overlap_files
 from owl3.eval.registry import find_task
 from owl3.eval.settings import EvalConfig
 from owl3.manifest import Parent
@@ -60,6 +61,9 @@ class Request(Config):
     batch_size: int = 16
     method: str = "generate"
     max_error_fraction: float = 0.0
+    overlap: tuple[str, ...] = ()
+    """Lists of what training may have seen, relative to the workspace."""
+    overlap_digest: str = ""
 
     @property
     def key(self) -> str:
@@ -69,7 +73,9 @@ class Request(Config):
     def settings(self) -> dict[str, Any]:
         """The part of a request that a result's manifest repeats."""
         names = ("weights", "processor", "task", "task_version", "title", "limit", "blind", "num_frames", "method")
-        return {name: getattr(self, name) for name in names}
+        settings = {name: getattr(self, name) for name in names}
+        # Absent without a list, so that keys of results stay what they were.
+        return settings | ({"overlap": self.overlap_digest} if self.overlap_digest else {})
 
     def as_parent(self) -> Parent:
         """What was scored, in a result's manifest: weights, wherever they lay."""
@@ -142,6 +148,8 @@ def make_requests(
             batch_size=config.batch_size,
             method=config.method,
             max_error_fraction=config.max_error_fraction,
+            overlap=setting.overlap,
+            overlap_digest=overlap_digest(overlap_files(folder, [workspace / path for path in setting.overlap])),
         )
         requests.append(request)
         if setting.blind == "always" or (setting.blind == "end" and end):

@@ -27,26 +27,32 @@ from owl3.manifest import Counts, Manifest, Parent, write_manifest
 from owl3.storage import write_atomic
 
 PARTIAL_NAME = ".answers.jsonl.partial"
+_PARTIALS = ".answers*.jsonl.partial"
 DIGITS = 6
 
 
 class AnswerLog:
-    """Answers so far, safe against a kill at any moment: a torn last line is dropped and answered again."""
+    """Answers so far, safe against a kill at any moment: a torn last line is dropped and answered again.
 
-    def __init__(self, folder: Path) -> None:
+    Of several processes each appends to a log of its own and reads all of them, those of an earlier run too.
+    """
+
+    def __init__(self, folder: Path, rank: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / PARTIAL_NAME
+        self.path = folder / (PARTIAL_NAME.replace("answers", f"answers-{rank}") if rank else PARTIAL_NAME)
         self.answers: dict[str, str] = {}
         self.errors: dict[str, str] = {}
-        whole = 0
-        if self.path.is_file():
-            data = self.path.read_bytes()
-            whole = data.rfind(b"\n") + 1
-            for line in data[:whole].splitlines():
+        self._handle = self.path.open("ab")
+        self._handle.truncate(self.path.read_bytes().rfind(b"\n") + 1)
+        self.read_all()
+
+    def read_all(self) -> None:
+        """Take over what stands in all logs of the folder by now; a line that is still being written is left out."""
+        for path in sorted(self.path.parent.glob(_PARTIALS)):
+            data = path.read_bytes()
+            for line in data[: data.rfind(b"\n") + 1].splitlines():
                 row = json.loads(line)
                 (self.errors if "error" in row else self.answers)[row["id"]] = row.get("error", row.get("raw"))
-        self._handle = self.path.open("ab")
-        self._handle.truncate(whole)
 
     def __contains__(self, item_id: str) -> bool:
         return item_id in self.answers or item_id in self.errors
@@ -62,10 +68,11 @@ class AnswerLog:
         self.errors.update(errors)
 
     def close(self, *, remove: bool = False) -> None:
-        """Stop writing; `remove` when samples.jsonl has taken over."""
+        """Stop writing; `remove` all logs when samples.jsonl has taken over."""
         self._handle.close()
         if remove:
-            self.path.unlink(missing_ok=True)
+            for path in self.path.parent.glob(_PARTIALS):
+                path.unlink(missing_ok=True)
 
 
 def summarise(task: Task, items: Sequence[Item], records: Sequence[Record]) -> dict[str, Any]:

@@ -1,11 +1,15 @@
 """Evaluate one checkpoint, or work off a run's queue, in one process.
 
     python -m owl3.eval --checkpoint DIR --tasks pope,scenes-multi=heldout/scenes-multi-8 --out DIR [--blind]
+        [--frames 8,16,32]              a sweep: every task once per number of frames
     python -m owl3.eval --drain runs/NAME[/STAGE] --workspace W      everything that is pending, then end
     python -m owl3.eval --watch runs/NAME --until pretrain,sft       until these stages are complete and drained
 
-The last line of stdout is one JSON object. Exit codes: 0 done; 1 an evaluation failed or a question could not be put;
-2 wrong usage or input; 3 stopped part-way, run again to resume.
+Started several times by a launcher (`owl3 eval --processes`, torchrun, srun), processes of the first form answer one
+benchmark together, each a share of its questions; those of the others share the queue, request by request.
+
+The last line of stdout (of rank 0) is one JSON object. Exit codes: 0 done; 1 an evaluation failed or a question could
+not be put; 2 wrong usage or input; 3 stopped part-way, run again to resume.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -21,12 +26,14 @@ from pathlib import Path
 from typing import Any
 
 from owl3.errors import CheckFailed, InputError, Interrupted, Owl3Error
-from owl3.eval import queue
-from owl3.eval.evaluate import Answerer, Ask, evaluate, load_items, select
+from owl3.eval import plots, queue
+from owl3.eval.evaluate import ALL, Answerer, Ask, Share, evaluate, load_items, select
 from owl3.eval.lmms import lmms_results
 from owl3.eval.media import Shown
+from owl3.eval.overlap import overlap_digest, overlap_files
 from owl3.eval.registry import Chosen, choose_tasks, find_task
 from owl3.progress import SILENT, Progress
+from owl3.ranks import ranks_in
 from owl3.storage import write_atomic
 
 logger = logging.getLogger(__name__)
@@ -47,7 +54,9 @@ def evaluate_checkpoint(
     batch_size: int = 16,
     method: str = "generate",
     max_error_fraction: float = 0.0,
+    overlap: Sequence[Path] = (),
     progress: Progress = SILENT,
+    share: Share = ALL,
 ) -> dict[str, Any]:
     """Score one checkpoint on some tasks; with `blind` also without images, the two side by side.
 
@@ -75,9 +84,11 @@ def evaluate_checkpoint(
                 batch_size=batch_size,
                 method=method,
                 max_error_fraction=max_error_fraction,
+                overlap=tuple(str(path) for path in overlap),
+                overlap_digest=overlap_digest(overlap_files(one.folder, overlap)),
             )
             folder = out / request.result_name()
-            summary = _work(request, folder, one.folder, loaded, progress)
+            summary = _work(request, folder, one.folder, overlap, loaded, progress, share)
             if is_blind:
                 report[one.title]["blind_figures"] = summary["figures"]
             else:
@@ -138,7 +149,8 @@ def _try(
     try:
         if queue.weights_digest(stage_dir / request.model) != request.weights:
             raise InputError(f"{request.model}: other weights lie there now than when the request was left")
-        _work(request, request.result_folder(stage_dir), workspace / request.folder, model, progress)
+        overlap = [workspace / path for path in request.overlap]
+        _work(request, request.result_folder(stage_dir), workspace / request.folder, overlap, model, progress)
     except Owl3Error as error:
         queue.note_failure(stage_dir, request, str(error))
         return f"{stage_dir.name}/{request.checkpoint} {request.title}: {error}"
@@ -146,11 +158,17 @@ def _try(
     return None
 
 
-def _work(
-    request: queue.Request, out: Path, data: Path, model: Callable[[], Answerer], progress: Progress
+def _work(  # noqa: PLR0917 - a request, and where everything lies
+    request: queue.Request,
+    out: Path,
+    data: Path,
+    overlap: Sequence[Path],
+    model: Callable[[], Answerer],
+    progress: Progress,
+    share: Share = ALL,
 ) -> dict[str, Any]:
     task = find_task(request.task)
-    items = select(load_items(task, data), request.limit)
+    items = select(load_items(task, data, overlap), request.limit)
     if request.num_frames is not None:
         items = [item.with_frames(request.num_frames) for item in items]
     return evaluate(
@@ -165,6 +183,7 @@ def _work(
         choose=request.method == "likelihood",
         max_error_fraction=request.max_error_fraction,
         progress=progress,
+        share=share,
     )
 
 
@@ -237,6 +256,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--blind", action="store_true", help="also put every question without its images")
     parser.add_argument("--limit", type=int, default=None, help="a fixed, fair part of the questions")
     parser.add_argument("--num-frames", type=int, default=None, help="of each video, instead of the task's number")
+    parser.add_argument("--frames", type=_numbers, default=(), help="N,N,…: a sweep over numbers of frames")
+    parser.add_argument("--overlap", type=Path, action="append", default=[], help="list of questions seen in training")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--method", choices=("generate", "likelihood"), default="generate")
     parser.add_argument("--max-error-fraction", type=float, default=0.0)
@@ -250,7 +271,9 @@ def main(arguments: Sequence[str] | None = None, load_answerer: LoadAnswerer | N
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname).1s %(name)s: %(message)s")
     stop = threading.Event()
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+        # A queue is left after the request in work; one checkpoint's answers are safe at any moment.
+        handler = signal.default_int_handler if options.checkpoint else lambda *_: stop.set()
+        signal.signal(signal.SIGTERM, handler)
     try:
         report, failures = _dispatch(options, load_answerer or _torch_answerer(options.threads), stop)
     except Owl3Error as error:
@@ -259,7 +282,8 @@ def main(arguments: Sequence[str] | None = None, load_answerer: LoadAnswerer | N
     except KeyboardInterrupt:
         sys.stderr.write("owl3.eval: stopped; run the same command again to resume\n")
         return Interrupted.exit_code
-    sys.stdout.write(json.dumps(report, ensure_ascii=False) + "\n")
+    if not ranks_in(os.environ)[0]:
+        sys.stdout.write(json.dumps(report, ensure_ascii=False) + "\n")
     for line in failures:
         sys.stderr.write(f"owl3.eval: {line}\n")
     if failures:
@@ -271,23 +295,7 @@ def _dispatch(
     options: argparse.Namespace, load_answerer: LoadAnswerer, stop: threading.Event
 ) -> tuple[dict[str, Any], list[str]]:
     if options.checkpoint is not None:
-        tasks = choose_tasks(options.tasks, options.data)
-        report = evaluate_checkpoint(
-            options.checkpoint,
-            tasks,
-            options.out,
-            load_answerer=load_answerer,
-            blind=options.blind,
-            limit=options.limit,
-            num_frames=options.num_frames,
-            batch_size=options.batch_size,
-            method=options.method,
-            max_error_fraction=options.max_error_fraction,
-        )
-        settings = {"batch_size": options.batch_size, "limit": options.limit}
-        layout = lmms_results(report, str(options.checkpoint), settings)
-        write_atomic(options.out / "lmms_eval_results.json", json.dumps(layout, indent=1).encode())
-        return {"tasks": report}, []
+        return _score(options, load_answerer), []
     if options.drain is not None:
         done, failed = drain(options.drain, options.workspace, load_answerer=load_answerer, stop=stop)
     else:
@@ -295,6 +303,47 @@ def _dispatch(
         done, failed = watch(options.watch, options.workspace, until=until, load_answerer=load_answerer, stop=stop)
     failures = list(failed.values())
     return {"done": done, "failures": failures}, failures
+
+
+def _score(options: argparse.Namespace, load_answerer: LoadAnswerer) -> dict[str, Any]:
+    """Score one checkpoint, or sweep over numbers of frames; rank 0 also writes plots and lmms-eval's layout."""
+    rank, size, _ = ranks_in(os.environ)
+    loaded = _once(lambda: load_answerer(options.checkpoint))
+
+    def evaluated(num_frames: int | None) -> dict[str, Any]:
+        return evaluate_checkpoint(
+            options.checkpoint,
+            choose_tasks(options.tasks, options.data),
+            options.out,
+            load_answerer=lambda _: loaded(),
+            blind=options.blind,
+            limit=options.limit,
+            num_frames=num_frames,
+            batch_size=options.batch_size,
+            method=options.method,
+            max_error_fraction=options.max_error_fraction,
+            overlap=options.overlap,
+            share=Share(rank, size),
+        )
+
+    if options.frames:
+        sweep = {number: evaluated(number) for number in options.frames}
+        return {"frames": sweep} | ({"plots": plots.draw_sweep(sweep, options.out)} if not rank else {})
+    report = evaluated(options.num_frames)
+    if rank:
+        return {}
+    settings = {"batch_size": options.batch_size, "limit": options.limit}
+    layout = lmms_results(report, str(options.checkpoint), settings)
+    write_atomic(options.out / "lmms_eval_results.json", json.dumps(layout, indent=1).encode())
+    return {"tasks": report, "plots": plots.draw_curves(report, options.out)}
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """`8,16,32`."""
+    numbers = tuple(int(part) for part in text.split(","))
+    if min(numbers) < 1 or len(set(numbers)) < len(numbers):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of different numbers above 0")
+    return numbers
 
 
 def _torch_answerer(threads: int) -> LoadAnswerer:

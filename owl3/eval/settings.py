@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from owl3.config import Config
 from owl3.eval.gates import parse_gate
@@ -29,6 +29,9 @@ class TaskSetting(Config):
     """How many at a checkpoint on the way; None means as many as at the end."""
     num_frames: int | None = Field(default=None, gt=0)
     """Frames of each video; None leaves the task's own number, which is the paper's."""
+    overlap: tuple[str, ...] = ()
+    """Lists of questions or pictures that training may have seen, relative to the workspace: curation writes
+    `shards/NAME/overlap-BENCHMARK.txt` when it flags. Scores are then split into clean and overlapped."""
     blind: Literal["end", "always", "never"] = "end"
     """When the same questions are also put without any medium."""
 
@@ -76,3 +79,26 @@ class EvalConfig(Config):
         """Where a task's files lie."""
         folder = Path(setting.folder)
         return folder if folder.is_absolute() else workspace / folder
+
+
+class AblationVariant(Config):
+    """One way to build the model."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    about: str = ""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Keys of the recipe's `model.config` to change."""
+
+
+class AblationConfig(Config):
+    """A recipe trained once per variant and seed, to compare: `owl3 ablate`. Other verbs leave this section alone."""
+
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    variants: tuple[AblationVariant, ...] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _are_told_apart(self) -> Self:
+        names = [variant.name for variant in self.variants]
+        if len(set(names)) < len(names) or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("two variants have one name, or a seed stands there twice")
+        return self

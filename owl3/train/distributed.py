@@ -5,7 +5,6 @@ Everything here travels over gloo on the CPU, also when gradients go over NCCL, 
 """
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -15,6 +14,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
 
 from owl3.errors import ConfigError
+from owl3.ranks import ranks_in
 
 T = TypeVar("T")
 
@@ -66,24 +66,6 @@ class World:
         """Wait until every rank is here; a rank that does not come within the deadline is named."""
         if self.control is not None:
             dist.monitored_barrier(group=self.control)
-
-
-def ranks_in(environment: Mapping[str, str]) -> tuple[int, int, int]:
-    """Read (rank, world size, local rank) as torchrun and deepspeed give them, else as Slurm does, else a world of one.
-
-    Raises:
-        ConfigError: when the variables contradict each other.
-    """
-    for rank_key, size_key, local_key in (
-        ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
-        ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
-    ):
-        if rank_key in environment and size_key in environment:
-            rank, size = int(environment[rank_key]), int(environment[size_key])
-            if not 0 <= rank < size:
-                raise ConfigError(f"environment: {rank_key}={rank} does not fit {size_key}={size}")
-            return rank, size, int(environment.get(local_key, "0"))
-    return 0, 1, 0
 
 
 def start(*, tensor_parallel: int = 1, timeout_s: float = 600.0) -> World:

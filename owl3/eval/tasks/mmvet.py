@@ -1,7 +1,7 @@
 """mmvet: open questions that need several abilities at once, judged by GPT-4 on a server (Yu et al. 2023).
 
-Split: all 218 questions. Metric: the server's; submission.json is what it takes. A judge of your own can score
-samples.jsonl: each line holds question, gold answer and answer. Prompt: `<image> {question}`.
+Split: all 218 questions. Metric: the server's; submission.json is what it takes. A judge of your own
+scores the answers afterwards: `owl3 judge RESULT --by package.module:function`. Prompt: `<image> {question}`.
 
     "v1_0": {"imagename": "v1_0.png", "question": "What is x in the equation?", "answer": "-1<AND>-5", …}
 """
