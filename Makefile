@@ -19,7 +19,7 @@ export TOKENIZERS_PARALLELISM := false
 export WDS_PYTORCH_WEIGHTS_ONLY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo rehearsal flow test check lint types imports fmt golden bench soak clean
+.PHONY: help setup demo rehearsal ablation flow test check lint types imports fmt golden bench soak clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ demo: setup ## The whole chain on a small corpus that it makes and serves itself
 
 rehearsal: setup ## The same, longer: a tiny model that really learns (30 minutes on 2 cores)
 	$(BIN)/owl3 run flows/recipes/rehearsal.yaml --processes 2
+
+ablation: setup ## What each piece of hyper attention is worth: 6 variants x 3 seeds of a small recipe (hours on 2 cores)
+	$(BIN)/owl3 ablate flows/recipes/ablation.yaml
 
 flow: setup ## The demo's chain as a Prefect flow with its embedded server
 	$(BIN)/python -m flows.pipeline

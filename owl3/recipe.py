@@ -16,7 +16,7 @@ from owl3.config import Config, load_yaml
 from owl3.curate.run import CurateConfig
 from owl3.curate.sources.prepare import SourceConfig
 from owl3.errors import ConfigError
-from owl3.eval.settings import EvalConfig
+from owl3.eval.settings import AblationConfig, EvalConfig
 from owl3.train.stages import ModelSpec, StageConfig
 
 RECIPES = Path(__file__).parent.parent / "flows" / "recipes"
@@ -37,6 +37,7 @@ class Recipe(Config):
     stages: tuple[StageConfig, ...] = ()
     eval: EvalConfig | None = None
     card: CardConfig | None = None
+    ablation: AblationConfig | None = None
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:

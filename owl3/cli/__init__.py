@@ -25,6 +25,7 @@ GROUPS = (
     "inspect",
     "train",
     "eval",
+    "ablation",
     "cards",
     "rights",
     "chat",
