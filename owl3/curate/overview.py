@@ -6,18 +6,21 @@ order of rows nor that of arrival matters; and pictures that come later (`--retr
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from owl3.curate.blocklist import Blocked
-from owl3.curate.contamination import Fingerprints, find_contaminated, find_quoted
+from owl3.curate.contamination import Fingerprints, find_contaminated, find_quoted, overlap_lists
 from owl3.curate.decide import CaptionRules
 from owl3.curate.dedup import I64, U64, DedupConfig, group_equal, group_near
 from owl3.curate.hosts import NO_ANSWER
+from owl3.storage import write_atomic
 
 RATING_COLUMNS = pa.schema(
     [
@@ -125,10 +128,13 @@ class _View:
         if not looks.benchmarks:
             return
         digests = self._table.column("media_sha256").to_pylist()
-        for row, (name, action) in find_quoted(self._table.column("caption").to_pylist(), looks.benchmarks).items():
+        quoted = find_quoted(self._table.column("caption").to_pylist(), looks.benchmarks)
+        shown = find_contaminated(digests, self._phash, self._has_phash, looks.benchmarks)
+        hits = sorted(
+            [*quoted.items(), *shown.items()], key=lambda hit: hit[1][1] == "drop"
+        )  # of two, a drop goes last
+        for row, (name, action) in hits:
             yield row, Verdict("contaminated" if action == "drop" else None, benchmark=name)
-        for row, name in find_contaminated(digests, self._phash, self._has_phash, looks.benchmarks).items():
-            yield row, Verdict("contaminated", benchmark=name)
 
     def _placeholders(self, looks: Looks) -> Iterator[tuple[int, Verdict]]:
         """The same bytes under many URLs are nobody's picture: not even one of them is kept."""
@@ -170,6 +176,22 @@ class _View:
         place = np.arange(len(codes)) - np.repeat(starts, np.diff(np.append(starts, len(codes))))
         for row in left[order[place >= most]]:
             yield int(row), Verdict("caption_repeated")
+
+
+def list_overlaps(
+    folder: Path, tables: Sequence[Path], verdicts: Mapping[str, Verdict], benchmarks: Sequence[Fingerprints]
+) -> None:
+    """Write `overlap-BENCHMARK.txt` for each benchmark that flags: what kept rows show or quote of it.
+
+    Args:
+        tables: The ratings of all shards.
+    """
+    if not any(prints.flags for prints in benchmarks):
+        return
+    flagged = [key for key, verdict in verdicts.items() if verdict.reason is None and verdict.benchmark]
+    rows = [pq.read_table(table, filters=pc.field("sample_id").isin(flagged)) for table in tables]
+    for name, listed in overlap_lists(pa.concat_tables(rows), benchmarks).items():
+        write_atomic(folder / f"overlap-{name}.txt", "".join(f"{entry}\n" for entry in listed).encode())
 
 
 def as_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:

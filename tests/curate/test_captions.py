@@ -1,5 +1,6 @@
 """What captions say."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,13 +88,15 @@ def test_an_unknown_language_is_named() -> None:
 
 
 def quoted(caption: str, *texts: str, ngram: int = 5) -> bool:
-    grams, whole = set(), set()
+    named: dict[str, dict[int, frozenset[str]]] = {"grams": {}, "whole": {}}
     for text in texts:
         words = normalised(text)
-        whole.add(hash_words(words))
-        grams |= {hash_words(words[start : start + ngram]) for start in range(len(words) - ngram + 1)}
+        starts = range(len(words) - ngram + 1)
+        named["whole"][hash_words(words)] = frozenset({"q"})
+        named["grams"] |= {hash_words(words[start : start + ngram]): frozenset({"q"}) for start in starts}
     config = Benchmark(name="b", texts=("x",), ngram=ngram)
-    return Fingerprints(config, frozenset(), None, frozenset(grams), frozenset(whole)).has_text(caption)  # type: ignore[arg-type]
+    prints = Fingerprints(config, {}, np.zeros(0, np.uint64), [], named["grams"], named["whole"])
+    return prints.quoted(caption) == {"q"}
 
 
 def test_a_caption_that_quotes_a_benchmark_is_found() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from owl3.curate.blocklist import Blocked
-from owl3.curate.contamination import Benchmark, Fingerprints
+from owl3.curate.contamination import Benchmark, Fingerprints, hash_words, overlap_lists
 from owl3.curate.decide import CaptionRules
 from owl3.curate.dedup import DedupConfig
 from owl3.curate.overview import Looks, Verdict, as_table, look
@@ -101,14 +101,34 @@ def test_listed_urls_and_domains_are_refused_before_the_fetch() -> None:
     assert blocked.has_row(row(2, domain="cdn.bad.example")) and not blocked.has_row(row(2, domain="notbad.example"))
 
 
+def benchmark(**settings: Any) -> Fingerprints:
+    """A benchmark that holds media 2 and something like it, caption 1, and three words in a row."""
+    config = Benchmark.model_validate({"name": "b", "texts": ["x"], "ngram": 3, "radius": 1} | settings)
+    texts = {hash_words(["caption", "1"]): frozenset({"q1"})}
+    grams = {hash_words(["red", "dogs", "run"]): frozenset({"q2"})}
+    shown = {"media 2": frozenset({"a.jpg"})}
+    return Fingerprints(config, shown, np.array([6], np.uint64), ["like.jpg"], grams, texts)
+
+
 @pytest.mark.parametrize(("action", "reason"), [("drop", "contaminated"), ("flag", None)])
 def test_captions_of_a_benchmark_are_dropped_or_flagged(action: str, reason: str | None) -> None:
-    from owl3.curate.contamination import hash_words
+    rows = [row(1), row(2), row(3)]
+    assert reasons(rows, benchmarks=[benchmark(on_text=action)]) == {1: reason, 2: "contaminated"}
+    assert reasons(rows, benchmarks=[benchmark(on_image=action)]) == {1: "contaminated", 2: reason}
 
-    config = Benchmark.model_validate({"name": "b", "texts": ["x"], "on_text": action})
-    none = np.zeros(0, np.uint64)
-    prints = Fingerprints(config, frozenset({"media 2"}), none, frozenset(), frozenset({hash_words(["caption", "1"])}))
-    assert reasons([row(1), row(2), row(3)], benchmarks=[prints]) == {1: reason, 2: "contaminated"}
+
+def test_of_two_benchmarks_the_one_that_drops_decides() -> None:
+    both = [benchmark(on_image="flag"), benchmark(name="strict")]
+    for order in (both, both[::-1]):
+        found = look(as_table([row(2)]), Looks(DedupConfig(), CaptionRules(), 3, NOTHING_BLOCKED, order))
+        assert found == {f"{2:032x}": Verdict("contaminated", benchmark="strict")}
+
+
+def test_what_flagged_rows_show_and_quote_is_listed_by_name() -> None:
+    prints = benchmark(on_text="flag")
+    rows = as_table([row(1), row(2, phash=f"{7:016x}"), row(3, caption="red dogs run"), row(4)])
+    assert overlap_lists(rows, [prints, benchmark(name="strict")]) == {"b": ["a.jpg", "like.jpg", "q1", "q2"]}
+    assert overlap_lists(rows.slice(3), [prints]) == {"b": []}
 
 
 _ROWS = st.lists(
