@@ -137,8 +137,15 @@ def plain(value: Any) -> Any:
 
 def canonical_json(value: Any) -> bytes:
     """One byte string per value: sorted keys, no spaces, UTF-8. What digests are taken over."""
-    text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode("utf-8")
+    return plain_json(plain(value))
+
+
+def plain_json(value: Any) -> bytes:
+    """`canonical_json` of what is made of JSON's own types already: half the time."""
+    return _CANONICAL.encode(value).encode("utf-8")
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def digest_of(value: Any) -> str:

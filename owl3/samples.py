@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from pydantic import Field, model_validator
 
-from owl3.config import Config, canonical_json
+from owl3.config import Config, plain, plain_json
 
 Kind = Literal[
     "image_text",
@@ -109,9 +109,11 @@ class Sample(Config):
 
     def to_json(self) -> bytes:
         """The bytes of KEY.json: canonical, so the same sample is the same bytes."""
-        data = self.model_dump(mode="json")
-        data["segments"] = [segment.model_dump(mode="json", exclude_none=True) for segment in self.segments]
-        return canonical_json(data)
+        data = {name: getattr(self, name) for name in type(self).model_fields}  # model_dump takes five times as long
+        data["segments"] = [{name: value for name, value in segment if value is not None} for segment in self.segments]
+        data["turns"] = [dict(turn) for turn in self.turns]
+        data["meta"] = plain(self.meta)
+        return plain_json(data)
 
 
 def short_hash(*parts: str) -> str:

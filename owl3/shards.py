@@ -5,7 +5,7 @@ fixed times and owners, members of a sample adjacent, so webdataset reads it as 
 reachable by (path, offset, bytes) without opening the tar.
 """
 
-import io
+import hashlib
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -69,23 +69,33 @@ class Member:
 
 
 class ShardWriter:
-    """Write one tar, all or nothing: `with ShardWriter(path) as tar: tar.add(key, {"json": …, "0.jpg": …})`."""
+    """Write one tar, all or nothing: `with ShardWriter(path) as tar: tar.add(key, {"json": …, "0.jpg": …})`.
+
+    `sha256` is the hash of what has been written: of the whole file once the writer is closed.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.num_samples = 0
         self._keys: set[str] = set()
+        self._size = 0
+        self._digest = hashlib.sha256()
 
     def __enter__(self) -> Self:
         self._context = atomic_writer(self.path)
         self._handle: BinaryIO = self._context.__enter__()
-        self._tar = tarfile.open(fileobj=self._handle, mode="w", format=tarfile.USTAR_FORMAT)
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if kind is None:
-            self._tar.close()
+            end = self._size + 2 * tarfile.BLOCKSIZE  # two empty blocks, filled up to a whole record
+            self._write(bytes(-(-end // tarfile.RECORDSIZE) * tarfile.RECORDSIZE - self._size))
         self._context.__exit__(kind, error, trace)
+
+    @property
+    def sha256(self) -> str:
+        """Of the bytes so far, as 64 hex digits."""
+        return self._digest.hexdigest()
 
     def add(self, key: str, members: Mapping[str, bytes]) -> list[Member]:
         """Append a sample's members in the order given; `members` maps extension to bytes.
@@ -102,13 +112,45 @@ class ShardWriter:
         return [self._append(f"{key}.{extension}", data) for extension, data in members.items()]
 
     def _append(self, name: str, data: bytes) -> Member:
-        info = tarfile.TarInfo(name)
-        info.size = len(data)
-        info.mtime = 0
-        info.mode = 0o644
-        offset = self._handle.tell() + tarfile.BLOCKSIZE  # USTAR: exactly one header block
-        self._tar.addfile(info, io.BytesIO(data))
+        self._write(tar_header(name, len(data)))
+        offset = self._size
+        self._write(data)
+        self._write(bytes(-len(data) % tarfile.BLOCKSIZE))
         return Member(name, offset, len(data))
+
+    def _write(self, data: bytes) -> None:
+        self._handle.write(data)
+        self._digest.update(data)
+        self._size += len(data)
+
+
+def tar_header(name: str, num_bytes: int) -> bytes:
+    """The header block of a file, as `tarfile` writes it, in a tenth of its time.
+
+    Raises:
+        ValueError: when USTAR can't hold the name or the size.
+    """
+    encoded = name.encode()
+    if len(encoded) > tarfile.LENGTH_NAME or num_bytes > _MAX_PLAIN_SIZE:
+        return _tarfile_header(name, num_bytes)
+    size = b"%011o" % num_bytes
+    checksum = _BLANK_SUM + sum(encoded) + sum(size)
+    padding = bytes(tarfile.LENGTH_NAME - len(encoded))
+    return b"".join((encoded, padding, _BLANK[100:124], size, _BLANK[135:148], b"%06o\0" % checksum, _BLANK[155:]))
+
+
+def _tarfile_header(name: str, num_bytes: int) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size = num_bytes
+    info.mtime = 0
+    info.mode = 0o644
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+_MAX_PLAIN_SIZE = 0o77777777777
+_BLANK = _tarfile_header("", 0)
+_BLANK_SUM = sum(_BLANK[:148]) + 8 * ord(" ") + sum(_BLANK[156:]) - 11 * ord("0")
+"""Of the header's bytes, with blanks for the checksum itself and nothing for name and size."""
 
 
 def read_member(path: Path, offset: int, num_bytes: int) -> bytes:
@@ -161,8 +203,7 @@ def iter_samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
 
 def write_index(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
     """Write a Parquet table, all or nothing, with bytes that depend on its rows alone."""
-    table = pa.Table.from_pylist([{name: row.get(name) for name in schema.names} for row in rows], schema=schema)
-    write_table(path, table)
+    write_table(path, pa.Table.from_pylist(list(rows), schema=schema))
 
 
 def write_table(path: Path, table: pa.Table) -> None:

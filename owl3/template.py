@@ -158,9 +158,11 @@ class _Pieces:
     ) -> list[Chunk]:
         """Chunks of a turn: text between two pictures is one chunk, with the turn's header or end where it stands."""
         parts: list[str | int] = [prefix]
+        has_frames = any(segment.frame is not None for segment in segments)
         before: Segment | None = None
         for segment in [*segments, None]:
-            parts += self._video_border(before, segment)
+            if has_frames:
+                parts += self._video_border(before, segment)
             if segment is not None:
                 parts += self._parts(segment)
             before = segment

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from owl3.config import canonical_json
 from owl3.samples import Sample, Segment, Turn, built_sample_id, canonical_url, url_sample_id
 
 _ID = "0" * 32
@@ -36,7 +37,11 @@ def test_a_frame_needs_its_time() -> None:
 
 
 def test_json_round_trips_and_is_canonical() -> None:
-    sample = _sample([Segment(image=0), Segment(text="ein Käfer")])
+    segments = [Segment(image=0), Segment(text="ein Käfer"), Segment(frame=1, time_s=0.5)]
+    turns = [Turn(role="user", start=0, end=1), Turn(role="assistant", start=1, end=3)]
+    sample = _sample(segments, turns).model_copy(update={"meta": {"target": [1, 2], "at": 0.25}})
+    dumped = sample.model_dump(mode="json", exclude_none=True)
+    assert sample.to_json() == canonical_json(dumped)
     again = Sample.model_validate_json(sample.to_json())
     assert again == sample
     assert again.to_json() == sample.to_json()

@@ -1,5 +1,8 @@
 """Tars are deterministic, readable by offset and by webdataset, and appear whole or not at all."""
 
+import hashlib
+import io
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from owl3.errors import InputError
-from owl3.shards import SAMPLE_INDEX, ShardWriter, iter_samples, read_member, write_index
+from owl3.shards import SAMPLE_INDEX, ShardWriter, iter_samples, read_member, tar_header, write_index
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
@@ -27,6 +30,27 @@ def test_the_same_samples_are_the_same_bytes(tmp_path: Path) -> None:
         with ShardWriter(tmp_path / name) as tar:
             tar.add("k", {"json": b"{}", "jpg": b"\xff"})
     assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@given(st.lists(st.tuples(st.text("ab9é/_.", min_size=1, max_size=120), st.binary(max_size=1500))))
+def test_the_bytes_are_those_of_tarfile(tmp_path: Path, files: list[tuple[str, bytes]]) -> None:
+    expected = io.BytesIO()
+    with tarfile.open(fileobj=expected, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for number, (stem, data) in enumerate(files):
+            info = tarfile.TarInfo(f"{number}.{stem}")
+            info.size = len(data)
+            try:
+                tar.addfile(info, io.BytesIO(data))
+            except ValueError:  # a name that USTAR can't hold
+                with pytest.raises(ValueError):
+                    tar_header(info.name, 0)
+                return
+    with ShardWriter(tmp_path / "x.tar") as writer:
+        for number, (stem, data) in enumerate(files):
+            writer.add(f"{number}", {stem: data})
+    assert (tmp_path / "x.tar").read_bytes() == expected.getvalue()
+    assert writer.sha256 == hashlib.sha256(expected.getvalue()).hexdigest()
 
 
 def test_webdataset_reads_them_as_they_are(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from owl3.samples import Segment, Turn
-from owl3.template import Chunk, Grid, Release, render, tokenize
+from owl3.template import Chunk, Grid, Release, render
 from owl3.tiling import choose_grid
 from owl3.tokens import TextTokenizer
 
@@ -73,5 +73,9 @@ def _grid(width: int, height: int, tile_px: int) -> Grid:
 
 def _count(tokenizer: TextTokenizer, chunks: Sequence[Chunk]) -> tuple[int, int]:
     """All tokens, and trained ones."""
-    text = tokenize(chunks, tokenizer)
-    return len(text.input_ids), sum(text.trained)
+    tokens = trained = 0
+    for chunk in chunks:
+        count = tokenizer.count(chunk.text)
+        tokens += count
+        trained += count * chunk.trained
+    return tokens, trained

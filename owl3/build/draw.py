@@ -6,6 +6,7 @@ cap of `max_uses` is a number of passes. A sample never spans two passes, so it 
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -18,6 +19,8 @@ Int64s = NDArray[np.int64]
 T = TypeVar("T")
 
 _FEISTEL_ROUNDS = 4
+_DRAWN_AT_ONCE = 256
+"""Samples whose parents are worked out together."""
 
 
 def mix(values: Uint64s) -> Uint64s:
@@ -178,6 +181,21 @@ def draws_of(run: Run, sizes: Sizes, order: Order, passes: int) -> Iterator[tupl
     drawn = sizes(ordinals).tolist()
     starts = placements(drawn, run.cursor, order.size, passes)
     assert len(starts) == run.count, "a run was planned with other sizes"
-    for ordinal, start, size in zip(ordinals.tolist(), starts, drawn, strict=True):
-        pass_index, place = divmod(start, order.size)
-        yield ordinal, pass_index, order.at(pass_index, np.arange(place, place + size, dtype=np.int64)).tolist()
+    for first in range(0, run.count, _DRAWN_AT_ONCE):
+        part = slice(first, first + _DRAWN_AT_ONCE)
+        yield from _draws(ordinals[part].tolist(), starts[part], drawn[part], order)
+
+
+def _draws(
+    ordinals: Sequence[int], starts: Sequence[int], sizes: Sequence[int], order: Order
+) -> Iterator[tuple[int, int, list[int]]]:
+    """The same for some samples, a pass at a time: numpy's price per call is paid once, not per sample."""
+    numbered = zip(ordinals, starts, sizes, strict=True)
+    for pass_index, group in itertools.groupby(numbered, key=lambda entry: entry[1] // order.size):
+        samples = list(group)
+        places = [np.arange(size, dtype=np.int64) + start % order.size for _, start, size in samples]
+        parents = order.at(pass_index, np.concatenate(places)).tolist()
+        used = 0
+        for ordinal, _, size in samples:
+            yield ordinal, pass_index, parents[used : used + size]
+            used += size

@@ -20,6 +20,8 @@ from owl3.errors import InputError
 from owl3.storage import partial_path
 
 BATCH_ROWS = 4096
+_NEIGHBOURS = 64
+"""Rows that are decoded together where rows are read one after another."""
 _READ_CHARS = 1 << 20
 _BLANK = re.compile(r"\s*")
 _BETWEEN = re.compile(r"\s*,?\s*")
@@ -31,6 +33,8 @@ class RowTable:
     def __init__(self, path: Path) -> None:
         self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
         self._batches: dict[int, pa.RecordBatch] = {}
+        self._last = -1
+        self._ahead: tuple[int, list[dict[str, Any]]] = (0, [])
         last = self._reader.num_record_batches - 1
         self._size = last * BATCH_ROWS + self._reader.get_batch(last).num_rows if last >= 0 else 0
 
@@ -38,9 +42,13 @@ class RowTable:
         return self._size
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        batch_index, place = divmod(index, BATCH_ROWS)
-        row: dict[str, Any] = self._batch(batch_index).slice(place, 1).to_pylist()[0]
-        return row
+        first, rows = self._ahead
+        if not first <= index < first + len(rows):
+            batch_index, place = divmod(index, BATCH_ROWS)
+            wanted = _NEIGHBOURS if index == self._last + 1 else 1
+            first, rows = self._ahead = index, self._batch(batch_index).slice(place, wanted).to_pylist()
+        self._last = index
+        return dict(rows[index - first])
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Walk over the table, batch by batch."""

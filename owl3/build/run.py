@@ -22,7 +22,7 @@ from owl3.build.config import BuildBase
 from owl3.build.draw import Run, plan_runs
 from owl3.build.stats import count_index, sample_stats
 from owl3.build.workers import Workers
-from owl3.build.write import ShardBuilder, shard_name
+from owl3.build.write import ShardBuilder, shard_name, tar_hashes
 from owl3.config import digest_of
 from owl3.errors import InputError
 from owl3.manifest import Counts, Manifest, find_current, lock_path, now, read_manifest, tool_versions, write_manifest
@@ -85,6 +85,7 @@ def build(cfg: BuildBase, workspace: Path, progress: Progress = SILENT, *, proce
             stats=stats,
             tools=tool_versions("pillow", "pyarrow", "av"),
             exclude=[".work/*"],
+            known=tar_hashes(work),
             started=started,
         )
         shutil.rmtree(work)

@@ -27,6 +27,11 @@ MAX_FAILURES_IN_A_ROW = 100
 _BROKEN_SOURCE = ("missing_media", "hash_mismatch", "not_an_image", "undecodable", "truncated_image")
 
 
+def tar_hashes(work: Path) -> dict[str, str]:
+    """File name → sha256 of the tars that were hashed while they were written; see `ShardBuilder.write`."""
+    return {f"{path.stem}.tar": path.read_text() for path in work.glob("*.sha256")}
+
+
 def shard_name(number: int) -> str:
     """`00042`."""
     return f"{number:05d}"
@@ -68,6 +73,7 @@ class ShardBuilder:
                             f"build {self._cfg.name}: {failures} samples in a row failed, the last (number {ordinal}) "
                             f"as {refused.reason}: {refused.detail}; check the media it is built from"
                         ) from refused
+        (self.builder.work / f"{name}.sha256").write_text(tar.sha256)
         write_index(self.folder / f"{name}.parquet", rows, SAMPLE_INDEX)
 
     def _build(

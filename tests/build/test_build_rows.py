@@ -57,7 +57,8 @@ def test_rows_are_found_by_number_across_batches(tmp_path: Path) -> None:
     assert write_rows(tmp_path / "rows.arrow", schema, tables) == total
     table = RowTable(tmp_path / "rows.arrow")
     assert len(table) == total
-    for number in (0, BATCH_ROWS - 1, BATCH_ROWS, total - 1):
+    one_after_another = range(BATCH_ROWS - 70, BATCH_ROWS + 3)
+    for number in (0, BATCH_ROWS - 1, BATCH_ROWS, total - 1, *one_after_another, 5, total - 2, total - 1):
         assert table[number] == {"n": number, "text": str(number)}
 
 
