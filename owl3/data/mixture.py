@@ -170,6 +170,11 @@ def chosen(keys: U64, seed: int, share: float) -> npt.NDArray[np.bool_]:
     return unit(mix64(keys ^ salt(seed, *b"chosen"))) < share
 
 
+def held_out(keys: U64, share: float) -> npt.NDArray[np.bool_]:
+    """Which samples are kept for validation: chosen by id alone, so that no stage trains on another one's."""
+    return unit(mix64(keys ^ salt(*b"held out"))) < share
+
+
 def salt(*numbers: int) -> U64:
     """Scramble some whole numbers into one: array (1,), to be broadcast."""
     value = np.zeros(1, dtype=np.uint64)

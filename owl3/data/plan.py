@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 from owl3.config import Config
 from owl3.data.costs import CostTable, PromptStyle, join_tables, read_costs
 from owl3.data.figures import plan_figures
-from owl3.data.mixture import MixtureConfig, draw_datasets, shares, shuffled
+from owl3.data.mixture import MixtureConfig, draw_datasets, held_out, shares, shuffled
 from owl3.data.rows import add_up, digest_prefixes, pack_draws
 from owl3.data.split import Limits, find_tokenizer, split_long
 from owl3.errors import ConfigError, InputError
@@ -57,6 +57,10 @@ class PlanConfig(Config):
     numbers of ranks compute the same steps."""
     prompt_style: PromptStyle = "chat"
     """`chat` with roles, or `plain`: picture, caption, end of text."""
+    held_out: float = Field(default=0.0, ge=0, lt=1)
+    """Share of every dataset that is kept for validation and never drawn; give every stage the same."""
+    slice: Literal["train", "held_out"] = "train"
+    """Draw from what is not held out, or from what is."""
     seed: int = Field(default=0, ge=0)
     shuffle: Literal["full", "groups"] = "full"
     """`groups` keeps `shard_group` shards together while they are read: for data that lie far away."""
@@ -66,6 +70,8 @@ class PlanConfig(Config):
     def _has_one_length(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give either steps or epochs")
+        if self.slice == "held_out" and not self.held_out:
+            raise ValueError("slice: held_out needs a share: give held_out")
         return self
 
 
@@ -80,6 +86,13 @@ def make_plan(
         StaleError: another plan lies there.
     """
     folder = workspace / "plans" / run_name / stage
+    return make_plan_in(folder, config, workspace, name=f"{run_name}/{stage}", progress=progress)
+
+
+def make_plan_in(
+    folder: Path, config: PlanConfig, workspace: Path, *, name: str, progress: Progress = SILENT
+) -> Manifest:
+    """Plan into a folder of one's own; see `make_plan`."""
     parents = read_parents(config, workspace)
     if done := find_current(folder, config, parents):
         return done
@@ -87,7 +100,14 @@ def make_plan(
     with FileLock(folder / ".lock"):
         if done := find_current(folder, config, parents):
             return done
-        return _make(config, workspace, folder, parents, name=f"{run_name}/{stage}", progress=progress)
+        return _make(config, workspace, folder, parents, name=name, progress=progress)
+
+
+def usable_samples(config: PlanConfig, workspace: Path) -> list[int]:
+    """How many samples of each dataset can be drawn; raises as `make_plan` does."""
+    tables = _read_tables(config, workspace, read_parents(config, workspace))
+    reasons = [_reasons(table, config, i, _retracted(workspace))[0] for i, table in enumerate(tables)]
+    return [int(np.count_nonzero(reason == _USABLE)) for reason in reasons]
 
 
 def read_parents(config: PlanConfig, workspace: Path) -> list[Manifest]:
@@ -128,12 +148,7 @@ def _make(
     stage = folder.name
     progress.start(f"plan {stage}")
     datasets = config.mixture.datasets
-    tables = [
-        read_costs(workspace, dataset, parent, config.prompt_style, config.seed)
-        for dataset, parent in zip(datasets, parents, strict=True)
-    ]
-    if config.long_samples == "split":
-        tables = [_with_parts(config, workspace, table, parents[0]) for table in tables]
+    tables = _read_tables(config, workspace, parents)
     costs = join_tables(tables)
     retracted = _retracted(workspace)
     reasons, sizes = zip(*(_reasons(table, config, i, retracted) for i, table in enumerate(tables)), strict=True)
@@ -211,6 +226,17 @@ def _make(
     return manifest
 
 
+def _read_tables(config: PlanConfig, workspace: Path, parents: Sequence[Manifest]) -> list[CostTable]:
+    """The samples of every dataset with their costs, long ones split where that is wanted."""
+    tables = [
+        read_costs(workspace, dataset, parent, config.prompt_style, config.seed)
+        for dataset, parent in zip(config.mixture.datasets, parents, strict=True)
+    ]
+    if config.long_samples == "split":
+        return [_with_parts(config, workspace, table, parents[0]) for table in tables]
+    return tables
+
+
 def _with_parts(config: PlanConfig, workspace: Path, table: CostTable, parent: Manifest) -> CostTable:
     """Cut the samples of a dataset that are longer than a row."""
     too_long = np.flatnonzero((table.tokens > config.max_tokens) | (table.tiles > config.max_tiles))
@@ -231,12 +257,13 @@ def _joined_parts(tables: Sequence[CostTable], offsets: Sequence[int]) -> npt.ND
     return np.concatenate(joined)
 
 
-_USABLE, _TOMBSTONED, _OVER_ROW_LENGTH, _OVER_ROW_IMAGES, _OVER_CAP, _SPLIT = range(6)
+_USABLE, _TOMBSTONED, _OVER_ROW_LENGTH, _OVER_ROW_IMAGES, _OVER_CAP, _SPLIT, _HELD_OUT, _NOT_HELD_OUT = range(8)
 _REASON_NAMES = {
     _TOMBSTONED: "tombstoned",
     _OVER_ROW_LENGTH: "over_row_length",
     _OVER_ROW_IMAGES: "over_row_images",
     _OVER_CAP: "over_cap",
+    _HELD_OUT: "held_out",
 }
 
 
@@ -251,8 +278,12 @@ def _reasons(table: CostTable, config: PlanConfig, number: int, retracted: U64) 
     reason[table.tiles > config.max_tiles] = _OVER_ROW_IMAGES
     reason[table.tokens > config.max_tokens] = _OVER_ROW_LENGTH
     reason[table.parts["position"]] = _SPLIT
-    fitting = np.flatnonzero(reason == _USABLE)
     purged_fits = (table.purged_tokens <= config.max_tokens) & (table.purged_images <= config.max_tiles)
+    if config.held_out:
+        is_train = config.slice == "train"
+        reason[held_out(table.ids[:, 0], config.held_out) == is_train] = _HELD_OUT if is_train else _NOT_HELD_OUT
+        purged_fits &= held_out(table.purged_ids[:, 0], config.held_out) != is_train
+    fitting = np.flatnonzero(reason == _USABLE)
     size = len(fitting) + int(np.count_nonzero(purged_fits))
     cap = config.mixture.datasets[number].max_samples
     if cap is not None and size > cap:

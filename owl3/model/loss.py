@@ -18,6 +18,7 @@ def next_token_loss(
     *,
     num_items: float | Tensor | None,
     chunk_size: int,
+    z_loss: float = 0.0,
 ) -> Tensor:
     """Cross-entropy in fp32 over the tokens that a label follows, inside the same sample.
 
@@ -27,6 +28,8 @@ def next_token_loss(
         num_items: What the sum is divided by; None = the number of trained tokens here.
         chunk_size: Tokens whose logits exist at once (0 = all). More chunks are recomputed in the backward pass,
             so that a large vocabulary never takes (T, vocabulary) memory.
+        z_loss: Weight of the squared logarithm of each softmax's denominator, which keeps logits from drifting
+            (ST-MoE, arXiv:2202.08906; 1e-4 is usual).
 
     Returns:
         0-d; exactly 0, with a gradient of zeros, when nothing is trained.
@@ -41,12 +44,14 @@ def next_token_loss(
     hidden, target = hidden.squeeze(0)[trained], target[trained]
     if chunk_size and len(trained) > chunk_size:
         parts = zip(hidden.split(chunk_size), target.split(chunk_size), strict=True)
-        sums = [checkpoint(_summed_loss, h, t, lm_head, use_reentrant=False) for h, t in parts]
+        sums = [checkpoint(_summed_loss, h, t, lm_head, z_loss, use_reentrant=False) for h, t in parts]
         total = torch.stack(sums).sum()
     else:
-        total = _summed_loss(hidden, target, lm_head)
+        total = _summed_loss(hidden, target, lm_head, z_loss)
     return total / (len(trained) if num_items is None else num_items)
 
 
-def _summed_loss(hidden: Tensor, target: Tensor, lm_head: nn.Module) -> Tensor:
-    return F.cross_entropy(lm_head(hidden).float(), target, reduction="sum")
+def _summed_loss(hidden: Tensor, target: Tensor, lm_head: nn.Module, z_loss: float) -> Tensor:
+    logits = lm_head(hidden).float()
+    loss = F.cross_entropy(logits, target, reduction="sum")
+    return loss + z_loss * logits.logsumexp(-1).square().sum() if z_loss else loss

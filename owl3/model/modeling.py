@@ -282,6 +282,7 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, Owl3GenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         return_logits: bool | None = None,
+        z_loss: float = 0.0,
         **kwargs: Any,
     ) -> Owl3Output:
         """The tensors are described at the head of this file.
@@ -292,6 +293,7 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, Owl3GenerationMixin):
             use_cache: Make a cache and return it. Off unless asked for: with a cache, padding costs.
             logits_to_keep: Only the last so many columns' logits (0 = all), or those of these columns.
             return_logits: Compute logits although there are labels (or don't, although there are none).
+            z_loss: See `owl3.model.loss`.
 
         Raises:
             InputError: for arguments that contradict each other, saying how.
@@ -329,6 +331,7 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, Owl3GenerationMixin):
                     layout,
                     num_items=num_items_in_batch,
                     chunk_size=self.config.loss_chunk_size,
+                    z_loss=z_loss,
                 )
             hidden = layout.to_batch(stream, inputs.shape)
         if sequence is not None:

@@ -1,7 +1,8 @@
 """From recipe and artifacts to what a stage runs on: the model with its starting weights, and the steps of the plan."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,6 +11,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers import PreTrainedTokenizerFast
 
+from owl3.data.held_out import make_held_out_plans
 from owl3.data.loader import Step, StepLoader
 from owl3.errors import ConfigError, InputError, StaleError
 from owl3.manifest import Manifest, Parent
@@ -23,6 +25,7 @@ from owl3.tokens import END_OF_TEXT, TURN_END, TextTokenizer
 from owl3.train.distributed import World
 from owl3.train.export import Savable
 from owl3.train.loop import Fingerprint
+from owl3.train.lora import add_adapters
 from owl3.train.stages import ModelSpec, StageConfig, TrainRecipe
 
 
@@ -76,9 +79,20 @@ class StepSource:
 
     def steps_from(self, step: int) -> Iterator[Step]:
         """This rank's share of the steps, from one on."""
+        return self._load(self.plan.folder, step)
+
+    def held_out(self, folder: Path, samples: int) -> dict[str, Callable[[], Iterator[Step]]]:
+        """Plan what validation measures on, and return how to go through this rank's share of it. Collective."""
+        if self._world.is_main:
+            make_held_out_plans(self._stage.data, self._workspace, folder, samples=samples)
+        self._world.barrier()
+        names = [dataset.name for dataset in self._stage.data.mixture.datasets]
+        return {name: partial(self._load, folder / name, 0) for name in names}
+
+    def _load(self, plan_folder: Path, step: int) -> Iterator[Step]:
         return iter(
             StepLoader(
-                self.plan.folder,
+                plan_folder,
                 self._workspace,
                 self.tokenizer,
                 tile_px=self.tile_px,
@@ -146,6 +160,8 @@ def make_model(
     model = _load(weights, dtype) if weights is not None else _first_weights(recipe.model, tokenizer, dtype)
     for config in (model.config, model.config.text_config, model.config.vision_config):
         config.dtype = dtype  # loading notes it, building does not: config.json must not tell how often a run resumed
+    if stage.lora is not None:
+        add_adapters(model, stage.lora, recipe.seed)
     if stage.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if stage.zero_stage == 3:

@@ -1,7 +1,8 @@
 """Checkpoints: written aside, complete only with a manifest, loadable at any world size.
 
     checkpoints/step-000100/
-        model/                              a transformers folder: what evaluation loads
+        model/                              a transformers folder: what training goes on from
+        average/                            another one, of averaged weights, where the stage has ema_decay
         state/rank-00000-000.safetensors    fp32 weights and AdamW moments of what learns, whole tensors
         trainer.json                        step, what was seen, proof of the order, digests of earlier checkpoints
         manifest.json                       written last
@@ -13,16 +14,19 @@ random state is kept: every step seeds itself from the run's seed and its own nu
 import logging
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from owl3.config import Config, canonical_json
-from owl3.errors import InputError, Interrupted
+from owl3.errors import InputError, Interrupted, Owl3Error
 from owl3.manifest import MANIFEST_NAME, Counts, Parent, read_manifest, verify_files, write_manifest
 from owl3.planfile import Proof
 from owl3.storage import partial_path, write_atomic
@@ -33,6 +37,15 @@ from owl3.train.export import Savable, write_model
 logger = logging.getLogger(__name__)
 
 _STATE_FILE_BYTES = 2 << 30
+
+AVERAGE = "average"
+"""Model folder of averaged weights; where there is one it is what a stage hands over and evaluation loads."""
+
+
+def handed_over(checkpoint: Path) -> Path:
+    """The model folder that stands for a checkpoint: the averaged weights where they are kept."""
+    average = checkpoint / AVERAGE
+    return average if average.is_dir() else checkpoint / "model"
 
 
 class Drop(Config):
@@ -47,7 +60,7 @@ class Saved(Config):
     """An earlier checkpoint of this run; its folder may be gone by now."""
 
     step: int
-    weights: str  # digest
+    weights: str  # digest of what would be handed over
     proof: str
 
 
@@ -64,11 +77,41 @@ class TrainerState(Config):
     drops: tuple[Drop, ...] = ()
     history: tuple[Saved, ...] = ()
 
+    def with_saved(self, saved: Saved) -> "TrainerState":
+        """The same state, with one more checkpoint in its history."""
+        return self.model_copy(update={"history": (*self.history, saved)})
+
     def counts(self) -> Counts:
         """What became of every sample whose turn came."""
         reasons = sorted({drop.reason for drop in self.drops})
         dropped = {reason: sum(drop.reason == reason for drop in self.drops) for reason in reasons}
         return Counts(seen=self.samples, kept=self.samples - len(self.drops), dropped=dropped)
+
+
+@dataclass
+class _Begun:
+    """A checkpoint on its way to disk."""
+
+    target: Path
+    aside: Path
+    state: TrainerState
+    keep_in_history: bool
+    digest: str = ""  # of the weights that the stage would hand over; on rank 0
+    errors: list[str] = field(default_factory=list)
+    failure: BaseException | None = None
+    writer: threading.Thread | None = None
+
+    def write(self, parts: Iterable[Callable[[], None]]) -> None:
+        """Write parts; note a failure instead of raising, for other ranks wait in the next exchange."""
+        for part in parts:
+            if self.errors or self.failure:
+                return
+            try:
+                part()
+            except (OSError, SafetensorError) as error:
+                self.errors.append(str(error))
+            except Owl3Error as error:
+                self.failure = error
 
 
 class Checkpoints:
@@ -79,83 +122,128 @@ class Checkpoints:
         self._world = world
         self._plan = plan
         self.extras: Sequence[Savable] = ()  # what is saved beside the model: its processor
+        self.keeps_average = False  # whether a model folder of averaged weights belongs to each checkpoint
         self._limit = limit
+        self._begun: _Begun | None = None
 
     def path(self, step: int) -> Path:
         """Where the checkpoint after `step` steps lies, or would lie."""
         return self.folder / f"step-{step:06d}"
 
-    def save(self, engine: Engine, state: TrainerState, *, keep_in_history: bool) -> tuple[Path, TrainerState]:
-        """Write a checkpoint. Collective.
+    @property
+    def is_writing(self) -> bool:
+        """Whether a checkpoint was begun and not finished. The same on all ranks."""
+        return self._begun is not None
+
+    @property
+    def is_written(self) -> bool:
+        """Whether this rank has written its part of the checkpoint that was begun."""
+        return self._begun is not None and not (self._begun.writer and self._begun.writer.is_alive())
+
+    def save(self, engine: Engine, state: TrainerState, *, keep_in_history: bool) -> tuple[Path, Saved]:
+        """Write a checkpoint: `begin`, then `finish`. Collective."""
+        self.begin(engine, state, keep_in_history=keep_in_history)
+        return self.finish()
+
+    def begin(
+        self, engine: Engine, state: TrainerState, *, keep_in_history: bool, aside_of_training: bool = False
+    ) -> None:
+        """Gather everything and write it, or let a thread write it. Collective; `finish` has to follow.
 
         Args:
             engine: Its weights and state are gathered tensor by tensor.
             state: Stands after `state.step` steps.
             keep_in_history: Whether the run's manifest will tell of it; an unscheduled one is not part of the run.
+            aside_of_training: Write from a copy in memory, in a thread, while training goes on.
+        """
+        assert self._begun is None, "the checkpoint before is not finished"
+        assert state.proof is not None, "a checkpoint is saved after a step"
+        target = self.path(state.step)
+        begun = self._begun = _Begun(target, partial_path(target), state, keep_in_history)
+        if self._world.is_main:
+            shutil.rmtree(begun.aside, ignore_errors=True)
+            (begun.aside / "state").mkdir(parents=True)
+        self._world.barrier()
+        later: list[Callable[[], None]] | None = [] if aside_of_training else None
+        self._write_weights(begun, engine, "model", later)
+        if self.keeps_average:
+            self._write_weights(begun, engine, AVERAGE, later)
+        self._write_state(begun, engine.state(), later)
+        if later is not None:
+            begun.writer = threading.Thread(target=begun.write, args=[later], name="owl3-checkpoint")
+            begun.writer.start()
+
+    def finish(self) -> tuple[Path, Saved]:
+        """Wait until every rank has written, and let the checkpoint be one. Collective.
 
         Returns:
-            The checkpoint's folder and the state with its own digest in the history.
+            Its folder, and what the run's history holds of it.
 
         Raises:
             Interrupted: when a rank could not write (disk full); what was there before is untouched.
         """
-        target = self.path(state.step)
-        aside = partial_path(target)
-        if self._world.is_main:
-            shutil.rmtree(aside, ignore_errors=True)
-            (aside / "state").mkdir(parents=True)
-        self._world.barrier()
-        errors: list[str] = []
-        weights = dict(_collect(engine.weights(), keep=self._world.is_main))
-        digest = self._attempt(errors, lambda: write_model(aside / "model", engine.model, weights, self.extras))
-        weights.clear()
-        self._write_state(aside / "state", engine.state(), errors)
-        self._raise_together(errors, aside, state.step)
-        [digest] = {entry for entry in self._world.gather(digest) if entry}
-        assert state.proof is not None, "a checkpoint is saved after a step"
+        begun, self._begun = self._begun, None
+        assert begun is not None, "no checkpoint was begun"
+        if begun.writer is not None:
+            begun.writer.join()
+        if begun.failure is not None:
+            raise begun.failure
+        self._raise_together(begun)
+        [digest] = {entry for entry in self._world.gather(begun.digest) if entry}
+        state = begun.state
+        assert state.proof is not None
         saved = Saved(step=state.step, weights=digest, proof=state.proof.digest)
-        if keep_in_history:
-            state = state.model_copy(update={"history": (*state.history, saved)})
         if self._world.is_main:
-            self._finish(aside, target, state, errors)
-        self._raise_together(errors, aside, state.step)
-        return target, state
+            self._finish(begun, state.with_saved(saved) if begun.keep_in_history else state)
+        self._raise_together(begun)
+        return begun.target, saved
 
-    def _attempt(self, errors: list[str], write: Callable[[], str]) -> str:
-        """Run rank 0's part; note a failure to write instead of raising, for other ranks wait in the next exchange."""
+    def _write_weights(
+        self, begun: "_Begun", engine: Engine, name: str, later: list[Callable[[], None]] | None
+    ) -> None:
+        """Gather a model folder's tensors, and let rank 0 write it."""
+        weights = dict(_collect(engine.weights(averaged=name == AVERAGE), keep=self._world.is_main))
         if not self._world.is_main:
-            return ""
-        try:
-            return write()
-        except OSError as error:
-            errors.append(str(error))
-            return "failed"
+            return
 
-    def _write_state(self, folder: Path, tensors: Iterable[tuple[str, Tensor]], errors: list[str]) -> None:
+        def write() -> None:
+            begun.digest = write_model(begun.aside / name, engine.model, weights, self.extras)
+
+        if later is None:
+            begun.write([write])
+        else:
+            weights = {key: tensor.clone() for key, tensor in weights.items()}
+            later.append(write)
+
+    def _write_state(
+        self, begun: "_Begun", tensors: Iterable[tuple[str, Tensor]], later: list[Callable[[], None]] | None
+    ) -> None:
         """Write this rank's share: every so manieth tensor, a file per 2 GB."""
         part: dict[str, Tensor] = {}
         part_bytes = number = 0
 
         def flush() -> None:
-            nonlocal part_bytes, number
-            if part and not errors:
-                try:
-                    save_file(part, folder / f"rank-{self._world.rank:05d}-{number:03d}.safetensors")
-                except OSError as error:
-                    errors.append(str(error))
+            nonlocal part, part_bytes, number
+            path = begun.aside / "state" / f"rank-{self._world.rank:05d}-{number:03d}.safetensors"
+            write = partial(save_file, part, path)
+            if later is not None:
+                later.append(write)
+            elif part:
+                begun.write([write])
             number += 1
-            part_bytes = 0
-            part.clear()
+            part, part_bytes = {}, 0
 
         for index, (name, tensor) in enumerate(tensors):
             if index % self._world.size == self._world.rank:
-                part[name] = tensor.contiguous()
+                part[name] = tensor.contiguous() if later is None else tensor.contiguous().clone()
                 part_bytes += tensor.nbytes
                 if part_bytes >= _STATE_FILE_BYTES:
                     flush()
-        flush()
+        if part:
+            flush()
 
-    def _finish(self, aside: Path, target: Path, state: TrainerState, errors: list[str]) -> None:
+    def _finish(self, begun: "_Begun", state: TrainerState) -> None:
+        aside, target = begun.aside, begun.target
         try:
             write_atomic(aside / "trainer.json", canonical_json(state))
             write_manifest(
@@ -171,18 +259,18 @@ class Checkpoints:
                 shutil.rmtree(target)
             aside.replace(target)
         except OSError as error:
-            errors.append(str(error))
+            begun.errors.append(str(error))
 
-    def _raise_together(self, errors: list[str], aside: Path, step: int) -> None:
+    def _raise_together(self, begun: "_Begun") -> None:
         """End on all ranks when one of them failed."""
-        failed = [(rank, texts) for rank, texts in enumerate(self._world.gather(errors)) if texts]
+        failed = [(rank, texts) for rank, texts in enumerate(self._world.gather(begun.errors)) if texts]
         if failed:
             rank, texts = failed[0]
             if self._world.is_main:
-                shutil.rmtree(aside, ignore_errors=True)
+                shutil.rmtree(begun.aside, ignore_errors=True)
             raise Interrupted(
-                f"{self.folder}: rank {rank} could not save step {step} ({texts[0]}); earlier checkpoints are "
-                "untouched; make room and run again"
+                f"{self.folder}: rank {rank} could not save step {begun.state.step} ({texts[0]}); earlier checkpoints "
+                "are untouched; make room and run again"
             )
 
     def latest(self, follows_plan: Callable[[Proof], bool]) -> tuple[Path, TrainerState] | None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from owl3.model.modeling import Owl3ForConditionalGeneration
 from owl3.tools import tools_dir
 from owl3.train.distributed import World
-from owl3.train.engine import STATE_KEYS, StepResult, saved_tensors, state_key
+from owl3.train.engine import AVERAGE_KEY, STATE_KEYS, StepResult, saved_tensors, state_key, z_loss_arguments
 from owl3.train.optim import ParameterGroup, adamw_arguments, full_shape
 from owl3.train.stages import StageConfig
 from owl3.train.tensor_parallel import Partition, make_topology
@@ -81,11 +81,22 @@ class DeepSpeedEngine:
             parent, _, leaf = name.rpartition(".")
             self.model.get_submodule(parent)._buffers[leaf] = buffer.to(world.device)
         self._prepare_state()
+        # The average lies where the master weights lie: each rank averages its own partition.
+        self._averages = [flat.detach().clone() for flat in self._master_partitions()] if stage.ema_decay else []
 
     def forward(self, inputs: Mapping[str, Tensor], trained_tokens: int, *, last: bool) -> Tensor:
         """See `Engine`."""
         self._engine.set_gradient_accumulation_boundary(last)
+        more = z_loss_arguments(self._stage)
+        loss: Tensor = self._engine(**inputs, num_items_in_batch=trained_tokens, **more).loss
+        return loss
+
+    @torch.no_grad()
+    def evaluate(self, inputs: Mapping[str, Tensor], trained_tokens: int) -> Tensor:
+        """See `Engine`."""
+        self._engine.eval()
         loss: Tensor = self._engine(**inputs, num_items_in_batch=trained_tokens).loss
+        self._engine.train()
         return loss
 
     def backward(self, loss: Tensor) -> None:
@@ -98,15 +109,26 @@ class DeepSpeedEngine:
         for group, rate in zip(self._zero.param_groups, rates, strict=True):
             group["lr"] = rate
         self._engine.step()
-        return StepResult(float(self._engine.get_global_grad_norm()), bool(self._engine.was_step_applied()))
+        applied = bool(self._engine.was_step_applied())
+        if applied and self._averages:
+            masters = self._master_partitions()
+            torch._foreach_lerp_(self._averages, masters, 1 - (self._stage.ema_decay or 0))
+        return StepResult(float(self._engine.get_global_grad_norm()), applied)
 
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
+    @torch.no_grad()
+    def weights(self, *, averaged: bool = False) -> Iterator[tuple[str, Tensor]]:
         """See `Engine`."""
         import deepspeed
 
-        for name, tensor in saved_tensors(self.model).items():
-            with deepspeed.zero.GatheredParameters([tensor] if isinstance(tensor, nn.Parameter) else []):
-                yield name, self._whole(name, tensor.detach()).cpu().clone()
+        averages = {id(p): a.to("cpu", p.dtype) for p, a in self._whole_averages()} if averaged else {}
+
+        def value(tensor: Tensor) -> Tensor:
+            return averages.get(id(tensor), tensor.detach()).to(self._world.device)
+
+        for name, saved in saved_tensors(self.model).items():
+            parameters = [saved.tensor] if isinstance(saved.tensor, nn.Parameter) else []
+            with deepspeed.zero.GatheredParameters(parameters):
+                yield name, self._whole(name, saved.whole(value)).cpu().clone()
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
         """See `Engine`."""
@@ -116,6 +138,10 @@ class DeepSpeedEngine:
             yield state_key(name, "master"), self._whole(name, safe_get_full_fp32_param(parameter)).cpu()
             for key in STATE_KEYS[1:]:
                 yield state_key(name, key), self._whole(name, safe_get_full_optimizer_state(parameter, key)).cpu()
+        names = {id(parameter): name for name, parameter in self._named()}
+        for parameter, average in self._whole_averages():
+            name = names[id(parameter)]
+            yield state_key(name, AVERAGE_KEY), self._whole(name, average).cpu()
 
     @torch.no_grad()
     def load_state(self, read: Callable[[str], Tensor], steps_taken: int) -> None:
@@ -127,19 +153,56 @@ class DeepSpeedEngine:
             safe_set_local_optimizer_state,
         )
 
-        for name, parameter in self._named():
-            master, *moments = (self._share(name, read(state_key(name, key))) for key in STATE_KEYS)
+        def set_master(parameter: nn.Parameter, whole: Tensor) -> None:
             if self._stage.zero_stage == 3:
                 # Its setter of whole tensors fails where a tensor does not divide by the number of ranks.
-                safe_set_local_fp32_param(parameter, self._local_part(parameter, master))
+                safe_set_local_fp32_param(parameter, self._local_part(parameter, whole))
+            else:
+                safe_set_full_fp32_param(parameter, whole)
+
+        if self._averages:
+            for name, parameter in self._named():
+                set_master(parameter, self._share(name, read(state_key(name, AVERAGE_KEY))))
+            for average, flat in zip(self._averages, self._master_partitions(), strict=True):
+                average.copy_(flat)
+        for name, parameter in self._named():
+            master, *moments = (self._share(name, read(state_key(name, key))) for key in STATE_KEYS)
+            set_master(parameter, master)
+            if self._stage.zero_stage == 3:
                 for key, moment in zip(STATE_KEYS[1:], moments, strict=True):
                     safe_set_local_optimizer_state(parameter, self._local_part(parameter, moment), key)
                 continue
-            safe_set_full_fp32_param(parameter, master)
+            parameter.data.copy_(master)  # adapters come from here; all else was loaded with the model
             for key, moment in zip(STATE_KEYS[1:], moments, strict=True):
                 safe_set_full_optimizer_state(parameter, moment, key)
         for state in self._zero.optimizer.state.values():
             state["step"].fill_(float(steps_taken))
+
+    def _master_partitions(self) -> list[Tensor]:
+        """This rank's partitions of the fp32 weights, one per parameter group."""
+        is_zero3 = self._stage.zero_stage == 3
+        return list(self._zero.fp32_partitioned_groups_flat if is_zero3 else self._zero.single_partition_of_fp32_groups)
+
+    @torch.no_grad()
+    def _whole_averages(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """The averages of what learns, gathered as the weights are: they change places with them meanwhile.
+
+        Collective; nothing where no average is kept. Not to be left half-way.
+        """
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        def swap() -> None:
+            for average, flat in zip(self._averages, self._master_partitions(), strict=True):
+                weights = flat.clone()
+                flat.copy_(average)
+                average.copy_(weights)
+
+        if not self._averages:
+            return
+        swap()
+        for _, parameter in self._named():
+            yield parameter, safe_get_full_fp32_param(parameter)
+        swap()
 
     def _whole(self, name: str, tensor: Tensor) -> Tensor:
         """Undo tensor parallelism."""
@@ -166,15 +229,13 @@ class DeepSpeedEngine:
         DeepSpeed 0.19 links parameters to their moments after the first group has stepped, when the other groups have
         none yet: with two or more groups their moments could never be read. Linking after this repairs that too.
         """
-        is_zero3 = self._stage.zero_stage == 3
-        flats = self._zero.fp32_partitioned_groups_flat if is_zero3 else self._zero.single_partition_of_fp32_groups
-        for flat in flats:
+        for flat in self._master_partitions():
             self._zero.optimizer.state[flat] = {
                 "step": torch.zeros((), dtype=torch.float32, device=flat.device if flat.is_cuda else None),
                 "exp_avg": torch.zeros_like(flat),
                 "exp_avg_sq": torch.zeros_like(flat),
             }
-        if not is_zero3:
+        if self._stage.zero_stage != 3:
             self._zero._lazy_init_hp_params_optimizer_state()
 
 

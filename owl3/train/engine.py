@@ -16,11 +16,15 @@ from torch import Tensor, nn
 
 from owl3.model.modeling import Owl3ForConditionalGeneration
 from owl3.train.distributed import World
+from owl3.train.lora import adapter_of, is_adapter, merged, plain_name
 from owl3.train.optim import ParameterGroup, adamw_arguments
 from owl3.train.stages import StageConfig
 
 STATE_KEYS = ("master", "exp_avg", "exp_avg_sq")
 """What is kept per trained parameter, all in fp32: the weight itself and AdamW's two moments."""
+
+AVERAGE_KEY = "average"
+"""Kept too where a stage has `ema_decay`: the weight's exponential moving average, in fp32."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +53,23 @@ class Engine(Protocol):
     def backward(self, loss: Tensor) -> None:
         """Accumulate gradients of the loss that `forward` returned last."""
 
+    def evaluate(self, inputs: Mapping[str, Tensor], trained_tokens: int) -> Tensor:
+        """As `forward`, without dropout, z-loss or anything to go backward through."""
+
     def step(self, rates: Sequence[float]) -> StepResult:
         """Clip, update and clear gradients, with one learning rate per parameter group."""
 
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the whole model, frozen parts too, tensor by tensor on the CPU. Collective: all ranks must iterate."""
+    def weights(self, *, averaged: bool = False) -> Iterator[tuple[str, Tensor]]:
+        """Yield the whole model, frozen parts too, tensor by tensor on the CPU. Collective: all ranks must iterate.
+
+        Adapters are merged into their matrices. With `averaged`, moving averages stand in for what learns.
+        """
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
         """Yield `NAME:KEY` and the whole fp32 tensor, on the CPU, for trained parameters. Collective."""
 
     def load_state(self, read: Callable[[str], Tensor], steps_taken: int) -> None:
-        """Continue from saved state: the inverse of `state`, at any world size. The model holds its weights already."""
+        """Continue from saved state: the inverse of `state`, at any world size. Frozen parts hold their weights."""
 
 
 def state_key(name: str, key: str) -> str:
@@ -67,11 +77,30 @@ def state_key(name: str, key: str) -> str:
     return f"{name}:{key}"
 
 
-def saved_tensors(model: nn.Module) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class SavedTensor:
+    """A tensor of a model file, and the adapter that is merged into it: A, B and the scale of their product."""
+
+    tensor: Tensor
+    adapter: tuple[Tensor, Tensor, float] | None
+
+    def whole(self, value: Callable[[Tensor], Tensor]) -> Tensor:
+        """What the file holds, given a way to look each parameter up."""
+        if self.adapter is None:
+            return value(self.tensor)
+        a, b, scale = self.adapter
+        return merged(value(self.tensor), value(a), value(b), scale)
+
+
+def saved_tensors(model: nn.Module) -> dict[str, SavedTensor]:
     """Return what a model file holds: parameters and persistent buffers, tied ones under their first name only."""
     first_names = {name for name, _ in model.named_parameters()}
     tied = {name for name, _ in model.named_parameters(remove_duplicate=False)} - first_names
-    return {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name not in tied}
+    return {
+        plain_name(name): SavedTensor(tensor, adapter_of(model, name))
+        for name, tensor in model.state_dict(keep_vars=True).items()
+        if name not in tied and not is_adapter(name)
+    }
 
 
 class TorchEngine:
@@ -84,14 +113,26 @@ class TorchEngine:
         self._stage = stage
         self._world = world
         self._optimizer = torch.optim.AdamW(adamw_arguments(groups, stage.optimizer))
+        self._averages = {id(p): p.detach().clone() for p in self._parameters()} if stage.ema_decay else {}
         self._last = False
 
     def forward(self, inputs: Mapping[str, Tensor], trained_tokens: int, *, last: bool) -> Tensor:
         """See `Engine`."""
         self._last = last
+        return self._loss(inputs, trained_tokens, z_loss_arguments(self._stage))
+
+    @torch.no_grad()
+    def evaluate(self, inputs: Mapping[str, Tensor], trained_tokens: int) -> Tensor:
+        """See `Engine`."""
+        self.model.eval()
+        loss = self._loss(inputs, trained_tokens, {})
+        self.model.train()
+        return loss
+
+    def _loss(self, inputs: Mapping[str, Tensor], trained_tokens: int, more: Mapping[str, float]) -> Tensor:
         device_type = self._world.device.type
         with torch.autocast(device_type, torch.bfloat16, enabled=self._stage.precision == "bf16"):
-            loss: Tensor = self.model(**inputs, num_items_in_batch=trained_tokens).loss
+            loss: Tensor = self.model(**inputs, num_items_in_batch=trained_tokens, **more).loss
         return loss
 
     def backward(self, loss: Tensor) -> None:
@@ -116,14 +157,18 @@ class TorchEngine:
             for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
             self._optimizer.step()
+            for parameter in self._parameters() if self._averages else ():
+                self._averages[id(parameter)].lerp_(parameter, 1 - (self._stage.ema_decay or 0))
         self._optimizer.zero_grad(set_to_none=True)
         return StepResult(float(norm), applied)
 
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
+    @torch.no_grad()
+    def weights(self, *, averaged: bool = False) -> Iterator[tuple[str, Tensor]]:
         """See `Engine`."""
         dtype = torch.bfloat16 if self._stage.precision == "bf16" else torch.float32
-        for name, tensor in saved_tensors(self.model).items():
-            yield name, tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None)
+        for name, saved in saved_tensors(self.model).items():
+            whole = saved.whole(lambda tensor: self._averages.get(id(tensor), tensor) if averaged else tensor)
+            yield name, whole.detach().to("cpu", dtype if whole.is_floating_point() else None)
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
         """See `Engine`."""
@@ -132,6 +177,8 @@ class TorchEngine:
             yield state_key(name, "master"), parameter.detach().cpu()
             for key in STATE_KEYS[1:]:
                 yield state_key(name, key), moments.get(key, torch.zeros_like(parameter)).cpu()
+            if self._averages:
+                yield state_key(name, AVERAGE_KEY), self._averages[id(parameter)].cpu()
 
     @torch.no_grad()
     def load_state(self, read: Callable[[str], Tensor], steps_taken: int) -> None:
@@ -142,6 +189,8 @@ class TorchEngine:
                 "step": torch.tensor(float(steps_taken)),
                 **{key: read(state_key(name, key)).to(parameter.device, copy=True) for key in STATE_KEYS[1:]},
             }
+            if self._averages:
+                self._averages[id(parameter)].copy_(read(state_key(name, AVERAGE_KEY)))
 
     def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
         for group in self._groups:
@@ -149,6 +198,11 @@ class TorchEngine:
 
     def _parameters(self) -> list[nn.Parameter]:
         return [parameter for _, parameter in self._named()]
+
+
+def z_loss_arguments(stage: StageConfig) -> dict[str, float]:
+    """What the model's forward is told of z-loss: nothing where it is off."""
+    return {"z_loss": stage.z_loss} if stage.z_loss else {}
 
 
 def make_engine(

@@ -125,6 +125,7 @@ class StageRun:
     on_checkpoint: Callable[[Path, int], None] = lambda path, step: None
     kept_checkpoints: Callable[[], Sequence[Path]] = tuple
     stop_wanted: Callable[[], bool] = lambda: False
+    validate: Callable[[], Mapping[str, Any]] | None = None
     watch: Callable[[str, int, Sequence[Row]], None] = lambda phase, step, rows: None
     spikes: SpikeDetector | None = None
     flops: StepFlops | None = None
@@ -174,21 +175,45 @@ def train(run: StageRun, state: TrainerState) -> TrainerState:
 
         state = _after(run, state, step, total)
         seconds = time.perf_counter() - began
-        if state.step % stage.log_steps == 0 or state.step == run.total_steps:
+        is_last = state.step == run.total_steps
+        validated = _validate(run, state.step)
+        if state.step % stage.log_steps == 0 or is_last or validated:
             timing = {"seconds": seconds, "waited_s": waited_s}
-            run.log(_record(run, state, step, total, grad_norm=result.grad_norm, rates=rates, **timing))
+            record = _record(run, state, step, total, grad_norm=result.grad_norm, rates=rates, **timing)
+            run.log({**record, **validated})
         _note_spike(run, step, losses, total.loss, result.grad_norm)
 
-        is_due = state.step % stage.save_steps == 0 or state.step == run.total_steps
+        is_due = state.step % stage.save_steps == 0 or is_last
+        if run.checkpoints.is_writing and (total.written or is_due or total.stop_wanted):
+            run.watch("save", step.index, rows)
+            state = _finish_checkpoint(run, state)  # the one before, written beside these steps
         if is_due or total.stop_wanted:
             run.watch("save", step.index, rows)
-            path, state = run.checkpoints.save(engine, state, keep_in_history=is_due)
-            if is_due:
-                run.on_checkpoint(path, state.step)
-            run.checkpoints.prune(keep=run.kept_checkpoints())
-        if total.stop_wanted and state.step < run.total_steps:
+            beside = stage.save_async and not (is_last or total.stop_wanted)
+            run.checkpoints.begin(engine, state, keep_in_history=is_due, aside_of_training=beside)
+            state = state if beside else _finish_checkpoint(run, state)
+        if total.stop_wanted and not is_last:
             raise Interrupted(f"{run.folder}: stopped after step {state.step}, saved; run again to resume")
     return state
+
+
+def _finish_checkpoint(run: StageRun, state: TrainerState) -> TrainerState:
+    """Wait for the checkpoint that was begun, tell of it, and make room. Collective."""
+    path, saved = run.checkpoints.finish()
+    if saved.step % run.stage.save_steps == 0 or saved.step == run.total_steps:
+        state = state.with_saved(saved)
+        run.on_checkpoint(path, saved.step)
+    run.checkpoints.prune(keep=run.kept_checkpoints())
+    return state
+
+
+def _validate(run: StageRun, step: int) -> Mapping[str, Any]:
+    """Validation losses, when it is time for them."""
+    settings = run.stage.validation
+    if run.validate is None or settings is None or (step % settings.eval_steps and step < run.total_steps):
+        return {}
+    run.watch("validate", step - 1, ())
+    return run.validate()
 
 
 @dataclass(frozen=True)
@@ -201,6 +226,7 @@ class _Total:
     drops: tuple[Drop, ...]
     fingerprint: Fingerprint
     stop_wanted: bool
+    written: bool  # every rank has written its part of the checkpoint that was begun
 
 
 def _exchange(run: StageRun, step: Step, losses: Sequence[Tensor]) -> _Total:
@@ -218,6 +244,7 @@ def _exchange(run: StageRun, step: Step, losses: Sequence[Tensor]) -> _Total:
         "index": step.index,
         "speaks": speaks,
         "stop": run.stop_wanted(),
+        "written": run.checkpoints.is_written,
     }
     everyone: list[dict[str, Any]] = run.world.gather(mine)
     assert {entry["index"] for entry in everyone} == {step.index}, "ranks are at different steps"
@@ -232,6 +259,7 @@ def _exchange(run: StageRun, step: Step, losses: Sequence[Tensor]) -> _Total:
             sum(entry["fingerprint"][1] for entry in speakers) % (1 << 64),
         ),
         stop_wanted=any(entry["stop"] for entry in everyone),
+        written=all(entry["written"] for entry in everyone),
     )
 
 
@@ -327,6 +355,8 @@ def _write_incident(run: StageRun, kind: str, step: Step, losses: Sequence[Tenso
 
 def _not_finite(run: StageRun, step: Step, losses: Sequence[Tensor], why: str) -> CheckFailed:
     """Write down which samples the step held, and say so. All ranks call it, and no rank has taken the step."""
+    if run.checkpoints.is_writing:
+        run.checkpoints.finish()
     path = _write_incident(run, "nonfinite", step, losses, why)
     bad = [n for n, loss in enumerate(losses) if not math.isfinite(float(loss))]
     suspects = [sid for n in bad or range(len(losses)) for _, ids in _rows(step.micro_batches[n]) for sid in ids]

@@ -12,14 +12,22 @@ from torch import nn
 
 from owl3.model.modeling import Owl3ForConditionalGeneration
 from owl3.model.trainable import group_of, set_trainable
+from owl3.train.lora import is_adapter
 from owl3.train.stages import Group, Optimizer, Rate, StageConfig
 
 logger = logging.getLogger(__name__)
 
 
 def freeze(model: Owl3ForConditionalGeneration, trainable: Sequence[Group]) -> None:
-    """Let exactly the parameters of the `trainable` groups learn; a group that the model does not have is told of."""
-    trained = {group_of(model, name) for name in set_trainable(model, trainable)}
+    """Let exactly the parameters of the `trainable` groups learn; a group that the model does not have is told of.
+
+    Where the language model has adapters, they learn in its place.
+    """
+    chosen = set_trainable(model, trainable)
+    trained = {group_of(model, name) for name in chosen}
+    if any(is_adapter(name) for name in chosen):
+        for name, parameter in chosen.items():
+            parameter.requires_grad_(is_adapter(name) or group_of(model, name) != "language_model")
     for group in trainable:
         if group not in trained:
             logger.warning("trainable: %s has no effect, this model has no such parameters", group)

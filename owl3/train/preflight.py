@@ -165,6 +165,7 @@ def _save_and_load(trial: Trial) -> tuple[int, float]:
     aside = trial.folder / ".preflight"
     checkpoints = Checkpoints(aside, world, plan=source.plan.manifest.as_parent(), limit=1)
     checkpoints.extras = source.extras
+    checkpoints.keeps_average = trial.stage.ema_decay is not None
     began = time.perf_counter()
     path, _ = checkpoints.save(engine, TrainerState(step=1, proof=source.proof(1)), keep_in_history=False)
     seconds = time.perf_counter() - began

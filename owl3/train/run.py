@@ -15,9 +15,10 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ from owl3.tokens import TextTokenizer
 from owl3.train import distributed
 from owl3.train.assemble import Start, StepSource, load_tokenizer, make_model
 from owl3.train.best import best_checkpoint
-from owl3.train.checkpoint import Checkpoints, TrainerState, state_reader
+from owl3.train.checkpoint import Checkpoints, TrainerState, handed_over, state_reader
 from owl3.train.distributed import World
 from owl3.train.engine import Engine, make_engine
 from owl3.train.export import digests_on_disk, verified_model, weights_digest
@@ -55,6 +56,7 @@ from owl3.train.preflight import REPORT_NAME, Report, Trial, preflight
 from owl3.train.signals import StopSignal
 from owl3.train.stages import StageConfig, TrainRecipe, plan_folder, stage_folder
 from owl3.train.trackers import flat, make_trackers
+from owl3.train.validation import validation_losses
 from owl3.train.watch import train_watched
 
 logger = logging.getLogger(__name__)
@@ -181,8 +183,11 @@ def _train(job: Job) -> TrainerState:
     if found:
         logger.warning("resuming %s after step %d of %d", stage.name, state.step, source.total_steps)
 
-    engine, groups = _assemble(job, source, tokenizer, found[0] / "model" if found else job.start.model_folder)
+    # Adapters are merged in a checkpoint's model: with them a stage goes on from where it began, and from its state.
+    goes_on_from = found[0] / "model" if found and stage.lora is None else job.start.model_folder
+    engine, groups = _assemble(job, source, tokenizer, goes_on_from)
     checkpoints.extras = source.extras
+    checkpoints.keeps_average = stage.ema_decay is not None
     ask = _evaluation_requests(job, source.total_steps)
     if found:
         engine.load_state(state_reader(found[0]), state.step)
@@ -204,6 +209,7 @@ def _train(job: Job) -> TrainerState:
             on_checkpoint=ask,
             kept_checkpoints=_still_needed(job),
             stop_wanted=stop,
+            validate=_validation(job, source, engine),
             spikes=SpikeDetector(stage.spikes),
             flops=StepFlops.of(source.config, stage, world),
         )
@@ -213,7 +219,7 @@ def _train(job: Job) -> TrainerState:
 def _finish(job: Job, state: TrainerState) -> None:
     """Export the last checkpoint's model and write down what the stage was. Rank 0 only; safe to repeat."""
     recipe, stage, folder = job.recipe, job.stage, job.folder
-    last = folder / "checkpoints" / f"step-{state.step:06d}" / "model"
+    last = handed_over(folder / "checkpoints" / f"step-{state.step:06d}")
     _link_folder(last, folder / "model")
     digest = weights_digest(digests_on_disk(folder / "model"))
     if digest != state.history[-1].weights:
@@ -246,8 +252,16 @@ def _finish(job: Job, state: TrainerState) -> None:
         },
         tools=tool_versions("torch", "transformers", *(["deepspeed"] if stage.engine == "deepspeed" else [])),
         volatile=[METRICS_NAME, "incidents/*", "*.log"],
-        exclude=["checkpoints/*", "evals/*", "trackers/*", "ranks/*", REPORT_NAME],
+        exclude=["checkpoints/*", "evals/*", "trackers/*", "ranks/*", "held-out/*", REPORT_NAME],
     )
+
+
+def _validation(job: Job, source: StepSource, engine: Engine) -> Callable[[], Mapping[str, Any]] | None:
+    """How to measure validation loss, where the stage asks for it."""
+    if job.stage.validation is None:
+        return None
+    held_out = source.held_out(job.folder / "held-out", job.stage.validation.samples)
+    return partial(validation_losses, engine, job.world, held_out)
 
 
 def _evaluation_requests(job: Job, total_steps: int) -> Callable[[Path, int], None]:
@@ -256,7 +270,8 @@ def _evaluation_requests(job: Job, total_steps: int) -> Callable[[Path, int], No
 
     def ask(checkpoint: Path, step: int) -> None:
         if job.world.is_main and config is not None and step < total_steps:
-            queue.enqueue(job.folder, checkpoint / "model", step=step, config=config, workspace=job.where.workspace)
+            model = handed_over(checkpoint)
+            queue.enqueue(job.folder, model, step=step, config=config, workspace=job.where.workspace)
 
     return ask
 

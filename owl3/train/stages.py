@@ -21,6 +21,10 @@ model without what hyper attention adds to it is `language_model`, so the paper'
 `language_model, visual_kv, gate`."""
 
 
+LoraTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+"""Linear layers of the text model: of its attention, and of its MLP."""
+
+
 class Rate(Config):
     """A learning rate that falls from `max` to `min` over the stage."""
 
@@ -59,6 +63,22 @@ class Spikes(Config):
     window: int = Field(default=100, ge=10)
 
 
+class Validation(Config):
+    """Loss on samples that no stage trains on: the share `held_out` of every data set in `data`."""
+
+    eval_steps: int = Field(ge=1)
+    samples: int = Field(default=256, ge=1)  # of each data set, at most
+
+
+class Lora(Config):
+    """Train adapters of low rank in the language model's matrices instead of the matrices (peft); merged at export."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32.0, gt=0)  # what an adapter adds is scaled by alpha / rank
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: tuple[LoraTarget, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
 _MEANS = frozenset(
     {
         "micro_batch_rows",
@@ -70,6 +90,8 @@ _MEANS = frozenset(
         "keep_best",
         "log_steps",
         "spikes",
+        "validation",
+        "save_async",
     }
 )
 """Keys of a stage that change how fast and in how much memory it gets there (and the last bits), not what it learns."""
@@ -94,9 +116,14 @@ class StageConfig(Config):
     loader_workers: int = Field(default=1, ge=0)
     save_steps: int = Field(default=1000, ge=1)
     save_total_limit: int = Field(default=2, ge=1)
+    save_async: bool = False  # write checkpoints beside the next steps, from a copy in memory
     keep_best: str | None = None  # TASK/METRIC of the evaluation whose best checkpoint outlives the limit
     log_steps: int = Field(default=1, ge=1)
     spikes: Spikes = Spikes()
+    validation: Validation | None = None
+    z_loss: float = Field(default=0.0, ge=0)  # weight of the softmax denominators' squared logarithm; in the loss shown
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)  # per step; the averaged weights are what is exported
+    lora: Lora | None = None  # `language_model` in trainable then means its adapters
 
     @model_validator(mode="after")
     def _rates_are_of_trained_groups(self) -> Self:
@@ -109,6 +136,13 @@ class StageConfig(Config):
             raise ValueError("tensor_parallel above 1 needs engine: deepspeed")
         if self.tensor_parallel > 1 and self.zero_stage != 1:
             raise ValueError("tensor_parallel above 1 goes with zero_stage 1")
+        if self.validation is not None and not self.data.held_out:
+            raise ValueError("validation needs samples to measure on: give data.held_out")
+        if self.lora is not None:
+            if "language_model" not in self.trainable:
+                raise ValueError("lora has no effect unless trainable holds language_model")
+            if self.tensor_parallel > 1 or self.zero_stage == 3:
+                raise ValueError("lora goes with tensor_parallel 1 and zero_stage 1 or 2")
         return self
 
     def meaning(self) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from owl3.train.distributed import World
 from owl3.train.loop import Row, StageRun, train
 
 _EXIT_INTERRUPTED = 3
-_WAITING = ("exchange", "compute")
-"""Phases in which a rank may be waiting for others: the small exchange, and gradients reduced in the backward pass."""
+_WAITING = ("exchange", "compute", "validate")
+"""Phases in which a rank may be waiting for others: small exchanges, and gradients reduced in the backward pass."""
 
 
 def train_watched(run: StageRun, state: TrainerState, deadline_s: float) -> TrainerState:

@@ -104,3 +104,14 @@ def test_regrouping_knows_its_own_gradient() -> None:
     out.backward(upstream)
     expected = torch.zeros(5, 3, dtype=torch.float64).index_add(0, index, upstream)
     assert torch.equal(x.grad, expected)
+
+
+@pytest.mark.parametrize("chunk_size", [0, 3])
+def test_z_loss_adds_the_squared_logarithm_of_each_trained_tokens_denominator(chunk_size: int) -> None:
+    model, batch = fresh("gated"), batch_of([make_sample(9, [2])])
+    model.config.loss_chunk_size = chunk_size
+    with torch.no_grad():
+        plain = model(**batch, labels=batch["input_ids"], return_logits=True)
+        tilted = model(**batch, labels=batch["input_ids"], z_loss=0.1)
+    expected = plain.loss + 0.1 * plain.logits[:, :-1].logsumexp(-1).square().mean()
+    torch.testing.assert_close(tilted.loss, expected)

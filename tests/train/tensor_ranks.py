@@ -55,11 +55,12 @@ def two_steps(fusion: Fusion, tensor_parallel: int) -> dict[str, Any]:
     losses, norms = [], []
     for step in range(2):
         total = 0.0
-        for micro, inputs in enumerate((batch(step), without_images(batch(step + 100)))):
-            loss = engine.forward(inputs, 90, last=micro == 1)
+        rows = (batch(step), without_images(batch(step + 100)))[world.data_rank :: world.data_size]
+        for micro, inputs in enumerate(rows, start=1):
+            loss = engine.forward(inputs, 90, last=micro == len(rows))
             engine.backward(loss)
             total += float(loss.detach())
-        losses.append(total)
+        losses.append(world.sum([total])[0] / tensor_parallel)
         norms.append(engine.step([0.01] * len(groups)).grad_norm)
     state = dict(engine.state())
     engine.load_state(lambda name: state[name], steps_taken=2)

@@ -1,11 +1,15 @@
 """Checkpoints: whole or absent, checked before use, readable by any engine."""
 
+import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from owl3.errors import InputError, Interrupted
+from owl3.manifest import read_manifest
 from owl3.train import checkpoint as checkpoint_module
 from owl3.train.checkpoint import state_reader
 from owl3.train.loop import train
@@ -72,6 +76,59 @@ def test_no_space_left_keeps_the_checkpoint_before_and_says_so(
         train(run, state)
     assert toy_run(tmp_path)[1].step == 2
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000002"]
+
+
+def test_checkpoints_written_beside_training_are_those_written_between_steps(tmp_path: Path) -> None:
+    finals = []
+    for name, beside in (("between", False), ("beside", True)):
+        run, state = toy_run(tmp_path / name, toy_stage(save_async=beside))
+        asked: list[int] = []
+        run.on_checkpoint = lambda path, step, asked=asked: asked.append(step)  # type: ignore[misc]
+        finals.append(train(run, state))
+        assert asked == [2, 4, 6]
+    assert finals[0] == finals[1]  # the history holds the digest of the weights at every checkpoint
+    for step in (2, 4, 6):
+        one, other = (
+            read_manifest(tmp_path / name / "checkpoints" / f"step-{step:06d}") for name in ("between", "beside")
+        )
+        assert one.files == other.files
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, state = toy_run(tmp_path, toy_stage(save_async=True))
+    may_write = threading.Event()
+    write_model = checkpoint_module.write_model
+
+    def slow(*arguments: Any) -> str:
+        assert may_write.wait(60)
+        return write_model(*arguments)
+
+    monkeypatch.setattr(checkpoint_module, "write_model", slow)
+    seen: dict[int, bool] = {}
+
+    def log(record: Mapping[str, Any]) -> None:
+        seen[record["step"]] = run.checkpoints.is_writing
+        if record["step"] == 3:
+            may_write.set()
+
+    run.log = log
+    train(run, state)
+    assert seen[3], "step 3 was taken while the checkpoint of step 2 was on its way"
+    assert [path.name for path in run.checkpoints.all()] == ["step-000002", "step-000004", "step-000006"]
+
+
+def test_no_space_left_beside_training_ends_the_run_at_the_next_exchange(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, state = toy_run(tmp_path, toy_stage(save_async=True))
+
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint_module, "save_file", full)
+    with pytest.raises(Interrupted, match=r"could not save step 2 .*No space left"):
+        train(run, state)
+    assert not list((tmp_path / "checkpoints").iterdir())
 
 
 def test_state_of_other_parameters_is_refused_by_name(tmp_path: Path) -> None:

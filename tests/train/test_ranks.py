@@ -12,7 +12,7 @@ import pytest
 
 from train.ranks import Ranks, run
 from train.tensor_ranks import two_steps
-from train.toy_ranks import take_all, take_with_trouble
+from train.toy_ranks import consolidate, take_all, take_with_trouble
 
 pytestmark = pytest.mark.processes
 
@@ -26,11 +26,16 @@ def take(size: int, *runs: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def torch_run(folder: Path, micro_batches: int, **settings: Any) -> dict[str, Any]:
-    return {"folder": str(folder), "micro_batches": micro_batches, "stage": {"engine": "torch"}, **settings}
+    return {
+        "folder": str(folder),
+        "micro_batches": micro_batches,
+        "stage": {"engine": "torch", "ema_decay": 0.5},
+        **settings,
+    }
 
 
 def zero_run(folder: Path, zero_stage: int, micro_batches: int = 2, **settings: Any) -> dict[str, Any]:
-    stage = {"engine": "deepspeed", "zero_stage": zero_stage}
+    stage = {"engine": "deepspeed", "zero_stage": zero_stage, "ema_decay": 0.5}
     return {"folder": str(folder), "micro_batches": micro_batches, "stage": stage, **settings}
 
 
@@ -100,6 +105,18 @@ def test_zero_stages_go_on_from_one_another_at_another_world_size(groups: Groups
     assert moved == pytest.approx(groups.curves[1]["losses"], rel=1e-5)
 
 
+def test_averaged_weights_are_the_same_under_zero_and_follow_a_run_to_another_world_size(groups: Groups) -> None:
+    expected = groups.curves[1]["averages"]
+    for leg in (*groups.zero, groups.zero_legs[-1], groups.torch_legs[-1]):
+        assert leg["averages"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_our_model_file_is_whole_where_deepspeeds_own_leaves_frozen_weights_out(tmp_path: Path) -> None:
+    [held] = run(consolidate, [tmp_path], 1)
+    assert held["ours"] == held["all"]
+    assert held["all"] - held["theirs"] == {name for name in held["all"] if name.startswith("vision_model.")}
+
+
 def test_a_non_finite_gradient_on_one_rank_stops_all_of_them_before_the_step(tmp_path: Path) -> None:
     """Row 3 is rank 1's. Both ranks report the same samples, and the checkpoint before stays the last."""
     results = take(
@@ -115,10 +132,13 @@ def test_a_non_finite_gradient_on_one_rank_stops_all_of_them_before_the_step(tmp
 
 @pytest.mark.parametrize("fusion", ["gated", "static_gate", "joint"])
 def test_two_ranks_that_share_every_layer_learn_what_one_learns(fusion: str) -> None:
-    """Loss, gradient norm, and after two steps every weight and moment of TP = 2 equal those of TP = 1."""
+    """Loss, gradient norm, and after two steps every weight and moment of TP = 2 equal those of TP = 1.
+
+    Also where two groups of two ranks split the data: one of them then has no picture at all.
+    """
     [alone] = run(two_steps, [fusion, 1], 1)
-    shared = run(two_steps, [fusion, 2], 2)
-    assert shared[0]["losses"] == shared[1]["losses"]
+    shared = run(two_steps, [fusion, 2], 4 if fusion == "gated" else 2)  # 4: two groups of two split the data
+    assert all(rank["losses"] == shared[0]["losses"] for rank in shared)
     assert shared[0]["losses"] == pytest.approx(alone["losses"], rel=1e-5)
     assert shared[0]["norms"] == pytest.approx(alone["norms"], rel=1e-4)
     assert shared[0]["shapes"] == alone["shapes"]

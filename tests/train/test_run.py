@@ -9,12 +9,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from owl3.cards.retract import assess, bury
 from owl3.cards.subjects import understand
 from owl3.errors import ConfigError, InputError, Owl3Error, StaleError
 from owl3.manifest import read_manifest
 from owl3.planfile import Plan
+from owl3.train.metrics import read_metrics
 from owl3.train.publish import publish
 from owl3.train.run import Where, preflight_stage, run_stage
 from owl3.train.stages import StageConfig, TrainRecipe, finished
@@ -171,6 +173,70 @@ def test_speed_settings_may_change_between_start_and_resume(copied: Path) -> Non
     assert resumed.stats["proof"] == before.stats["proof"]
 
 
+def validated(validation: dict[str, int] | None) -> TrainRecipe:
+    """The recipe with a third of every data set held out."""
+    data = recipe().model_dump(mode="json")
+    for stage in data["stages"]:
+        stage["data"]["held_out"] = 0.34
+        stage["validation"] = validation
+    return TrainRecipe.model_validate(data)
+
+
+def test_validation_measures_each_data_set_on_samples_that_no_stage_trains_on(tmp_path: Path) -> None:
+    made = validated({"eval_steps": 3, "samples": 4})
+    make_world(tmp_path, made)
+    trained_on: set[str] = set()
+    for name in ("pretrain", "multi_image"):
+        plan = Plan.open(tmp_path / "plans" / "tiny" / name)
+        assert plan.manifest.counts.dropped["held_out"] > 0
+        trained_on |= {row["sample_id"] for row in plan.sample_rows(tmp_path, plan.order.tolist(), ["sample_id"])}
+        run_stage(made, name, Where(tmp_path, {}))
+    folder = tmp_path / "runs" / "tiny" / "multi_image"
+    measured = {record["step"]: record for record in read_metrics(folder / "metrics.jsonl") if "validation" in record}
+    assert sorted(measured) == [3, 6]
+    assert measured[6]["validation"].keys() == {"single", "multi"}
+    low, high = sorted(measured[6]["validation"].values())
+    assert 0 < low <= measured[6]["validation_loss"] <= high
+    for name in ("single", "multi"):
+        plan = Plan.open(folder / "held-out" / name)
+        held_out = {row["sample_id"] for row in plan.sample_rows(tmp_path, plan.order.tolist(), ["sample_id"])}
+        assert 0 < len(held_out) <= 4
+        assert not held_out & trained_on
+
+
+def test_measuring_changes_nothing_that_is_learned(tmp_path: Path) -> None:
+    digests = set()
+    for name, settings in (("with", {"eval_steps": 2}), ("without", None)):
+        made = validated(settings)
+        make_world(tmp_path / name, made)
+        digests.add(run_stage(made, "pretrain", Where(tmp_path / name, {})).digest)
+    assert len(digests) == 1
+
+
+def test_adapters_learn_in_place_of_the_language_model_and_are_merged_into_the_export(
+    copied: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(copied / "runs" / "tiny" / "sft")
+    made = recipe(lora={"rank": 2, "alpha": 4}, learning_rate={"max": 0.01})
+    folder = copied / "runs" / "tiny" / "sft"
+    done = run_stage(made, "sft", Where(copied, {}))
+    parent, export = (
+        load_file(copied / "runs" / "tiny" / stage / "model" / "model.safetensors") for stage in ("multi_image", "sft")
+    )
+    assert parent.keys() == export.keys()
+    moved = {name for name in parent if not torch.equal(parent[name], export[name])}
+    layers = [name for name in moved if name.startswith("language_model.")]
+    assert {name.split(".")[-2] for name in layers} == {*made.stage("sft").lora.targets, "v_kv_proj"}  # type: ignore[union-attr]
+    assert all(not name.startswith("vision_model.") for name in moved)
+    for name in layers:
+        if ".q_proj.weight" in name:
+            assert torch.linalg.matrix_rank(export[name] - parent[name], rtol=1e-3) <= 2
+    (folder / "manifest.json").unlink()
+    shutil.rmtree(folder / "model")
+    shutil.rmtree(folder / "checkpoints" / "step-000006")  # two steps are taken again
+    assert run_stage(made, "sft", Where(copied, {})).digest == done.digest
+
+
 def test_two_runs_in_one_folder_are_refused(copied: Path) -> None:
     from filelock import FileLock
 
@@ -192,6 +258,12 @@ def stage_with(**changes: Any) -> StageConfig:
         ({"trainable": ["projector"], "learning_rate": {"max": 1, "groups": {"gate": {"max": 1}}}}, "does not hold"),
         ({"learning_rate": {"max": 1e-5, "min": 1e-3}}, "min 0.001 is above max"),
         ({"engine": "torch", "tensor_parallel": 2}, "needs engine: deepspeed"),
+        ({"validation": {"eval_steps": 5}}, "give data.held_out"),
+        (
+            {"lora": {}, "trainable": ["visual_kv"], "learning_rate": {"max": 1}},
+            "unless trainable holds language_model",
+        ),
+        ({"lora": {}, "engine": "deepspeed", "zero_stage": 3}, "lora goes with"),
     ],
 )
 def test_a_contradicting_stage_is_refused_when_it_is_read(changes: dict[str, Any], message: str) -> None:

@@ -169,6 +169,7 @@ def toy_run(
     """Everything a stage needs, resumed from what lies in `folder`."""
     stage, world, order = stage or toy_stage(), world or alone(), order or ToyOrder()
     checkpoints = Checkpoints(folder / "checkpoints", world, plan=PLAN, limit=limit)
+    checkpoints.keeps_average = stage.ema_decay is not None
     found = checkpoints.latest(lambda proof: follows)
     engine, groups = toy_engine(stage, world, found[0] if found else None)
     if found:

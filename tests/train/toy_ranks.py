@@ -6,6 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import load_file
+
 from owl3.errors import InputError, Owl3Error
 from owl3.train import distributed
 from owl3.train.distributed import World
@@ -34,6 +37,7 @@ def take(settings: dict[str, Any], world: World) -> dict[str, Any]:
         "losses": [record["loss"] for record in records],
         "norms": [record["grad_norm"] for record in records],
         "weights": [saved.weights for saved in state.history],
+        "averages": {name: float(tensor.abs().sum()) for name, tensor in run.engine.weights(averaged=True)},
     }
 
 
@@ -43,6 +47,27 @@ def take_all(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     results = [take(settings, world) for settings in runs]
     distributed.stop()
     return results
+
+
+def consolidate(folder: Path) -> dict[str, set[str]]:
+    """Which tensors hold exactly what was trained, or was frozen, in our model file and in DeepSpeed's own."""
+    from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+    world = distributed.start(timeout_s=60)
+    run, state = toy_run(folder, toy_stage(engine="deepspeed"), world=world, total_steps=2)
+    train(run, state)
+    run.engine._engine.save_checkpoint(folder / "deepspeed")  # type: ignore[attr-defined]
+    live = dict(run.engine.weights())
+    written = {
+        "all": live,
+        "ours": load_file(run.checkpoints.path(2) / "model" / "model.safetensors"),
+        "theirs": get_fp32_state_dict_from_zero_checkpoint(folder / "deepspeed"),
+    }
+    distributed.stop()
+    return {
+        who: {name for name, tensor in tensors.items() if torch.equal(tensor, live[name])}
+        for who, tensors in written.items()
+    }
 
 
 def _fail() -> None:

@@ -1,0 +1,35 @@
+"""Loss on samples that no stage trains on, of each data set apart."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from owl3.train.distributed import World
+from owl3.train.engine import Engine
+from owl3.train.loop import Step
+
+HeldOut = Mapping[str, Callable[[], Iterator[Step]]]
+"""This rank's share of the held-out steps of each data set, from the first on."""
+
+
+def validation_losses(engine: Engine, world: World, held_out: HeldOut) -> dict[str, Any]:
+    """Measure. Collective; leaves weights and gradients alone.
+
+    Returns:
+        `validation`: loss per trained token by data set; `validation_loss`: of all their tokens together.
+    """
+    sums: list[float] = []
+    tokens: list[int] = []
+    for steps in held_out.values():
+        losses = []
+        tokens.append(0)
+        for step in steps():
+            tokens[-1] += step.trained_tokens  # of all ranks, as planned
+            for batch in step.micro_batches:
+                loss = engine.evaluate(batch.to(world.device, engine.dtype), step.trained_tokens)
+                losses.append(float(loss) * step.trained_tokens)
+        sums.append(math.fsum(losses))
+    # Tensor-parallel peers compute the same rows.
+    totals = [total / world.tensor_parallel for total in world.sum(sums)]
+    by_set = {name: total / count for name, total, count in zip(held_out, totals, tokens, strict=True)}
+    return {"validation_loss": math.fsum(totals) / sum(tokens), "validation": by_set}
