@@ -9,7 +9,7 @@ crash on hostile bytes: whoever reads bytes of unknown origin does it in a child
 
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,7 @@ class ImageFacts:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, for the spool's journal."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 def open_header(data: bytes, max_pixels: int = MAX_PIXELS, formats: Sequence[str] = IMAGE_FORMATS) -> Image.Image:

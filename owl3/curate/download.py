@@ -29,7 +29,7 @@ from owl3.curate.hosts import HostConfig, Hosts
 from owl3.curate.inspector import Inspectors
 from owl3.curate.response import BodyDecoder, Failed, check_status, network_failure
 from owl3.curate.rights import RightsConfig, Verdict, check_headers
-from owl3.curate.spool import Body, Outcome, Spool, url_id
+from owl3.curate.spool import Body, Outcome, Spool, canonical_id
 from owl3.media import IMAGE_FORMATS, MAX_PIXELS
 from owl3.samples import canonical_url
 
@@ -163,14 +163,15 @@ class Downloader:
 
     async def fetch(self, url: str, spool: Spool) -> Outcome:
         """Fetch a URL once per spool, however often it is asked for; its outcome is spooled when this returns."""
-        key = url_id(url)
+        canonical = canonical_url(url)
+        key = canonical_id(canonical)
         known = spool.get(key)
         if known is not None:
             return known
         flight = (id(spool), key)
         waiting = self._in_flight.get(flight)
         if waiting is None:
-            waiting = asyncio.ensure_future(self._fetch_new(key, canonical_url(url), spool))
+            waiting = asyncio.ensure_future(self._fetch_new(key, canonical, spool))
             self._in_flight[flight] = waiting
             waiting.add_done_callback(lambda _: self._in_flight.pop(flight, None))
         return await asyncio.shield(waiting)

@@ -16,17 +16,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from owl3.config import canonical_json
+from owl3.config import plain_json
 from owl3.curate.decide import ClipCheck, MediaCheck, first_reason
-from owl3.curate.fetch import ROW_COLUMN
+from owl3.curate.fetch import ROW_COLUMN, engine_places
 from owl3.curate.hosts import is_answer
 from owl3.curate.overview import RATING_COLUMNS, Verdict
-from owl3.curate.spool import Outcome, Spool, url_id
+from owl3.curate.spool import Outcome, Spool, canonical_id
 from owl3.curate.table import EVIDENCE_TABLE, STAGE_OF_REASON, member_json, with_source_columns
 from owl3.ledger import REASONS, check_reason
 from owl3.manifest import Counts
 from owl3.media import ImageFacts, MediaError, blur_boxes, strip_jpeg_metadata
-from owl3.shards import ShardWriter, iter_members, read_member, write_index, write_table
+from owl3.shards import ShardWriter, read_member, write_index, write_table
 from owl3.storage import write_atomic
 from owl3.video import VideoFacts, cut_clip
 
@@ -132,7 +132,7 @@ def judge(files: ShardFiles, how: Judge) -> None:
     found = []
     with Spool(files.spool) as spool:
         for index, row in enumerate(rows):
-            outcome = None if row["reason"] else spool.get(url_id(row["url"]))
+            outcome = None if row["reason"] else spool.get(canonical_id(row["canonical_url"]))
             reason = row["reason"] or how.reason(row, outcome, engine.get(index))
             part = f" {row['start_s']} {row['end_s']}" if is_cut(row) else ""
             found.append(
@@ -187,7 +187,7 @@ def publish(files: ShardFiles, folder: Path, label: Label, verdicts: Mapping[str
     with Spool(files.spool) as spool, ShardWriter(folder / f"{files.shard}.tar") as tar:
         stored = _Stored(files, spool, engine, label)
         for index, (row, own_reason) in enumerate(zip(rows_table.to_pylist(), reasons, strict=True)):
-            outcome = None if row["reason"] else spool.get(url_id(row["url"]))
+            outcome = None if row["reason"] else spool.get(canonical_id(row["canonical_url"]))
             verdict = verdicts.get(row["sample_id"])
             reason = own_reason if verdict is None else verdict.reason
             known = _row(row, outcome, engine.get(index), label.media)
@@ -217,12 +217,9 @@ class _Stored:
         self._engine = engine
         self._label = label
         self._tar = files.engine.with_suffix(".tar")
-        self._places = {}
+        self._places: dict[str, tuple[int, int]] = {}
         if self._tar.is_file():
-            for member, _ in iter_members(self._tar):
-                key, _, extension = member.name.partition(".")
-                if extension not in ("json", "txt"):
-                    self._places[key] = member
+            self._places = engine_places(self._tar)
         self._previous_tar = files.previous / f"{files.shard}.tar" if files.previous else None
         self._previous = _kept_places(files.previous / f"{files.shard}.parquet") if files.previous else {}
 
@@ -238,8 +235,7 @@ class _Stored:
         if self._label.media == "video":
             data = self._spool.body(outcome)
             return cut_clip(data, row["start_s"] or 0.0, _end(row)) if is_cut(row) else data
-        place = self._places[self._engine[index]["key"]]
-        data = read_member(self._tar, place.offset, place.num_bytes)
+        data = read_member(self._tar, *self._places[self._engine[index]["key"]])
         if row["boxes"]:
             orientation = (outcome.facts or {})["orientation"]
             data = blur_boxes(data, row["boxes"], orientation, self._label.quality)
@@ -292,7 +288,7 @@ def _add(tar: ShardWriter, known: dict[str, Any], data: bytes) -> dict[str, Any]
     """Write a kept row's members; return where they lie."""
     key = known["sample_id"]
     known |= {"decision": "kept", "key": key, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    text = canonical_json(member_json(known))
+    text = plain_json(member_json(known))
     members = tar.add(key, {known["extension"]: data, "txt": known["caption"].encode("utf-8"), "json": text})
     media, _, meta = members
     return {
