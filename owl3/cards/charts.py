@@ -14,6 +14,8 @@ from owl3.cards.words import shown
 
 Row = Sequence[object]
 Series = Mapping[str, Sequence[tuple[float, float]]]
+Bands = Mapping[str, Sequence[tuple[float, float, float]]]
+"""Of some curves by name: x, and the low and high end of an interval there."""
 
 
 def number(value: object) -> str:
@@ -113,8 +115,10 @@ def table(rows: Sequence[Row], *, caption: str, head: Sequence[str] = ()) -> Mar
     ).format(caption, caption, header if head else "", body)
 
 
-def lines(series: Series, *, caption: str, x_label: str = "step", log_y: bool = False) -> Markup:
-    """Curves over a common x axis as one SVG, with a legend and the last value of each."""
+def lines(
+    series: Series, *, caption: str, x_label: str = "step", log_y: bool = False, bands: Bands | None = None
+) -> Markup:
+    """Curves over a common x axis as one SVG, with a legend and the last value of each; `bands` are drawn behind."""
     points = {
         name: [(x, y) for x, y in values if math.isfinite(y) and (y > 0 or not log_y)]
         for name, values in series.items()
@@ -124,10 +128,13 @@ def lines(series: Series, *, caption: str, x_label: str = "step", log_y: bool = 
         return Markup('<p class="none">{}: no values.</p>').format(caption)
     xs = [x for values in points.values() for x, _ in values]
     ys = [_scaled(y, log_y) for values in points.values() for _, y in values]
+    ys += [_scaled(y, log_y) for name in points for _, *ends in (bands or {}).get(name, ()) for y in ends]
     frame = _Frame(min(xs), max(xs), min(ys), max(ys))
     marks: list[Markup] = [frame.axes(x_label, log_y)]
     legend: list[Markup] = []
     for index, (name, values) in enumerate(points.items()):
+        if bands and bands.get(name):
+            marks.append(_band(frame, bands[name], index, log_y))
         path = " ".join(f"{frame.x(x):.1f},{frame.y(_scaled(y, log_y)):.1f}" for x, y in thinned(values))
         marks.append(Markup('<polyline class="s{}" points="{}"/>').format(index % 6, path))
         legend.append(
@@ -138,6 +145,13 @@ def lines(series: Series, *, caption: str, x_label: str = "step", log_y: bool = 
         '<svg viewBox="0 0 640 240" role="img" aria-label="{}">{}</svg>'
         '<ul class="legend">{}</ul></figure>'
     ).format(caption, caption, Markup("").join(marks), Markup("").join(legend))
+
+
+def _band(frame: _Frame, band: Sequence[tuple[float, float, float]], index: int, log_y: bool) -> Markup:
+    around = [(x, high) for x, _, high in band] + [(x, low) for x, low, _ in reversed(band)]
+    path = " ".join(f"{frame.x(x):.1f},{frame.y(_scaled(y, log_y)):.1f}" for x, y in around)
+    style = f"fill:var(--s{index % 6});fill-opacity:.15;stroke:none"
+    return Markup('<polygon style="{}" points="{}"/>').format(style, path)
 
 
 def thinned(values: Sequence[tuple[float, float]], most: int = 400) -> list[tuple[float, float]]:

@@ -68,6 +68,10 @@ class Evaluation:
     score: float | None
     num_questions: int
     folder: Path
+    interval: tuple[float, float] | None = None
+    """95 % interval of the score."""
+    paper: tuple[tuple[str, float], ...] = ()
+    """What the paper reports for this figure, by model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +184,7 @@ def all_evaluations(folder: Path) -> list[Evaluation]:
             continue
         summary = json.loads(path.read_bytes())
         settings = read_manifest(path.parent).recipe
+        interval = summary.get("interval_95")
         found.append(
             Evaluation(
                 run="/".join(folder.parts[-2:]),
@@ -190,6 +195,8 @@ def all_evaluations(folder: Path) -> list[Evaluation]:
                 score=summary["figures"].get(summary["primary"]),
                 num_questions=int(summary["num_questions"]),
                 folder=path.parent,
+                interval=(interval["low"], interval["high"]) if interval else None,
+                paper=tuple(summary.get("paper", {}).items()),
             )
         )
     return found

@@ -102,10 +102,10 @@ def _drops(account: Account) -> list[str]:
 
 
 def _scores_table(account: Account) -> Table:
-    made = table("What the model can answer", "task", ">questions", ">accuracy", ">blind")
+    made = table("What the model can answer", "task", ">questions", "metric", ">score", ">blind")
     for task, score in account.scores.items():
         blind = "" if score.blind is None else f"{score.blind:.3f}"
-        made.add_row(task, str(score.questions), f"{score.accuracy:.3f}", blind)
+        made.add_row(task, str(score.questions), score.metric, f"{score.score:.3f}", blind)
     return made
 
 

@@ -27,7 +27,9 @@ from owl3.report.build import build_report
 class Score(Config):
     """How a task ended: with the pictures, and without them."""
 
-    accuracy: float
+    metric: str
+    """The task's primary figure: accuracy, cider, f1 …"""
+    score: float
     blind: float | None
     questions: int
 
@@ -41,7 +43,7 @@ class Account:
         steps: One outcome per step, in order.
         digests: By artifact folder, relative to the workspace.
         scores: Of the last stage's final weights, by task.
-        curve: Scores by stage and checkpoint, in order of training: (stage, checkpoint, task, accuracy).
+        curve: Scores by stage and checkpoint, in order of training: (stage, checkpoint, task, score).
         traced: One URL of the corpus, followed to the checkpoints that saw it; None when there is no corpus section.
         report: The page to open.
     """
@@ -100,7 +102,12 @@ def final_scores(stage: Path) -> dict[str, Score]:
     ended = [result for result in all_evaluations(stage) if result.checkpoint == "end"]
     blind = {result.title: result.score for result in ended if result.blind}
     return {
-        result.title: Score(accuracy=result.score, blind=blind.get(result.title), questions=result.num_questions)
+        result.title: Score(
+            metric=result.primary,
+            score=result.score,
+            blind=blind.get(result.title),
+            questions=result.num_questions,
+        )
         for result in ended
         if not result.blind and result.score is not None
     }

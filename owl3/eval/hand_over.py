@@ -1,4 +1,4 @@
-"""What a stage's scores say: the curve over its checkpoints, which one is best, and whether its gates let it go on."""
+"""What a stage's scores say: the curve over its checkpoints, and whether its gates let it go on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from owl3.errors import CheckFailed, ConfigError, InputError
+from owl3.errors import CheckFailed, InputError
 from owl3.eval import queue
 from owl3.eval.gates import Figures, Verdict, judge, parse_gate
 from owl3.eval.results import read_summary
@@ -63,19 +63,6 @@ def figures_at(stage_dir: Path, checkpoint: str = "end", *, blind: bool = False)
     """title -> figures of one checkpoint; empty where nothing is finished."""
     found = scores(stage_dir)
     return {s.title: s.figures for s in found if s.checkpoint == checkpoint and s.blind == blind}
-
-
-def best_checkpoint(stage_dir: Path, figure: str) -> str | None:
-    """The checkpoint with the highest `TITLE.FIGURE`; of equals the earliest; None without scores.
-
-    Raises:
-        ConfigError: `figure` is not written as TITLE.FIGURE.
-    """
-    title, separator, name = figure.replace("/", ".").partition(".")
-    if not separator:
-        raise ConfigError(f"{figure!r}: write it as TASK.FIGURE, for example scenes-single.accuracy")
-    held = [s for s in scores(stage_dir) if s.title == title and not s.blind and name in s.figures]
-    return max(held, key=lambda s: s.figures[name]).checkpoint if held else None
 
 
 def judge_stage(gates: Sequence[str], stage_dir: Path, previous_dir: Path | None = None) -> list[Verdict]:

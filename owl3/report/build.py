@@ -4,6 +4,7 @@
         index.html             what came in, what was built, what was trained, what it scored
         cards/NAME-VERSION.html
         steps/RUN-STAGE-000000.html
+        trace.html             one URL, from its host to the scores
 
 No server, no script, no request: the pages can be mailed, printed and kept.
 """
@@ -22,16 +23,19 @@ from markupsafe import Markup
 
 from owl3 import __version__
 from owl3.cards import charts
-from owl3.cards.render import stylesheet, template_environment
+from owl3.cards.render import stylesheet
 from owl3.cards.runs import Evaluation
 from owl3.errors import InputError
 from owl3.progress import SILENT, Progress
-from owl3.report import collect, lineage, steps
+from owl3.report import collect, lineage, links, steps
+from owl3.report.pages import page_environment
+from owl3.report.tracing import trace_page
 from owl3.storage import write_atomic
 
 logger = logging.getLogger(__name__)
 
 THUMBNAIL_PX = 132
+TRACE_PAGE = "trace.html"
 
 
 def build_report(
@@ -51,17 +55,12 @@ def build_report(
     for artifact in found:
         if artifact.manifest.kind == "card" and (artifact.folder / "card.html").is_file():
             write_atomic(out / card_link(artifact), (artifact.folder / "card.html").read_bytes())
+    if page["trace"] is not None:
+        write_atomic(out / TRACE_PAGE, trace_page(page["trace"], workspace, back="index.html#trace"))
     index = out / "index.html"
     write_atomic(index, environment.get_template("index.html.jinja").render(page).encode())
     progress.finish(str(index))
     return index
-
-
-def page_environment() -> jinja2.Environment:
-    """Templates of the report, on top of the cards' page."""
-    cards = template_environment()
-    assert cards.loader is not None
-    return cards.overlay(loader=jinja2.ChoiceLoader([jinja2.PackageLoader("owl3.report"), cards.loader]))
 
 
 def card_link(artifact: collect.Artifact) -> str:
@@ -105,6 +104,7 @@ def _page(
         "grids": grids,
         "built": built,
         "graph": lineage.draw(found),
+        "links": links.draw(links.link_health(db, workspace)),
         "runs": [_run(view) | {"steps": pages[view.run.name]} for view in views],
         "step_pages": pages,
         "scores": score_table([result for view in views for result in view.evaluations]),
@@ -181,21 +181,30 @@ def _only(view: collect.RunView, key: str) -> dict[str, list[tuple[float, float]
 
 
 def _score_curve(results: Sequence[Evaluation]) -> Markup | None:
-    """Scores by step, blind runs left out."""
+    """Scores by step with their 95 % intervals, blind runs left out."""
     series: dict[str, list[tuple[float, float]]] = {}
+    bands: dict[str, list[tuple[float, float, float]]] = {}
     for result in results:
         if not result.blind and result.score is not None and result.checkpoint.startswith("step-"):
             step = float(result.checkpoint.removeprefix("step-"))
             series.setdefault(result.title, []).append((step, result.score))
+            if result.interval is not None:
+                bands.setdefault(result.title, []).append((step, *result.interval))
     drawn = {name: sorted(points) for name, points in series.items() if len(points) > 1}
-    return charts.lines(drawn, caption="Score by checkpoint") if drawn else None
+    shaded = {name: sorted(bands[name]) for name in drawn if name in bands}
+    return charts.lines(drawn, caption="Score by checkpoint, with 95 % intervals", bands=shaded) if drawn else None
 
 
 def score_table(results: Sequence[Evaluation]) -> dict[str, Any] | None:
-    """Checkpoints by tasks, each cell with the score and the blind one beside it."""
+    """Checkpoints by tasks: in each cell the score, its interval, the blind one; a task's best score is marked."""
     if not results:
         return None
     titles = sorted({result.title for result in results})
+    best: dict[str, Evaluation] = {}
+    for result in results:
+        if not result.blind and result.score is not None:
+            known = best.get(result.title)
+            best[result.title] = result if known is None or result.score > (known.score or 0) else known
     rows: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
     for result in results:
         cell = rows.setdefault((result.run, result.checkpoint), {}).setdefault(
@@ -203,13 +212,24 @@ def score_table(results: Sequence[Evaluation]) -> dict[str, Any] | None:
         )
         cell["blind" if result.blind else "score"] = None if result.score is None else f"{result.score:.3f}"
         cell["questions"] = result.num_questions
+        if not result.blind and result.interval is not None:
+            cell["interval"] = "{:.3f}-{:.3f}".format(*result.interval)
+        cell["best"] = cell.get("best", False) or (not result.blind and result is best.get(result.title))
     return {
         "titles": titles,
+        "heads": [_head(title, results) for title in titles],
         "rows": [
             {"run": run, "checkpoint": checkpoint, "cells": [cells.get(title, {}) for title in titles]}
             for (run, checkpoint), cells in rows.items()
         ],
     }
+
+
+def _head(title: str, results: Sequence[Evaluation]) -> dict[str, str]:
+    """A task's column: its name, its figure, and what the paper reports for it."""
+    one = next(result for result in results if result.title == title)
+    paper = ", ".join(f"{model} {value:.3f}" for model, value in one.paper)
+    return {"title": title, "figure": one.primary, "paper": f"paper: {paper}" if paper else ""}
 
 
 def _tiles(found: Sequence[collect.Artifact], views: Sequence[collect.RunView]) -> list[dict[str, str]]:

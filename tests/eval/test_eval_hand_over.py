@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from eval_oracle import Oracle
 
-from owl3.errors import CheckFailed, ConfigError, InputError
-from owl3.eval.hand_over import await_scores, best_checkpoint, check_gates, figures_at, judge_stage, scores
+from owl3.errors import CheckFailed, InputError
+from owl3.eval.hand_over import await_scores, check_gates, figures_at, judge_stage, scores
 from owl3.eval.queue import enqueue, note_failure, pending
 from owl3.eval.runner import drain
 from owl3.eval.settings import EvalConfig, TaskSetting
@@ -45,15 +45,6 @@ def test_scores_form_a_curve_with_the_blind_run_beside_it(stage: Path, workspace
     curve = [(s.step, round(s.figures["accuracy"], 2)) for s in scores(evaluated(stage, workspace)) if not s.blind]
     assert curve == [(10, 0.33), (20, 1.0), (30, 0.67)]
     assert figures_at(stage, blind=True)["scenes-single"]["accuracy"] == pytest.approx(1 / 3, abs=1e-5)
-
-
-def test_the_best_checkpoint_need_not_be_the_last(stage: Path, workspace: Path) -> None:
-    assert best_checkpoint(stage, "scenes-single.accuracy") is None
-    evaluated(stage, workspace)
-    assert best_checkpoint(stage, "scenes-single.accuracy") == "step-000020"
-    assert best_checkpoint(stage, "scenes-single/accuracy") == "step-000020"
-    with pytest.raises(ConfigError, match="write it as"):
-        best_checkpoint(stage, "accuracy")
 
 
 def test_gates_let_go_on_or_stop_with_the_reason(stage: Path, workspace: Path) -> None:

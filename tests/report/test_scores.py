@@ -1,0 +1,38 @@
+"""Scores in the report: what stands beside each, and which is marked best."""
+
+from pathlib import Path
+
+from owl3.cards import charts
+from owl3.cards.runs import Evaluation
+from owl3.report.build import score_table
+
+
+def evaluation(checkpoint: str, score: float | None, *, blind: bool = False) -> Evaluation:
+    interval = None if score is None else (score - 0.1, score + 0.1)
+    paper = (("7B-240728", 0.882), ("2B", 0.874))
+    return Evaluation("demo/sft", checkpoint, "pope", blind, "f1", score, 120, Path(), interval, paper)
+
+
+def test_the_best_checkpoint_is_marked_with_interval_and_blind_run_and_the_paper_beside() -> None:
+    found = [evaluation("step-000010", 0.5), evaluation("step-000020", 0.7), evaluation("end", 0.6)]
+    table = score_table([*found, evaluation("end", 0.95, blind=True)])
+    assert table is not None
+    assert table["heads"] == [{"title": "pope", "figure": "f1", "paper": "paper: 7B-240728 0.882, 2B 0.874"}]
+    cells = {row["checkpoint"]: row["cells"][0] for row in table["rows"]}
+    assert [name for name, cell in cells.items() if cell["best"]] == ["step-000020"]
+    assert cells["end"]["interval"] == "0.500-0.700"
+    assert cells["end"]["blind"] == "0.950"
+
+
+def test_nothing_is_best_where_nothing_is_scored() -> None:
+    table = score_table([evaluation("end", None)])
+    assert table is not None
+    assert table["rows"][0]["cells"][0]["best"] is False
+
+
+def test_a_band_lies_inside_of_the_picture_that_it_widens() -> None:
+    drawn = str(charts.lines({"a": [(0, 0.5), (10, 0.6)]}, caption="c", bands={"a": [(0, 0.1, 0.9), (10, 0.2, 0.95)]}))
+    points = drawn.split("<polygon")[1].split('points="')[1].split('"')[0].split()
+    heights = [float(point.split(",")[1]) for point in points]
+    assert len(points) == 4
+    assert all(10 <= height <= 204 for height in heights)
