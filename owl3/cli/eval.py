@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(  # noqa: PLR0917 - options of a command line
     checkpoint: Annotated[Path | None, typer.Argument(help="A model folder.", show_default=False)] = None,
-    tasks: Annotated[str, typer.Option(help="NAME[=FOLDER],… ; `--list` shows the names.")] = "",
+    tasks: Annotated[str, typer.Option(help="NAME[=FOLDER or =hf:OWNER/NAME],… ; `--list` shows the names.")] = "",
     data: Annotated[Path, typer.Option(help="Where benchmarks lie, one folder per task.")] = Path("benchmarks"),
     out: Annotated[Path, typer.Option(help="Where results go.")] = Path("evals"),
     limit: Annotated[int | None, typer.Option(help="A fixed, fair part of the questions.")] = None,
@@ -69,7 +69,7 @@ def evaluate(  # noqa: PLR0917 - options of a command line
             report = _run([*mode, "--workspace", str(workspace)], processes)
             emit(as_json, report, f"{report['done']} evaluations done")
     elif checkpoint is not None:
-        chosen = choose_tasks(tasks, data)
+        chosen = choose_tasks(tasks, data, fetch=not dry_run)
         if dry_run:
             lines = [f"{one.title}: task {one.name} on {one.folder}" for one in chosen]
             emit(as_json, {"would_evaluate": [one.title for one in chosen]}, *lines)

@@ -130,6 +130,8 @@ def make_requests(
     place = model_dir.resolve().relative_to(stage_dir.resolve()) if below else model_dir.resolve()
     requests = []
     for setting in config.tasks:
+        if setting.when == "end" and not end:
+            continue
         limit = setting.limit if end or setting.checkpoint_limit is None else setting.checkpoint_limit
         folder = config.task_folder(setting, workspace)
         inside = folder.resolve().is_relative_to(workspace.resolve())

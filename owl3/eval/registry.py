@@ -8,7 +8,7 @@ from importlib import import_module, resources
 from pathlib import Path
 from typing import cast
 
-from owl3.errors import ConfigError
+from owl3.errors import ConfigError, InputError
 from owl3.eval.task import Task
 
 
@@ -33,6 +33,25 @@ def find_task(name: str) -> Task:
     return cast(Task, module.TASK)
 
 
+HUB = "hf:"
+
+
+def from_hub(name: str) -> Path:
+    """Fetch a data set `OWNER/NAME[@REVISION]` of the Hugging Face hub; its files lie as they were published.
+
+    Raises:
+        InputError: there is no such data set, or the hub can't be reached and the cache does not hold it.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    repository, _, revision = name.partition("@")
+    try:
+        return Path(snapshot_download(repository, repo_type="dataset", revision=revision or None))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        raise InputError(f"{HUB}{name}: can't be fetched: {' '.join(str(error).split())[:200]}") from error
+
+
 @dataclass(frozen=True, slots=True)
 class Chosen:
     """A task named on the command line and where its files lie."""
@@ -42,15 +61,20 @@ class Chosen:
     folder: Path
 
 
-def choose_tasks(text: str, data: Path) -> list[Chosen]:
+def choose_tasks(text: str, data: Path, *, fetch: bool = True) -> list[Chosen]:
     """Read `pope,scenes-multi=heldout/scenes-multi-8`; without a folder a task's files lie in `data`/NAME.
 
-    A folder whose name begins with the task's gives its name to the results.
+    A folder whose name begins with the task's gives its name to the results. `pope=hf:OWNER/NAME[@REVISION]` takes a
+    data set of the Hugging Face hub (from its cache, where it is there already); not with `fetch` off, for a dry run.
     """
     chosen = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, _, folder = part.partition("=")
         task = find_task(name)
+        if folder.startswith(HUB):
+            place = from_hub(folder.removeprefix(HUB)) if fetch else Path(folder)
+            chosen.append(Chosen(task.name, task.name, place))
+            continue
         place = Path(folder) if folder else data / task.name
         title = place.name if place.name.startswith(task.name) else task.name
         chosen.append(Chosen(task.name, title, place))

@@ -25,6 +25,8 @@ class TaskSetting(Config):
     """What results are called, when one task is put to several folders (`scenes-multi-8`); default: the task's name."""
     limit: int | None = Field(default=None, gt=0)
     """How many questions at the end of a stage; None means all."""
+    when: Literal["always", "end"] = "always"
+    """Put it to every checkpoint, or only to the weights that a stage ends with."""
     checkpoint_limit: int | None = Field(default=None, gt=0)
     """How many at a checkpoint on the way; None means as many as at the end."""
     num_frames: int | None = Field(default=None, gt=0)

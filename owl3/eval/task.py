@@ -65,7 +65,7 @@ class Task:
     @property
     def about(self) -> str:
         """The first line of its file's docstring."""
-        module = sys.modules[self.load.__module__]
+        module = sys.modules[f"owl3.eval.tasks.{self.name.replace('-', '_')}"]
         return (module.__doc__ or "").strip().splitlines()[0].partition(": ")[2]
 
     def record(self, item: Item, raw: str) -> Record:

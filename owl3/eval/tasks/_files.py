@@ -34,16 +34,25 @@ def read_json(path: Path) -> Any:
     """One JSON value, or JSON lines.
 
     Raises:
-        InputError: naming the file, and the line where lines can't be read.
+        InputError: naming the file, and the line where lines can't be read, or a key that comes twice.
     """
+
+    def unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise InputError(f"{path}: key {twice!r} comes twice")
+        return found
+
     text = path.read_text(encoding="utf-8-sig")
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=unrepeated)
     except json.JSONDecodeError as whole:
         rows = []
         for number, line in enumerate(text.splitlines(), start=1):
             try:
-                rows += [json.loads(line)] if line.strip() else []
+                rows += [json.loads(line, object_pairs_hook=unrepeated)] if line.strip() else []
             except json.JSONDecodeError as error:
                 raise InputError(f"{path}:{number}: neither JSON nor JSON lines ({error.msg})") from whole
         return rows

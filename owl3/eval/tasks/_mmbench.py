@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from owl3.errors import InputError
 from owl3.eval.items import Item, Medium, Record
-from owl3.eval.metrics.choice import option_lines
-from owl3.eval.tasks._choice import LETTER_PLEASE, answer_index, circular_items, make_item
+from owl3.eval.metrics.choice import circular_by_category, option_lines
+from owl3.eval.task import Task
+from owl3.eval.tasks._choice import LETTER_PLEASE, answer_index, circular_items, make_item, parse
 from owl3.eval.tasks._files import find_files, inline_picture, media_path, need, read_table
 
 PROMPT = "Context: {hint}\nQuestion: {question}\nOptions: {options}\n" + LETTER_PLEASE
@@ -66,3 +67,23 @@ def submission(records: Sequence[Record]) -> tuple[str, bytes]:
     writer.writerow(["index", "prediction"])
     writer.writerows([record.id, record.answer or record.raw] for record in records)
     return "submission.tsv", out.getvalue().encode()
+
+
+def mmbench(language: str, paper: Mapping[str, float]) -> Task:
+    """MMBench in a language, `en` or `cn`: the test split's table, else dev's, else one that names the language."""
+    tables = [f"mmbench_{split}_{language}_20231003.tsv" for split in ("test", "dev")]
+
+    def load(folder: Path) -> list[Item]:
+        return load_tsv(folder, *tables, f"*{language.upper()}*.tsv", f"*{language}*.tsv")
+
+    return Task(
+        name=f"mmbench-{language}",
+        version="1-circular",
+        load=load,
+        parse=parse,
+        cut=True,
+        letters=True,
+        aggregate=circular_by_category,
+        submission=submission,
+        paper=paper,
+    )

@@ -7,28 +7,6 @@ Question: {question} Options: {A. …} Answer with the option’s letter from th
     index 241, question "Which of these continents does the equator intersect?", A "North America", …, answer "B"
 """
 
-from pathlib import Path
+from owl3.eval.tasks._mmbench import mmbench
 
-from owl3.eval.items import Item
-from owl3.eval.metrics.choice import circular_by_category
-from owl3.eval.task import Task
-from owl3.eval.tasks._choice import parse
-from owl3.eval.tasks._mmbench import load_tsv, submission
-
-
-def load(folder: Path) -> list[Item]:
-    """The English tsv."""
-    return load_tsv(folder, "mmbench_test_en_20231003.tsv", "mmbench_dev_en_20231003.tsv", "*EN*.tsv", "*en*.tsv")
-
-
-TASK = Task(
-    name="mmbench-en",
-    version="1-circular",
-    load=load,
-    parse=parse,
-    cut=True,
-    letters=True,
-    aggregate=circular_by_category,
-    submission=submission,
-    paper={"7B-240728": 0.776, "7B-241101": 0.804, "1B": 0.514, "2B": 0.657},
-)
+TASK = mmbench("en", paper={"7B-240728": 0.776, "7B-241101": 0.804, "1B": 0.514, "2B": 0.657})
