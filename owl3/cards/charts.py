@@ -50,7 +50,9 @@ def share(part: float, whole: float) -> str:
 
 def bars(rows: Sequence[Row], *, caption: str, hints: Mapping[str, str] | None = None, total: float = 0) -> Markup:
     """Labelled amounts as a table whose last column is drawn; `hints` explains labels, `total` is what 100 % means."""
-    largest = max((_float(row[1]) for row in rows), default=0) or 1
+    if not rows:
+        return Markup('<p class="none">{}: none.</p>').format(caption)
+    largest = max(_float(row[1]) for row in rows) or 1
     whole = total or sum(_float(row[1]) for row in rows)
     lines = []
     for label, amount, *_ in rows:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from owl3.cards.facts import Fact, Facts
-from owl3.cards.figures import Value
+from owl3.cards.figure import Value
 from owl3.manifest import Manifest
 
 CONFORMS_TO = ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"]

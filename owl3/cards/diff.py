@@ -15,7 +15,8 @@ from typing import Any
 
 from owl3.cards import charts
 from owl3.cards.drawing import single
-from owl3.cards.figures import FIGURES, Figure, Value
+from owl3.cards.figure import Figure, Value
+from owl3.cards.figures import FIGURES
 from owl3.errors import InputError
 from owl3.manifest import Manifest, read_manifest
 

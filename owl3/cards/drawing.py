@@ -8,13 +8,15 @@ from typing import Any
 from markupsafe import Markup
 
 from owl3.cards import charts
-from owl3.cards.figures import FIGURES, GROUPS, Figure, Value, not_measured
+from owl3.cards.figure import Figure, Value
+from owl3.cards.figures import FIGURES, GROUPS, not_measured
 from owl3.cards.words import markdown
 from owl3.ledger import REASONS
 
 _HEADS: Mapping[str, tuple[str, ...]] = {
     "rights.signals": ("signal", "value", "decision", "URLs"),
     "links.health": ("domain", "URLs", "not fetched"),
+    "duplicates.largest": ("picture kept", "URLs", "hosts"),
     "samples.builders": ("builder", "kind", "samples", "pictures"),
 }
 

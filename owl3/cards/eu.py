@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from owl3.cards import charts
-from owl3.cards.figures import Value
+from owl3.cards.figure import Value
 
 if TYPE_CHECKING:
     from owl3.cards.render import Content

@@ -35,6 +35,7 @@ from owl3.cards.chain import artifact_folder, checksums
 from owl3.cards.config import CardConfig
 from owl3.cards.croissant import croissant
 from owl3.cards.facts import Facts, load_facts
+from owl3.cards.figure import Value
 from owl3.cards.pictures import data_uri, small_medium
 from owl3.cards.spdx import spdx
 from owl3.cards.words import markdown, shown
@@ -66,7 +67,7 @@ class Content:
     config: CardConfig
     facts: Facts
     parents: tuple[Manifest, ...]
-    values: dict[str, figures.Value]
+    values: dict[str, Value]
     domains: list[tuple[str, int]]
     grids: dict[str, list[dict[str, Any]]]
 
@@ -164,7 +165,7 @@ def gather(
         table_files(parents, workspace, "shards"), table_files(parents, workspace, "samples")
     ) as db:
         measured = tables.measured_columns(db)
-        values: dict[str, figures.Value] = {}
+        values: dict[str, Value] = {}
         for figure in figures.FIGURES:
             if measured.issuperset(figure.needs):
                 values[figure.name] = figures.evaluate(db, figure)
@@ -200,7 +201,7 @@ def documents(content: Content) -> dict[str, bytes]:
     }
 
 
-def figures_bytes(values: Mapping[str, figures.Value]) -> bytes:
+def figures_bytes(values: Mapping[str, Value]) -> bytes:
     """figures.json: one line per figure, so that a difference reads well."""
     lines = [f" {json.dumps(name)}: {canonical_json(value).decode()}" for name, value in sorted(values.items())]
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
@@ -300,7 +301,7 @@ def _json(data: Any) -> bytes:
 
 
 def grids(
-    db: duckdb.DuckDBPyConnection, cfg: CardConfig, values: Mapping[str, figures.Value], workspace: Path
+    db: duckdb.DuckDBPyConnection, cfg: CardConfig, values: Mapping[str, Value], workspace: Path
 ) -> dict[str, list[dict[str, Any]]]:
     """The pictures of every grid, by figure name."""
     chosen = {

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from owl3.cards.facts import Fact, Facts
-from owl3.cards.figures import Value
+from owl3.cards.figure import Value
 from owl3.manifest import Manifest
 
 CONTEXT = "https://spdx.org/rdf/3.0.1/spdx-context.jsonld"

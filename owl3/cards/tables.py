@@ -37,6 +37,9 @@ ROW_COLUMNS: Mapping[str, str] = {
     "media_offset": "bigint",
     "media_bytes": "bigint",
     "http_status": "varchar",
+    "duplicate_of": "varchar",
+    "benchmark": "varchar",
+    "clip_similarity": "double",
     "rights_signal": "varchar",
     "rights_value": "varchar",
     "src_similarity": "double",
@@ -117,7 +120,7 @@ def _create_view(
         relation = f"read_parquet({file_list(files)}, union_by_name = true, filename = true)"
         present = {row[0] for row in db.execute(f"describe select * from {relation}").fetchall()}
     picked = [
-        f"cast({column} as {kind}) as {column}" if column in present else f"cast(null as {kind}) as {column}"
+        f"try_cast({column} as {kind}) as {column}" if column in present else f"cast(null as {kind}) as {column}"
         for column, kind in columns.items()
     ]
     db.execute(f"create view {name} as select {', '.join(picked)} from {relation}")

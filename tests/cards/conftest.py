@@ -18,7 +18,7 @@ from owl3.cards.config import CardConfig
 from owl3.cards.rederive import TokenCounter
 from owl3.cards.render import card
 from owl3.config import canonical_json
-from owl3.curate.table import SHARD_TABLE, member_json
+from owl3.curate.table import EVIDENCE_TABLE, SHARD_TABLE, member_json
 from owl3.data.mixture import DatasetConfig, MixtureConfig
 from owl3.data.plan import PlanConfig, make_plan
 from owl3.manifest import Counts, Manifest, write_manifest
@@ -106,13 +106,20 @@ def make_shards(workspace: Path, source: Manifest, name: str = "tiny") -> Manife
                     rows.append(_kept_row(tar, number, shard))
                     kept += 1
         write_index(folder / f"{shard}.parquet", rows, SHARD_TABLE)
+        asked = [{"sample_id": row["sample_id"], "url": row["url"], "time": "2026-11-20T10:00:00Z"} for row in rows]
+        write_index(folder / f"{shard}_evidence.parquet", asked, EVIDENCE_TABLE)
     counts = Counts(seen=NUM_URLS, kept=kept, dropped=dict(sorted(drops.items())))
-    return write_manifest(folder, kind="shards", name=name, counts=counts, parents=[source], recipe={"name": name})
+    recipe, volatile = {"name": name}, ["*_evidence.parquet"]
+    return write_manifest(
+        folder, kind="shards", name=name, counts=counts, parents=[source], recipe=recipe, volatile=volatile
+    )
 
 
 def _dropped_row(number: int, shard: str) -> dict[str, Any]:
     stage, reason = DROPS[number]
     row = _shard_row(number, shard) | {"decision": "dropped", "stage": stage, "reason": reason}
+    if reason == "duplicate_exact":
+        row |= {"duplicate_of": url_sample_id(url(number - 1), caption(number - 1))}
     if reason == "robots_disallowed":
         row |= {"rights_signal": "robots.txt", "rights_value": "Disallow: /"}
     return row
