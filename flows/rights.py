@@ -11,7 +11,7 @@ from flows.steps import DEMO, WORKSPACE, publish_outcomes, take_step
 from owl3.cards.retract import assess, bury
 from owl3.cards.subjects import What, understand
 from owl3.pipeline import Outcome, Place, choose_steps, resolve_from_environment
-from owl3.recheck import recheck, write_proposal
+from owl3.recheck import recheck, record, write_proposal
 from owl3.recipe import load_recipe
 
 
@@ -57,6 +57,7 @@ def rights_recheck(workspace: Path = WORKSPACE, per_host: int = 2) -> int:
     found = recheck(workspace, per_host=per_host, resolve=resolve_from_environment())
     proposal = workspace / "rights" / "proposal.txt"
     write_proposal(proposal, found)
+    record(workspace, found)
     create_markdown_artifact(
         f"{len(found.opt_outs)} new reservations of rights. Read {proposal}, then: "
         f"`owl3 retract --list {proposal} --reason … --yes`",

@@ -13,17 +13,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from owl3.config import validate
+from filelock import FileLock
+
+from owl3.config import canonical_json, validate
 from owl3.curate.download import DownloadConfig, Downloader
 from owl3.curate.spool import Outcome, Spool
 from owl3.curate.table import STAGE_OF_REASON
 from owl3.errors import InputError
 from owl3.ledger import connect
-from owl3.manifest import read_manifest
+from owl3.manifest import now, read_manifest
 from owl3.progress import SILENT, Progress
 from owl3.storage import write_atomic
 
 PER_HOST = 2
+
+RECHECKS = "rechecks.jsonl"
+"""One line per recheck of a workspace: when, how many were asked, how many are gone, by reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +144,13 @@ async def _ask(
 
             await asyncio.gather(*(ask(host) for host in urls))
     return found
+
+
+def record(workspace: Path, result: Recheck) -> None:
+    """Add what the hosts said today to the workspace's history of rechecks, which the report draws."""
+    entry = {"time": now(), "hosts": result.hosts, "asked": result.asked, "opt_outs": len(result.opt_outs)}
+    with FileLock(workspace / f".{RECHECKS}.lock"), (workspace / RECHECKS).open("ab") as handle:
+        handle.write(canonical_json(entry | {"gone": result.gone}) + b"\n")
 
 
 def write_proposal(path: Path, result: Recheck) -> None:

@@ -27,7 +27,10 @@ from owl3.planfile import Plan, PlannedDataset, index_folder, iter_plans, kept_r
 MAX_ROWS = 50
 """Rows listed per table; the amounts beside them are exact."""
 
-_URL_COLUMNS = "sample_id, url, domain, caption, licence, source, decision, reason, artifact, shard, key, sha256"
+_URL_COLUMNS = (
+    "sample_id, url, domain, caption, licence, source, decision, reason, artifact, shard, key, sha256, "
+    "extension, media_offset, media_bytes, src_nsfw"
+)
 _BUILT_COLUMNS = "sample_id, kind, builder, licence, decision, reason, artifact, shard, key, parents, images"
 
 

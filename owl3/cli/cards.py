@@ -180,21 +180,28 @@ def trace(
     subject: Annotated[
         str, typer.Argument(help="URL, domain, licence, sha256, picture file, sample id or checkpoint.")
     ],
+    *,
     what: Annotated[str | None, typer.Option("--as", help="What it is, where the guess is wrong.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write it as a page, too: drawn, with pictures.")] = None,
     workspace: Workspace = DEFAULT_WORKSPACE,
     datacards: Datacards = DEFAULT_DATACARDS,
     as_json: Json = False,
 ) -> None:
     """Follow one thing back to its source and forward to every sample, step, checkpoint, score and card it touched.
 
-    Example: `owl3 trace http://photos.owl3.test/train/000123.jpg`
+    Example: `owl3 trace http://photos.owl3.test/train/000123.jpg --html trace.html`
     """
     from owl3.cards import runs
     from owl3.cards.subjects import understand
     from owl3.cards.trace import trace as run_trace
 
     found = run_trace(workspace, understand(subject, what), datacards)  # type: ignore[arg-type]
-    emit(as_json, {"found": found.found, **runs.as_data(found)}, *_trace_tables(found))
+    if html is not None:
+        from owl3.report.tracing import write_trace_page
+
+        write_trace_page(html, found, workspace)
+    drawn = [f"drawn in {html}"] if html else []
+    emit(as_json, {"found": found.found, **runs.as_data(found)}, *_trace_tables(found), *drawn)
 
 
 def _url_line(row: dict[str, Any]) -> str:

@@ -32,12 +32,13 @@ def rights(
 
     if recheck:
         from owl3.recheck import recheck as ask_again
-        from owl3.recheck import write_proposal
+        from owl3.recheck import record, write_proposal
 
         places = dict(entry.split("=", 1) for entry in resolve or [])
         result = ask_again(workspace, per_host=per_host or None, resolve=places, progress=TerminalProgress())
         path = out or workspace / "opt-outs.txt"
         write_proposal(path, result)
+        record(workspace, result)
         shown = table(
             f"{len(result.opt_outs)} of {result.asked} URLs are refused now", "host", "reason", "signal", "value"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +12,7 @@ import pytest
 
 from owl3.cards.retract import assess, read_list
 from owl3.curate.download import DownloadConfig
-from owl3.recheck import recheck, write_proposal
+from owl3.recheck import RECHECKS, recheck, record, write_proposal
 
 from .conftest import HOSTS, picture
 
@@ -58,6 +59,9 @@ def test_new_reservations_become_a_proposal(workspace: Path, resolve: dict[str, 
     # One URL per host was asked, and then all of the two that refuse.
     kept = {host: sum(entry.host == host for entry in result.opt_outs) for host, _ in refused}
     assert result.asked == 3 + sum(kept.values())
+    record(workspace, result)
+    history = [json.loads(line) for line in (workspace / RECHECKS).read_text().splitlines()]
+    assert [(entry["asked"], entry["opt_outs"]) for entry in history] == [(result.asked, len(result.opt_outs))]
     write_proposal(tmp_path / "opt-outs.txt", result)
     impact = assess(workspace, read_list(tmp_path / "opt-outs.txt"))
     assert impact.urls_kept == len(result.opt_outs)

@@ -70,6 +70,15 @@ def test_a_reader_clicks_from_the_report_to_a_step_and_a_card_and_back(report: P
     assert browser.find_elements(By.CSS_SELECTOR, "ul.pictures img")
 
 
+def test_a_reader_clicks_to_the_drawn_trace_and_back(report: Path, browser: webdriver.Chrome) -> None:
+    _open(browser, report, WIDTHS["phone"])
+    _click(browser, browser.find_element(By.LINK_TEXT, "The whole trace, drawn"))
+    assert browser.find_elements(By.CSS_SELECTOR, ".graph g.hit")
+    assert len(browser.find_elements(By.CSS_SELECTOR, "ul.pictures img")) == 1
+    _click(browser, browser.find_element(By.LINK_TEXT, "Back to the report"))
+    assert browser.current_url.endswith("index.html#trace")
+
+
 def test_a_keyboard_is_enough(report: Path, browser: webdriver.Chrome) -> None:
     _open(browser, report, WIDTHS["desktop"])
     body = browser.find_element(By.TAG_NAME, "body")
@@ -117,7 +126,7 @@ def test_the_report_prints(report: Path, browser: webdriver.Chrome) -> None:
 
 
 def test_a_caption_with_a_script_stays_text(browser: webdriver.Chrome, tmp_path: Path) -> None:
-    from owl3.report.build import page_environment
+    from owl3.report.pages import page_environment
 
     hostile = "<img src=x onerror=\"document.title='broken'\"><script>document.title='broken'</script>"
     sample = {
