@@ -21,7 +21,7 @@ class Need:
     """Share of all draws; None where shares follow sizes that are not known yet."""
     draws: int | None
     min_samples: int | None
-    """Fewest samples that give these draws within the allowed epochs."""
+    """Fewest samples that give these draws within the allowed epochs, beside what is held out."""
     kept: int | None
     """Samples that are there; None when the artifact is not built yet."""
     needs: str
@@ -49,6 +49,6 @@ def mixture_needs(config: PlanConfig, workspace: Path) -> list[Need]:
     for dataset, percent, count in zip(datasets, percents, kept, strict=True):
         draws = round(total * percent / 100) if total is not None and percent is not None else None
         epochs = dataset.max_epochs or config.mixture.max_epochs
-        min_samples = math.ceil(draws / epochs) if draws is not None else None
+        min_samples = math.ceil(draws / epochs / (1 - config.held_out)) if draws is not None else None
         found.append(Need(dataset.name, percent, draws, min_samples, count, dataset.needs))
     return found
