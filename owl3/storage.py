@@ -3,9 +3,11 @@
 Every artifact is written aside and renamed, so a kill at any moment leaves either the old file or the new one.
 """
 
+import fcntl
 import hashlib
 import os
 import shutil
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,6 +63,27 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+
+
+@contextmanager
+def range_lock(path: Path, first: int, last: int, *, wait: bool = True) -> Iterator[None]:
+    """Hold the numbers `first` to `last` (half-open) of what `path` stands for; others may hold other numbers.
+
+    A lock of the open file, so threads exclude each other as processes do, and a killed holder's lock is gone with it.
+
+    Raises:
+        InputError: with `wait` off, when somebody holds one of them.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as handle:
+        wanted = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, first, last - first, 0)
+        try:
+            fcntl.fcntl(handle, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, wanted)
+        except BlockingIOError as error:
+            raise InputError(
+                f"{path.name.strip('.')} {first}-{last}: another process works on them; wait for it, or take others"
+            ) from error
+        yield  # closing the file gives the lock back
 
 
 def sha256_of(path: Path) -> str:

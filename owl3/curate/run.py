@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 from pydantic import Field, model_validator
 
-from owl3.config import Config
+from owl3.config import Config, digest_of
 from owl3.curate.blocklist import Blocked, Blocklist, load_blocklists
 from owl3.curate.captions import language_detector, redact
 from owl3.curate.contamination import Benchmark, Fingerprints, benchmark_files, fingerprint
@@ -42,13 +42,13 @@ from owl3.curate.overview import Looks, Verdict, look
 from owl3.curate.publish import Judge, Label, ShardFiles, judge, keep_engine_rows, publish
 from owl3.curate.retry import has_transient_drops, previous_version, start_from, stay_dropped, take_place
 from owl3.curate.sources.corpus import find_corpus, merged
-from owl3.curate.sources.prepare import iter_rows, source_folder
-from owl3.errors import CheckFailed, ConfigError
+from owl3.curate.sources.prepare import count_rows, iter_rows, source_folder
+from owl3.errors import CheckFailed, ConfigError, StaleError
 from owl3.ledger import tombstones_path
 from owl3.manifest import Counts, Manifest, find_current, lock_path, now, read_manifest, tool_versions, write_manifest
 from owl3.progress import SILENT, Progress
 from owl3.shards import write_table
-from owl3.storage import sha256_of
+from owl3.storage import range_lock, sha256_of, write_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -103,12 +103,19 @@ def shards_folder(workspace: Path, name: str) -> Path:
     return workspace / "shards" / name
 
 
+def num_shards(config: CurateConfig, workspace: Path) -> int:
+    """How many shards a prepared source is cut into."""
+    rows = count_rows(source_folder(workspace, config.source))
+    return -(-rows // config.engine.number_sample_per_shard)
+
+
 def curate(
     config: CurateConfig,
     workspace: Path,
     *,
     resolve: Mapping[str, str] | None = None,
     retry: bool = False,
+    renew: bool = False,
     progress: Progress = SILENT,
 ) -> Manifest:
     """Make `shards/NAME`, or return its manifest when it is done already; a killed run is resumed.
@@ -118,33 +125,49 @@ def curate(
             where, not what, so it is no part of the recipe or the digest.
         retry: Fetch those rows of a finished artifact again that failed for a transient reason; a new version takes
             its place. What was kept stays, byte by byte.
+        renew: Make what another recipe or another source made anew; the old version stays until the new one is whole.
 
     Raises:
         InputError: the source is not prepared, or img2dataset is missing or keeps failing.
+        StaleError: another recipe or source made what lies there, and `renew` is off.
         ConfigError: the recipe can't be run.
         CheckFailed: more rows were dropped than `max_drop_fraction` allows.
     """
     folder = shards_folder(workspace, config.name)
     source = read_manifest(source_folder(workspace, config.source))
     recipe = config.recipe(workspace)
-    with FileLock(lock_path(folder.parent).with_name(f".{config.name}.lock")):
+    with FileLock(lock_path(folder.parent).with_name(f".{config.name}.lock")), range_lock(ranges_path(folder), *EVERY):
         next_version = previous_version(folder)
-        current = find_current(folder, recipe, [source])
+        try:
+            current, is_stale = find_current(folder, recipe, [source]), False
+        except StaleError:
+            if not renew:
+                raise
+            current, is_stale = None, True
         if current is not None:
             shutil.rmtree(folder / _WORK, ignore_errors=True)
             if not retry or not has_transient_drops(current):
                 return current
-        if not config.fetch.contact and not config.fetch.allow_private_hosts:
-            raise ConfigError(f"curate {config.name}: fetch.contact must say how site owners reach you (mail or page)")
-        run = _Run(config, workspace, source=source, recipe=recipe, resolve=dict(resolve or {}), progress=progress)
-        if current is None:
-            return run.run(folder, None)
-        manifest = run.run(next_version, folder)
+        run = CurateRun(config, workspace, source=source, recipe=recipe, resolve=resolve or {}, progress=progress)
+        if current is None and not is_stale:
+            return run.run(folder, None, renew)
+        manifest = run.run(next_version, None if is_stale else folder, renew)
         take_place(next_version, folder)
         return manifest
 
 
-class _Run:
+EVERY = (0, 1 << 62)
+"""All shards of a set, however many there are."""
+_BEGINNING = (1 << 62, (1 << 62) + 1)
+"""Held while it is decided whose work lies there; partitions begin at once."""
+
+
+def ranges_path(folder: Path) -> Path:
+    """The file whose numbers are the shards of a set that somebody works on (`range_lock`)."""
+    return folder.with_name(f".{folder.name}.shards")
+
+
+class CurateRun:
     """The steps of one run, in order; each does only what is missing."""
 
     def __init__(
@@ -157,35 +180,54 @@ class _Run:
         resolve: Mapping[str, str],
         progress: Progress,
     ) -> None:
+        if not config.fetch.contact and not config.fetch.allow_private_hosts:
+            raise ConfigError(f"curate {config.name}: fetch.contact must say how site owners reach you (mail or page)")
         self.config = config
         self.workspace = workspace
         self.source = source
         self.recipe = recipe
         self.media: str = source.stats["media"]
-        self.resolve = resolve
+        self.resolve = dict(resolve)
         self.progress = progress
 
-    def run(self, folder: Path, previous: Path | None) -> Manifest:
+    def begin(self, folder: Path, previous: Path | None, renew: bool = False) -> None:
+        """Say where the work lies; what another recipe or source began there is refused or, to `renew`, thrown away.
+
+        Raises:
+            StaleError: it was begun for something else.
+        """
+        self.folder, self.work, self.previous = folder, folder / _WORK, previous
+        made_for, mark = digest_of([self.recipe, self.source.digest]), self.work / "made_for"
+        with range_lock(ranges_path(shards_folder(self.workspace, self.config.name)), *_BEGINNING):
+            if mark.is_file() and mark.read_text(encoding="ascii") != made_for:
+                if not renew:
+                    raise StaleError(
+                        f"{self.work}: was begun with another recipe or source; choose another name, remove the "
+                        "folder, or curate with --backfill to begin anew"
+                    )
+                shutil.rmtree(self.work)
+            write_atomic(mark, made_for.encode("ascii"))
+
+    def fetch(self, wanted: range) -> list[str]:
+        """Fetch and judge the shards with these numbers; returns their names. The rest of the corpus is not needed."""
+        shards = self._split(load_blocklists(self.config.blocklists, self.workspace), wanted)
+        if self.previous is not None:
+            for shard in shards:
+                start_from(self.previous / _STATE, self.files(shard), self.media)
+        config, files = self.config, [self.files(shard) for shard in shards]
+        fetch_all(files, self.media, config.fetch, config.engine, resolve=self.resolve, progress=self.progress)
+        self._judge(shards)
+        return shards
+
+    def run(self, folder: Path, previous: Path | None, renew: bool = False) -> Manifest:
         """Make the artifact in `folder`; with `previous`, from an earlier version of it."""
         config, started = self.config, now()
-        self.folder, self.work, self.previous = folder, folder / _WORK, previous
+        self.begin(folder, previous, renew)
         benchmarks = [fingerprint(benchmark, self.workspace) for benchmark in config.decontaminate]
         blocked = load_blocklists(config.blocklists, self.workspace)
         if config.clip is not None:
             check_model(config.clip)
-        shards = self._split(blocked)
-        if previous is not None:
-            for shard in shards:
-                start_from(previous / _STATE, self._files(shard), self.media)
-        fetch_all(
-            [self._files(shard) for shard in shards],
-            self.media,
-            config.fetch,
-            config.engine,
-            resolve=self.resolve,
-            progress=self.progress,
-        )
-        self._judge(shards)
+        shards = self.fetch(range(num_shards(config, self.workspace)))
         verdicts = self._look_at_all(shards, benchmarks, blocked)
         scores = self._score(shards, verdicts) if config.clip is not None else {}
         counts = self._publish(shards, verdicts, scores)
@@ -212,20 +254,22 @@ class _Run:
         shutil.rmtree(self.work)
         return manifest
 
-    def _files(self, shard: str) -> ShardFiles:
+    def files(self, shard: str) -> ShardFiles:
+        """Where a shard's working files lie."""
         return ShardFiles(self.work, shard, self.previous)
 
-    def _split(self, blocked: Blocked) -> list[str]:
+    def _split(self, blocked: Blocked, numbers: range) -> list[str]:
         """Cut the source into shards and decide what can be decided before anything is fetched."""
-        shards = []
         rules = self.config.rows
         checks = row_checks(rules)
         tombstones = _tombstones(self.workspace)
         source = source_folder(self.workspace, self.config.source)
-        for number, table in enumerate(iter_rows(source, self.config.engine.number_sample_per_shard)):
-            shard = f"{number:05d}"
-            shards.append(shard)
-            files = self._files(shard)
+        shards = [f"{number:05d}" for number in numbers]
+        if all(self.files(shard).fetch.is_file() for shard in shards):
+            return shards
+        tables = iter_rows(source, self.config.engine.number_sample_per_shard, numbers.start)
+        for shard, table in zip(shards, tables, strict=False):  # of the corpus only its first shards may be wanted
+            files = self.files(shard)
             if files.fetch.is_file():
                 continue
             told = _with_languages(table, rules.caption)
@@ -244,14 +288,15 @@ class _Run:
 
     def _judge(self, shards: Sequence[str]) -> None:
         checks: list[Any] = image_checks(self.config.image) if self.media == "image" else clip_checks(self.config.video)
-        for shard in shards:
-            judge(self._files(shard), Judge(self.media, checks, self.config.verify_sha256))
+        for files in map(self.files, shards):
+            if not files.rating.is_file():
+                judge(files, Judge(self.media, checks, self.config.verify_sha256))
 
     def _look_at_all(
         self, shards: Sequence[str], benchmarks: Sequence[Fingerprints], blocked: Blocked
     ) -> dict[str, Verdict]:
         config = self.config
-        ratings = pa.concat_tables([pq.read_table(self._files(shard).rating) for shard in shards])
+        ratings = pa.concat_tables([pq.read_table(self.files(shard).rating) for shard in shards])
         looks = Looks(config.dedup, config.rows.caption, config.fetch.hosts.dead_host_failures, blocked, benchmarks)
         verdicts = look(ratings, looks)
         if self.previous is not None:
@@ -268,7 +313,7 @@ class _Run:
         assert clip is not None
         self.progress.start(f"score {self.config.name}", None)
         for shard in shards:
-            publish(self._files(shard), unscored, self._label({}), verdicts)
+            publish(self.files(shard), unscored, self._label({}), verdicts)
         embed([unscored / f"{shard}.tar" for shard in shards], embedded, clip)
         scores = similarities(embedded, shards)
         low = {key for key, score in scores.items() if clip.min_similarity is not None and score < clip.min_similarity}
@@ -284,7 +329,7 @@ class _Run:
         label = self._label(scores)
         parts = []
         for shard in shards:
-            files = self._files(shard)
+            files = self.files(shard)
             parts.append(publish(files, self.folder, label, verdicts))
             keep_engine_rows(files)
             state = self.folder / _STATE / shard

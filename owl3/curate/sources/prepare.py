@@ -360,14 +360,29 @@ def url_tables(folder: Path) -> list[Path]:
     return sorted(folder.glob("urls-*.parquet"))
 
 
-def iter_rows(folder: Path, batch_rows: int) -> Iterable[pa.Table]:
-    """Read a prepared source in pieces of exactly `batch_rows` rows (the last may be shorter)."""
+def count_rows(folder: Path) -> int:
+    """Rows of a prepared source."""
+    return sum(pq.read_metadata(path).num_rows for path in url_tables(folder))
+
+
+def iter_rows(folder: Path, batch_rows: int, first: int = 0) -> Iterable[pa.Table]:
+    """Read a prepared source from piece `first` on, in pieces of exactly `batch_rows` rows; the last may be shorter."""
     pending: list[pa.Table] = []
-    held = 0
+    held, skip = 0, first * batch_rows
     for path in url_tables(folder):
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=min(batch_rows, 65_536)):
-            pending.append(pa.Table.from_batches([batch]))
-            held += batch.num_rows
+        file = pq.ParquetFile(path)
+        groups: list[int] = []
+        for group in range(file.metadata.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if not groups and skip >= rows:
+                skip -= rows
+            else:
+                groups.append(group)
+        for batch in file.iter_batches(batch_size=min(batch_rows, 65_536), row_groups=groups) if groups else ():
+            passed = min(skip, batch.num_rows)
+            skip -= passed
+            pending.append(pa.Table.from_batches([batch.slice(passed)]))
+            held += batch.num_rows - passed
             while held >= batch_rows:
                 whole = pa.concat_tables(pending, promote_options="permissive")
                 yield whole.slice(0, batch_rows)
