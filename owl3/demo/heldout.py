@@ -1,7 +1,9 @@
 """Held-out questions about pictures and clips that training never sees, laid out like any benchmark.
 
-    questions.jsonl   {"id", "media": ["0012.jpg", …], "question", "answer", "options", "type", "group", "index"}
+    questions.jsonl   {"id", "media": ["0012.jpg", …], "question", "answer", "options", "type", "group", "index", …}
     0012.jpg …        `index` is the place, from 1, of the picture asked about, where there are several
+
+`kind` tells what the picture asked about shows; `alike` marks questions that every picture of that kind answers.
 
 Answers are balanced within each type of question. The functions return the blind floor: the accuracy of the best
 constant answer per type.
@@ -45,7 +47,7 @@ def write_video(folder: Path, made: Sequence[clips.Clip], count: int, rng: np.ra
     chosen = [candidates[i] for i in talk.balanced(candidates, count, rng)]
     for i in sorted({i for i, _ in chosen}):
         clips.write_clip(made[i], folder / f"{i:04d}.mp4")
-    return _write_questions(folder, [([f"{i:04d}.mp4"], 0, question) for i, question in chosen])
+    return _write_questions(folder, [([f"{i:04d}.mp4"], 0, question, "clip") for i, question in chosen])
 
 
 def _ask_among(pictures: Pictures, among: int, rng: np.random.Generator) -> Asked:
@@ -60,12 +62,13 @@ def _write_set(folder: Path, pictures: Pictures, asked: Sequence[Asked]) -> floa
     folder.mkdir(parents=True)
     for i in sorted({i for shown, _, _ in asked for i in shown}):
         (folder / f"{i:04d}.jpg").write_bytes(pictures[i][1])
-    return _write_questions(folder, [([f"{i:04d}.jpg" for i in shown], place, q) for shown, place, q in asked])
+    named = [([f"{i:04d}.jpg" for i in shown], at, q, pictures[shown[at]][0].kind) for shown, at, q in asked]
+    return _write_questions(folder, named)
 
 
-def _write_questions(folder: Path, asked: Sequence[tuple[list[str], int, talk.Question]]) -> float:
+def _write_questions(folder: Path, asked: Sequence[tuple[list[str], int, talk.Question, str]]) -> float:
     lines = []
-    for number, (media, place, question) in enumerate(asked):
+    for number, (media, place, question, kind) in enumerate(asked):
         line: dict[str, Any] = {
             "id": f"{folder.name}-{number:04d}",
             "media": media,
@@ -74,7 +77,9 @@ def _write_questions(folder: Path, asked: Sequence[tuple[list[str], int, talk.Qu
             "options": list(talk.OPTIONS[question.topic]),
             "type": question.topic,
             "group": "+".join(media),
+            "kind": kind,
+            "alike": question.alike,
         }
         lines.append(line | ({"index": place + 1} if len(media) > 1 else {}))
     (folder / "questions.jsonl").write_bytes(b"".join(canonical_json(line) + b"\n" for line in lines))
-    return round(talk.blind_floor([question for _, _, question in asked]), 4)
+    return round(talk.blind_floor([question for _, _, question, _ in asked]), 4)

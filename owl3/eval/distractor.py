@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from owl3.errors import InputError
 from owl3.eval.items import Item, Medium, Record
@@ -38,6 +38,7 @@ def distract(
     seed: int = 0,
     num_sets: int = 1,
     depths: Sequence[float] = (),
+    pool: Mapping[str, Medium] = {},
 ) -> list[Item]:
     """Hide each question's picture among others.
 
@@ -45,6 +46,7 @@ def distract(
         items: Questions about one picture each, `(medium, text)`; the text follows "In Image X, ". Passes of one
             question (rotated options) share `meta["question"]`.
         numbers: How many pictures to show, N; with fewer other pictures than N - 1, that N is left out.
+        pool: More pictures to draw from, by group, beside those that are asked about.
         seed: Of the draws.
         num_sets: Passes per item, each with its own distractors and its own place X.
         depths: Places to try instead of a drawn one, from 0 (first) to 1 (last): one item per depth.
@@ -55,7 +57,7 @@ def distract(
     Raises:
         InputError: an item shows none or several pictures.
     """
-    pictures = _pictures(items)
+    pictures = {**_pictures(items), **pool}
     found = []
     for number in numbers:
         if number > len(pictures):

@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from owl3.errors import InputError
 from owl3.eval.distractor import aggregate, distract, numbered_prompt
 from owl3.eval.evaluate import batches_of, num_pictures
 from owl3.eval.items import Item, Medium, Parsed
+from owl3.eval.registry import find_task
 from owl3.eval.task import Task
 
 
@@ -83,3 +85,27 @@ def test_a_batch_holds_no_more_pictures_than_memory_does() -> None:
     assert sorted(item.id for batch in batches for item in batch) == sorted(item.id for item in asked)
     assert all(len(batch) <= 16 for batch in batches)
     assert all(sum(map(num_pictures, batch)) <= 50 for batch in batches)
+
+
+def test_a_scene_is_hidden_among_pictures_that_answer_the_question_too(tmp_path: Path) -> None:
+    rows = [("one", "What colour is the shape?", True)] * 3 + [
+        ("one", "Where is the star?", False),
+        ("word", "?", True),
+    ]
+    lines = [
+        {"id": f"q{i}", "media": [f"{i}.jpg"], "question": asked, "answer": "red", "options": ["red"], "group": f"{i}"}
+        | {"kind": kind, "alike": alike}
+        for i, (kind, asked, alike) in enumerate(rows)
+    ]
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = find_task("distractor-scenes").load(tmp_path)
+    assert {item.question() for item in found} == {"q0", "q1", "q2", "q4"}
+    assert {item.category for item in found if item.question() == "q0"} == {"1", "2", "4"}
+    assert {item.category for item in found if item.question() == "q4"} == {"1"}  # the only sign
+    among = {medium.name() for item in found if item.question() == "q0" for medium in item.media()}
+    assert among == {"0.jpg", "1.jpg", "2.jpg", "3.jpg"}
+    cells = {item.category for item in find_task("needle-scenes").load(tmp_path)}
+    assert cells == {f"4@{depth:g}" for depth in (0, 0.25, 0.5, 0.75, 1)}
+    (tmp_path / "questions.jsonl").write_text(json.dumps(lines[3]) + "\n")
+    with pytest.raises(InputError, match="no question there is marked `alike`"):
+        find_task("distractor-scenes").load(tmp_path)
