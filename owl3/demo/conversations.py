@@ -20,6 +20,8 @@ from owl3.demo.faults import PHOTOS, fault
 from owl3.demo.scenes import KINDS, Scene
 
 MAX_TURNS = 3
+MAX_TURNS_AMONG = 6
+"""Listing the pictures is the dear part of a conversation about several; more questions use it better."""
 
 
 def about_one(pictures: Sequence[tuple[str, Scene]], rng: np.random.Generator) -> Iterator[dict[str, Any]]:
@@ -30,18 +32,19 @@ def about_one(pictures: Sequence[tuple[str, Scene]], rng: np.random.Generator) -
 
 
 def about_several(
-    pictures: Sequence[tuple[str, Scene]], count: int, max_images: int, rng: np.random.Generator
+    pictures: Sequence[tuple[str, Scene]], count: int, most: int, rng: np.random.Generator
 ) -> Iterator[dict[str, Any]]:
-    """`count` conversations over 2 to `max_images` pictures of one kind, so that only the right one has the answer."""
+    """`count` conversations over 2 to `most` pictures of one kind, so that only the right one has the answer."""
     kinds = [kind for kind in KINDS if kind != "pair"]  # a pair has no question that fits every other pair
     by_kind = {kind: [pair for pair in pictures if pair[1].kind == kind] for kind in kinds}
     for i in range(count):
         alike = by_kind[kinds[i % len(kinds)]]
-        chosen = [alike[j] for j in rng.permutation(len(alike))[: 2 + i % (max_images - 1)]]
+        chosen = [alike[j] for j in rng.permutation(len(alike))[: 2 + i % (most - 1)]]
+        asked = [(k, q) for k, (_, scene) in enumerate(chosen, start=1) for q in talk.questions(scene) if q.alike]
         turns = []
-        for k in rng.permutation(len(chosen))[:MAX_TURNS]:
-            question = pick([q for q in talk.questions(chosen[k][1]) if q.alike], rng)
-            turns.append((f"In Image {k + 1}, {question.text}", question))
+        for j in rng.permutation(len(asked))[:MAX_TURNS_AMONG]:
+            place, question = asked[j]
+            turns.append((f"In Image {place}, {question.text}", question))
         listed = " ".join(f"Image {k + 1}: <image>" for k in range(len(chosen)))
         turns[0] = (f"{listed}. {turns[0][0]}", turns[0][1])
         yield _conversation("image", [url for url, _ in chosen], turns)

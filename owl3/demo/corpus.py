@@ -7,6 +7,7 @@
     tables/scenes.parquet     url, caption, licence, similarity, punsafe, fault
     tables/clips.parquet      url, caption, licence
     instruct/scenes.json      conversations in LLaVA's layout, with pictures named by URL; clips.json likewise
+    instruct/among-N.json     conversations about one of two to N pictures
     heldout/scenes-single/    questions.jsonl and its pictures; scenes-multi-N and scenes-video likewise
     truth.jsonl               what is on each picture and clip, by URL
 
@@ -63,10 +64,8 @@ class ScenesConfig(Config):
     seed: int = 0
     pictures: int = Field(default=800, ge=120)
     clips: int = Field(default=32, ge=4)
-    conversations_among: int = Field(default=800, ge=0)
-    """Conversations over several pictures; one per picture and one per clip are always made."""
-    max_images: int = Field(default=4, ge=2)
-    """Most pictures in a conversation."""
+    conversations_among: dict[int, int] = Field(default={4: 800})
+    """By N: how many conversations over two to N pictures; one per picture and one per clip are always made."""
     questions: int = Field(default=120, ge=8)
     """Questions in each held-out set of pictures."""
     video_questions: int = Field(default=48, ge=4)
@@ -130,13 +129,11 @@ class _Maker:
         clip_urls = self._make_clips()
         copied = fault("copy").count + fault("near-copy").count
         askable = list(zip(urls, [scene for scene, _ in scenes], strict=True))[copied:]
-        conversations = [
-            *about_one(askable, self.rng),
-            *about_several(askable, self.config.conversations_among, self.config.max_images, self.rng),
-            *about_missing(),
-        ]
-        self._write("instruct/scenes.json", json.dumps(conversations, indent=0).encode())
-        self._write("instruct/clips.json", json.dumps(list(about_clips(clip_urls, self.rng)), indent=0).encode())
+        conversations = [*about_one(askable, self.rng), *about_missing()]
+        self._write_conversations("scenes", conversations)
+        for most, count in sorted(self.config.conversations_among.items()):
+            self._write_conversations(f"among-{most}", list(about_several(askable, count, most, self.rng)))
+        self._write_conversations("clips", list(about_clips(clip_urls, self.rng)))
         write_routes(self.folder / "routes.jsonl", self.routes)
         self._write("truth.jsonl", b"".join(canonical_json(line) + b"\n" for line in self.truth))
         self._write("expected.json", json.dumps(self._expected(len(conversations)), indent=1).encode())
@@ -248,6 +245,9 @@ class _Maker:
             artifact: {"seen": seen[artifact], "kept": seen[artifact] - sum(dropped.values()), "dropped": dropped}
             for artifact, dropped in drops.items()
         }
+
+    def _write_conversations(self, name: str, conversations: list[dict[str, Any]]) -> None:
+        self._write(f"instruct/{name}.json", json.dumps(conversations, indent=0).encode())
 
     def _write_table(self, name: str, rows: list[dict[str, Any]]) -> None:
         (self.folder / "tables").mkdir(exist_ok=True)

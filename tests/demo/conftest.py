@@ -6,9 +6,7 @@ import pytest
 
 from owl3.demo.corpus import ScenesConfig, make_corpus
 
-SMALL = ScenesConfig(
-    pictures=120, clips=4, conversations_among=20, questions=40, video_questions=8, max_images=3, among=(2,)
-)
+SMALL = ScenesConfig(pictures=120, clips=4, conversations_among={3: 20}, questions=40, video_questions=8, among=(2,))
 
 
 @pytest.fixture(scope="session")

@@ -102,7 +102,7 @@ def test_questions_among_pictures_name_the_place_of_the_picture_asked_about(corp
 
 
 def test_conversations_refer_to_each_of_their_pictures_once(corpus: Path) -> None:
-    files = [corpus / "instruct/scenes.json", corpus / "instruct/clips.json"]
+    files = [corpus / f"instruct/{name}.json" for name in ("scenes", "among-3", "clips")]
     for talked in [talked for file in files for talked in json.loads(file.read_text())]:
         text = " ".join(turn["value"] for turn in talked["conversations"])
         media = talked.get("video") or talked["image"]
