@@ -1,10 +1,12 @@
 """What was in step N: a page per step of a plan, with thumbnails.
 
-Pages are written for the steps that a reader asks for first: the first, the last, and some between at even distances.
+Pages are written for the steps that a reader asks for first: the first, the last, some between at even distances, and
+those with an incident (a loss that stood out, or was not finite).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,8 @@ from owl3.report.collect import show_sample
 
 STEPS_SHOWN = 6
 SAMPLES_PER_STEP = 16
+SAMPLES_PER_INCIDENT = 128
+INCIDENTS_SHOWN = 12
 _COLUMNS = ("sample_id", "shard", "json_offset", "json_bytes", "media", "text_tokens", "trained_tokens", "images")
 
 
@@ -32,6 +36,7 @@ class StepPage:
     samples: list[dict[str, Any]]
     not_shown: int
     loss: float | None
+    incident: str | None  # why the step stands out
 
 
 def chosen_steps(num_steps: int, extra: Sequence[int] = (), most: int = STEPS_SHOWN) -> list[int]:
@@ -49,15 +54,25 @@ def step_pages(workspace: Path, run: runs.Run, losses: dict[int, float], side_px
         return []
     plan = Plan.open(folder)
     plan.check_parents(workspace)
-    steps = chosen_steps(min(run.steps, plan.num_steps))
-    return [_page(workspace, plan, step, losses.get(step + 1), side_px) for step in steps]
+    found = {step: why for step, why in incidents(run.folder).items() if step < plan.num_steps}
+    steps = sorted({*chosen_steps(min(run.steps, plan.num_steps)), *found})
+    return [_page(workspace, plan, step, losses.get(step + 1), found.get(step), side_px) for step in steps]
 
 
-def _page(workspace: Path, plan: Plan, step: int, loss: float | None, side_px: int) -> StepPage:
+def incidents(folder: Path) -> dict[int, str]:
+    """The last steps of a run that stood out, and why."""
+    paths = sorted(folder.glob("incidents/*.json"), key=lambda path: path.stem.rpartition("-")[2])
+    notes = [json.loads(path.read_bytes()) for path in paths[-INCIDENTS_SHOWN:]]
+    return {int(note["step"]): str(note["why"]) for note in notes}
+
+
+def _page(  # noqa: PLR0917 - what the page shows
+    workspace: Path, plan: Plan, step: int, loss: float | None, incident: str | None, side_px: int
+) -> StepPage:
     """One step; the loss is the one that was measured on it."""
     name = plan.manifest.name
     positions = plan.positions(step).tolist()
-    shown = positions[:SAMPLES_PER_STEP]
+    shown = positions[: SAMPLES_PER_INCIDENT if incident else SAMPLES_PER_STEP]
     rows = plan.sample_rows(workspace, shown, _COLUMNS)
     datasets = [plan.header.datasets[plan.dataset_of(position)].name for position in shown]
     samples = [
@@ -74,4 +89,5 @@ def _page(workspace: Path, plan: Plan, step: int, loss: float | None, side_px: i
         samples=samples,
         not_shown=len(positions) - len(shown),
         loss=loss,
+        incident=incident,
     )

@@ -12,10 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from owl3.cards.retract import assess, bury
+from owl3.cards.runs import read_run
 from owl3.cards.subjects import understand
 from owl3.errors import ConfigError, InputError, Owl3Error, StaleError
 from owl3.manifest import read_manifest
 from owl3.planfile import Plan
+from owl3.report.steps import step_pages
 from owl3.train.metrics import read_metrics
 from owl3.train.publish import publish
 from owl3.train.run import Where, preflight_stage, run_stage
@@ -235,6 +237,16 @@ def test_adapters_learn_in_place_of_the_language_model_and_are_merged_into_the_e
     shutil.rmtree(folder / "model")
     shutil.rmtree(folder / "checkpoints" / "step-000006")  # two steps are taken again
     assert run_stage(made, "sft", Where(copied, {})).digest == done.digest
+
+
+def test_the_report_shows_the_samples_of_a_step_that_stood_out(copied: Path) -> None:
+    folder = copied / "runs" / "tiny" / "sft"
+    (folder / "incidents").mkdir()
+    (folder / "incidents" / "nonfinite-000003.json").write_text(json.dumps({"step": 3, "why": "loss is nan"}))
+    run = read_run(copied, folder)
+    assert run is not None
+    [page] = [page for page in step_pages(copied, run, {}, 32) if page.incident]
+    assert (page.step, page.incident, len(page.samples), page.not_shown) == (3, "loss is nan", 4, 0)
 
 
 def test_two_runs_in_one_folder_are_refused(copied: Path) -> None:
