@@ -1,7 +1,13 @@
-"""lmms-eval's documented interface, stood in for by three lines: it cannot be installed beside our dependencies."""
+"""lmms-eval's documented interface, stood in for by a few lines: it pins av below 16 and wandb to a version.
 
+By hand, with lmms-eval 0.7.3 on the path: its registry resolves `owl3` from our manifest and accepts the class.
+"""
+
+import importlib
 import sys
+import tomllib
 from collections.abc import Sequence
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -90,3 +96,18 @@ def test_results_stand_where_lmms_eval_s_readers_look(tmp_path: Path) -> None:
     assert layout["results"]["pope"]["f1_stderr,none"] == pytest.approx(0.2 / 2 / 1.96, abs=1e-4)
     assert layout["results"]["pope"]["accuracy_stderr,none"] == "N/A"
     assert layout["n-samples"]["pope"] == {"original": 10, "effective": 9}
+
+
+def test_the_package_registers_itself_by_entry_point(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The manifest that lmms-eval 0.7 asks for names the class that it then imports."""
+    models, registry = ModuleType("lmms_eval.models"), ModuleType("lmms_eval.models.registry_v2")
+    registry.ModelManifest = SimpleNamespace  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "lmms_eval.models", models)
+    monkeypatch.setitem(sys.modules, "lmms_eval.models.registry_v2", registry)
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    place = project["entry-points"]["lmms_eval.models"]["owl3"]
+    manifest = EntryPoint("owl3", place, "lmms_eval.models").load()()
+    assert manifest.model_id == "owl3"
+    module, _, name = manifest.simple_class_path.rpartition(".")
+    assert getattr(importlib.import_module(module), name) is type(model)
+    assert type(model).is_simple

@@ -1,7 +1,6 @@
 """lmms-eval asks, our generator answers: batched, greedy, pictures in reading order.
 
-    LMMS_EVAL_PLUGINS=owl3.eval.lmms_plugin python -m lmms_eval --model owl3 \\
-        --model_args pretrained=runs/demo/sft/model --tasks pope --batch_size 16
+    python -m lmms_eval --model owl3 --model_args pretrained=runs/demo/sft/model --tasks pope --batch_size 16
 
 Source: lmms-eval's "simple" model interface: a request's `args` are (context, generation arguments, doc_to_visual,
 doc_id, task, split); for `loglikelihood`, (context, doc_to_target, doc_to_visual, doc_id, task, split).
