@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
+import pyarrow as pa
+
 _FILE_NAME = re.compile(r"(?i)^[\w\-. %()+]{1,80}\.(jpe?g|png|gif|webp|bmp|tiff?|svg|avif|heic|mp4|mov|avi)$")
 _CAMERA_NAME = re.compile(
     r"(?i)^(img|image|dsc[nf]?|dscf|pict?|photo|p10|mvi|vid|gopr|screenshot)[\s_\-]*\(?\d*\)?[\s_\-\d]*$"
@@ -91,3 +93,22 @@ def _detector(codes: tuple[str, ...]) -> Any:
         raise ValueError(f"unknown languages {', '.join(unknown)}; codes are ISO 639-1, as en, zh, de")
     builder = LanguageDetectorBuilder.from_iso_codes_639_1(*(known[code] for code in codes))
     return builder.with_low_accuracy_mode().build()
+
+
+def tell_languages(table: pa.Table, candidates: Sequence[str], trust_column: bool) -> pa.Table:
+    """Fill in a URL table's language column; with `trust_column` only where it says nothing."""
+    detect = language_detector(candidates)
+    captions, given = (table.column(name).to_pylist() for name in ("caption", "language"))
+    told = [known if known and trust_column else detect(text) for text, known in zip(captions, given, strict=True)]
+    return _replaced(table, "language", told)
+
+
+def redact_captions(table: pa.Table, urls: bool, personal: bool) -> pa.Table:
+    """Take URLs and personal data out of a URL table's captions; ids stay those of the captions as they came."""
+    if not urls and not personal:
+        return table
+    return _replaced(table, "caption", [redact(text, urls, personal) for text in table.column("caption").to_pylist()])
+
+
+def _replaced(table: pa.Table, name: str, values: Sequence[str | None]) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, pa.array(values, pa.string()))

@@ -1,7 +1,7 @@
 """The one door to clip-retrieval: similarity of picture and caption, and an index that an auditor can search.
 
 clip-retrieval 2.45 lives in a tool environment of its own and is called as a process. Its `inference` and `index` are
-used; its `filter` downloads one fixed model and its `back` listens on every interface, so neither is.
+used, and its `back` on 127.0.0.1 only; its `filter` downloads one fixed model, so it is not.
 
     indexes/NAME/img_emb/img_emb_0.npy   text_emb/text_emb_0.npy     one row per kept sample, float16, unit length
     indexes/NAME/metadata/metadata_0.parquet                          image_path (= sample id), caption, url …
@@ -15,7 +15,7 @@ import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from pydantic import Field
 
 from owl3 import lifeline, tools
 from owl3.config import Config
+from owl3.curate.dedup import Groups
 from owl3.errors import ConfigError, InputError
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,11 @@ class ClipConfig(Config):
     batch_size: int = Field(default=64, ge=1)
     index: bool = True
     """Also build the index that `owl3 search` and clip-retrieval's back end open."""
+    duplicates: float | None = Field(default=None, gt=0, le=1)
+    """Cosine from which on two pictures count as the same (`duplicate_embedding`; the smallest id stays); None looks
+    for none. Neighbours come from clip-retrieval's index, which is approximate: a few may be missed."""
+    neighbours: int = Field(default=16, ge=2)
+    """How many of the index's nearest are compared with each picture; chains of alike ones make groups."""
 
 
 def run_clip(request: dict[str, Any]) -> dict[str, Any]:
@@ -58,14 +64,20 @@ def run_clip(request: dict[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: the environment is missing, or the program failed; the message ends with its last line.
     """
-    command = [str(tools.python("clip")), str(_RUNNER), json.dumps(request)]
-    environment = os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1", "WANDB_MODE": "disabled"}
-    done = subprocess.run(lifeline.wrap(command), capture_output=True, text=True, env=environment)
+    done = subprocess.run(_command(request), capture_output=True, text=True, env=_environment())
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise InputError(f"clip-retrieval {request['do']} failed: {last[-300:]}")
     answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return answer
+
+
+def _command(request: dict[str, Any]) -> list[str]:
+    return lifeline.wrap([str(tools.python("clip")), str(_RUNNER), json.dumps(request)])
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1", "WANDB_MODE": "disabled"}
 
 
 def check_model(config: ClipConfig, run: Run = run_clip) -> None:
@@ -150,7 +162,7 @@ def index_folder(workspace: Path, name: str) -> Path:
     return workspace / "indexes" / name
 
 
-def build_index(out: Path, shards: Sequence[str], kept: set[str], folder: Path, run: Run = run_clip) -> None:
+def build_index(out: Path, shards: Sequence[str], kept: Set[str], folder: Path, run: Run = run_clip) -> None:
     """Put the embeddings of kept samples together and let clip-retrieval index them.
 
     Raises:
@@ -175,6 +187,47 @@ def build_index(out: Path, shards: Sequence[str], kept: set[str], folder: Path, 
     run({"do": "index", "embeddings_folder": str(folder), "index_folder": str(folder), "copy_metadata": False})
 
 
+def index_distinct(
+    out: Path, shards: Sequence[str], kept: Set[str], folder: Path, config: ClipConfig, *, run: Run = run_clip
+) -> dict[str, str]:
+    """Index what is kept, without what looks like something kept already; returns that, with what is kept instead.
+
+    Raises:
+        InputError: clip-retrieval failed.
+    """
+    if not config.index and config.duplicates is None:
+        return {}
+    build_index(out, shards, kept, folder, run)
+    if config.duplicates is None or not (folder / "metadata").is_dir():
+        return {}
+    copies = find_alike(folder, config.duplicates, config.neighbours, run)
+    if copies and config.index:
+        build_index(out, shards, kept - copies.keys(), folder, run)
+    return copies
+
+
+def find_alike(folder: Path, min_cosine: float, neighbours: int, run: Run = run_clip) -> dict[str, str]:
+    """Pictures of an index that look like another one with a smaller id, by sample id; groups are made by chains.
+
+    Raises:
+        InputError: the search failed.
+    """
+    ids = pq.read_table(folder / "metadata" / "metadata_0.parquet", columns=["image_path"]).column(0).to_pylist()
+    pairs = folder / "pairs.npy"
+    wanted = {"count": min(neighbours, len(ids)), "min_cosine": min_cosine, "pairs": str(pairs)}
+    vectors = {"index": str(folder / "image.index"), "vectors": str(folder / "img_emb" / "img_emb_0.npy")}
+    run({"do": "neighbours"} | vectors | wanted)
+    order = np.argsort(np.array(ids), kind="stable")
+    rank = np.empty(len(ids), np.int64)
+    rank[order] = np.arange(len(ids))
+    groups = Groups(len(ids))
+    left, right = rank[np.load(pairs)].T if len(ids) else np.zeros((2, 0), np.int64)
+    groups.join(left, right)
+    pairs.unlink()
+    roots = groups.roots(np.arange(len(ids), dtype=np.int64))
+    return {ids[order[row]]: ids[order[root]] for row, root in enumerate(roots) if row != root}
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """What to look for: a text or a picture."""
@@ -191,9 +244,7 @@ def search(
     Raises:
         InputError: the corpus has no index, or the picture is missing.
     """
-    folder = index_folder(workspace, name)
-    if not (folder / "metadata" / "metadata_0.parquet").is_file():
-        raise InputError(f"{folder}: no index; curate {name} with a clip section (clip.index: true)")
+    folder = _existing_index(workspace, name)
     if query.image is not None and not query.image.is_file():
         raise InputError(f"{query.image}: no such picture")
     texts = [query.text] if query.image is None else []
@@ -207,3 +258,21 @@ def search(
     table = pq.read_table(folder / "metadata" / "metadata_0.parquet").take(pa.array(best))
     rows: list[dict[str, Any]] = table.to_pylist()
     return [row | {"score": round(float(scores[place]), _SCORE_DIGITS)} for row, place in zip(rows, best, strict=True)]
+
+
+def serve(workspace: Path, name: str, model: str, port: int) -> int:
+    """Run clip-retrieval's own back end (and its page, at `/`) over a corpus's index, on 127.0.0.1; returns its exit.
+
+    Raises:
+        InputError: the corpus has no index, or the tool environment is missing.
+    """
+    folder = _existing_index(workspace, name)
+    request = {"do": "serve", "folder": str(folder.resolve()), "name": name, "model": model, "port": port}
+    return subprocess.run(_command(request), env=_environment(), check=False).returncode
+
+
+def _existing_index(workspace: Path, name: str) -> Path:
+    folder = index_folder(workspace, name)
+    if not (folder / "metadata" / "metadata_0.parquet").is_file():
+        raise InputError(f"{folder}: no index; curate {name} with a clip section (clip.index: true)")
+    return folder

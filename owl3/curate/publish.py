@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from owl3.config import plain_json
 from owl3.curate.decide import ClipCheck, MediaCheck, first_reason
+from owl3.curate.faces import Detector
 from owl3.curate.fetch import ROW_COLUMN, engine_places
 from owl3.curate.hosts import is_answer
 from owl3.curate.overview import RATING_COLUMNS, Verdict
@@ -172,6 +173,7 @@ class Label:
     user_agent: str
     quality: int  # of JPEGs that have to be encoded again
     scores: Mapping[str, float] = field(default_factory=dict)  # cosine of picture and caption, by sample id
+    find_faces: Detector | None = None  # what is blurred where the corpus brings no boxes
 
 
 def publish(files: ShardFiles, folder: Path, label: Label, verdicts: Mapping[str, Verdict]) -> Counts:
@@ -239,6 +241,8 @@ class _Stored:
         if row["boxes"]:
             orientation = (outcome.facts or {})["orientation"]
             data = blur_boxes(data, row["boxes"], orientation, self._label.quality)
+        elif self._label.find_faces is not None and (faces := self._label.find_faces(data)):
+            data = blur_boxes(data, faces, quality=self._label.quality)
         return strip_jpeg_metadata(data)
 
 

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 
 from owl3.config import Config, digest_of
 from owl3.curate.blocklist import Blocked, Blocklist, load_blocklists
-from owl3.curate.captions import language_detector, redact
+from owl3.curate.captions import redact_captions, tell_languages
 from owl3.curate.contamination import Benchmark, Fingerprints, benchmark_files, fingerprint
 from owl3.curate.decide import (
     CaptionRules,
@@ -35,10 +35,11 @@ from owl3.curate.decide import (
 )
 from owl3.curate.dedup import DedupConfig
 from owl3.curate.download import DownloadConfig
-from owl3.curate.embed import ClipConfig, build_index, check_model, embed, index_folder, similarities
+from owl3.curate.embed import ClipConfig, check_model, embed, index_distinct, index_folder, similarities
+from owl3.curate.faces import FaceConfig, open_detector
 from owl3.curate.fetch import EngineConfig
 from owl3.curate.fetching import fetch_all
-from owl3.curate.overview import Looks, Verdict, look
+from owl3.curate.overview import Looks, Verdict, list_overlaps, look
 from owl3.curate.publish import Judge, Label, ShardFiles, judge, keep_engine_rows, publish
 from owl3.curate.retry import has_transient_drops, previous_version, start_from, stay_dropped, take_place
 from owl3.curate.sources.corpus import find_corpus, merged
@@ -74,6 +75,8 @@ class CurateConfig(Config):
     dedup: DedupConfig = DedupConfig()
     blocklists: tuple[Blocklist, ...] = ()
     decontaminate: tuple[Benchmark, ...] = ()
+    faces: FaceConfig | None = None
+    """Blur the faces that a detector finds, in rows that bring no boxes of their own."""
     clip: ClipConfig | None = None
     """Let a CLIP score pictures against captions, and index them (needs `owl3 tools install clip`)."""
     max_drop_fraction: float | None = Field(default=None, ge=0, le=1)
@@ -91,10 +94,13 @@ class CurateConfig(Config):
 
         Raises:
             InputError: a blocklist or a benchmark is missing.
+            ConfigError: the face detector's model is missing.
         """
         lists = [{"kind": entry.kind, "sha256": sha256_of(entry.path(workspace))} for entry in self.blocklists]
         benchmarks = {entry.name: benchmark_files(entry, workspace) for entry in self.decontaminate}
-        inputs = {"blocklist_files": lists, "benchmark_files": benchmarks}
+        inputs: dict[str, Any] = {"blocklist_files": lists, "benchmark_files": benchmarks}
+        if self.faces is not None:
+            inputs["faces"] = self.faces.recipe(workspace)
         return self.model_dump(mode="json") | {"engine": self.engine.recipe()} | inputs
 
 
@@ -225,12 +231,14 @@ class CurateRun:
         self.begin(folder, previous, renew)
         benchmarks = [fingerprint(benchmark, self.workspace) for benchmark in config.decontaminate]
         blocked = load_blocklists(config.blocklists, self.workspace)
+        self.find_faces = None if config.faces is None else open_detector(config.faces, self.workspace)
         if config.clip is not None:
             check_model(config.clip)
         shards = self.fetch(range(num_shards(config, self.workspace)))
         verdicts = self._look_at_all(shards, benchmarks, blocked)
         scores = self._score(shards, verdicts) if config.clip is not None else {}
         counts = self._publish(shards, verdicts, scores)
+        list_overlaps(folder, [self.files(shard).rating for shard in shards], verdicts, benchmarks)
         self._check_drops(counts)
         tools = tool_versions("aiohttp", "protego", "pillow", "numpy", "pyarrow", "av")
         manifest = write_manifest(
@@ -272,14 +280,14 @@ class CurateRun:
             files = self.files(shard)
             if files.fetch.is_file():
                 continue
-            told = _with_languages(table, rules.caption)
+            told = _told(table, rules.caption)
             reasons: list[str | None] = []
             for row in told.to_pylist():
                 if row["sample_id"] in tombstones:
                     reasons.append("tombstoned")
                 else:
                     reasons.append("blocklisted" if blocked.has_row(row) else first_reason(checks, _facts(row)))
-            rows = _with_redacted_captions(told, rules.caption)
+            rows = redact_captions(told, rules.caption.urls == "redact", rules.caption.personal_data == "redact")
             write_table(files.rows, rows.append_column("reason", pa.array(reasons, pa.string())))
             wanted = [index for index, reason in enumerate(reasons) if reason is None]
             urls = table.column("url").take(pa.array(wanted, pa.int64()))
@@ -305,7 +313,9 @@ class CurateRun:
 
     def _label(self, scores: Mapping[str, float]) -> Label:
         config = self.config
-        return Label(self.media, config.source, config.fetch.user_agent, config.engine.encode_quality, scores)
+        return Label(
+            self.media, config.source, config.fetch.user_agent, config.engine.encode_quality, scores, self.find_faces
+        )
 
     def _score(self, shards: Sequence[str], verdicts: dict[str, Verdict]) -> dict[str, float]:
         """Let CLIP look at what would be kept; add verdicts for what does not match, and index the rest."""
@@ -318,9 +328,10 @@ class CurateRun:
         scores = similarities(embedded, shards)
         low = {key for key, score in scores.items() if clip.min_similarity is not None and score < clip.min_similarity}
         verdicts |= {key: Verdict("low_clip_similarity") for key in low}
-        if clip.index:
-            build_index(embedded, shards, scores.keys() - low, index_folder(self.workspace, self.config.name))
-        self.progress.finish(f"{len(scores)} pictures, {len(low)} below {clip.min_similarity}")
+        folder = index_folder(self.workspace, self.config.name) if clip.index else self.work / "index"
+        copies = index_distinct(embedded, shards, scores.keys() - low, folder, clip)
+        verdicts |= {key: Verdict("duplicate_embedding", duplicate_of=kept) for key, kept in copies.items()}
+        self.progress.finish(f"{len(scores)} pictures, {len(low)} unlike their captions, {len(copies)} alike")
         return scores
 
     def _publish(self, shards: Sequence[str], verdicts: Mapping[str, Verdict], scores: Mapping[str, float]) -> Counts:
@@ -366,27 +377,8 @@ def _tombstones(workspace: Path) -> frozenset[str]:
     )
 
 
-def _with_languages(table: pa.Table, rules: CaptionRules) -> pa.Table:
-    """Fill in the language column, where the recipe asks for languages."""
+def _told(table: pa.Table, rules: CaptionRules) -> pa.Table:
+    """The rows with their languages, where the recipe asks for some."""
     if rules.languages is None:
         return table
-    detect = language_detector([*rules.languages, *rules.language_candidates])
-    captions, given = (table.column(name).to_pylist() for name in ("caption", "language"))
-    told = [
-        known if known and rules.trust_column else detect(caption)
-        for caption, known in zip(captions, given, strict=True)
-    ]
-    return _replaced(table, "language", told)
-
-
-def _with_redacted_captions(table: pa.Table, rules: CaptionRules) -> pa.Table:
-    """Take out of captions what the recipe wants out; ids stay those of the captions as they came."""
-    urls, personal = rules.urls == "redact", rules.personal_data == "redact"
-    if not urls and not personal:
-        return table
-    captions = [redact(caption, urls, personal) for caption in table.column("caption").to_pylist()]
-    return _replaced(table, "caption", captions)
-
-
-def _replaced(table: pa.Table, name: str, values: Sequence[str | None]) -> pa.Table:
-    return table.set_column(table.column_names.index(name), name, pa.array(values, pa.string()))
+    return tell_languages(table, [*rules.languages, *rules.language_candidates], rules.trust_column)

@@ -105,6 +105,9 @@ def set_up(web: Hostile, workspace: Path) -> tuple[SourceConfig, CurateConfig]:
     pq.write_table(pa.Table.from_pylist(fill(web)), workspace / "rows.parquet")
     (workspace / "benchmark").mkdir()
     (workspace / "benchmark" / "x.jpg").write_bytes(picture(7, SIZE))
+    (workspace / "known").mkdir()
+    (workspace / "known" / "y.jpg").write_bytes(picture(8, SIZE, quality=60))
+    (workspace / "known" / "z.jpg").write_bytes(picture(990, SIZE))
     source = SourceConfig.model_validate(
         {"name": "web", "files": ["rows.parquet"], "columns": {"licence": "licence", "extra": ["similarity"]}}
     )
@@ -128,7 +131,10 @@ def set_up(web: Hostile, workspace: Path) -> tuple[SourceConfig, CurateConfig]:
                 "licences": ["CC0-1.0"],
                 "scores": [{"column": "similarity", "min": 0.2, "reason": "low_clip_similarity"}],
             },
-            "decontaminate": [{"name": "bench", "images": ["benchmark/*"]}],
+            "decontaminate": [
+                {"name": "bench", "images": ["benchmark/*"]},
+                {"name": "known", "images": ["known/*"], "on_image": "flag"},
+            ],
         }
     )
     return source, curate

@@ -137,6 +137,13 @@ def test_duplicates_name_the_row_that_is_kept_instead(done: Done) -> None:
             assert other["decision"] == "kept" and other["sample_id"] < row["sample_id"]
 
 
+def test_pictures_of_an_evaluation_set_that_are_kept_are_listed_for_it(done: Done) -> None:
+    flagged = [row for row in done.rows() if row["benchmark"] == "known"]
+    assert [(row["url"], row["decision"]) for row in flagged] == [(f"http://{HOST}/good-8.jpg", "kept")]
+    assert (done.folder / "overlap-known.txt").read_text() == "y.jpg\n"
+    assert not (done.folder / "overlap-bench.txt").exists()
+
+
 def test_rows_that_need_no_fetch_are_not_fetched(done: Done) -> None:
     assert done.web.asked[f"{HOST}/licensed.jpg"] == done.web.asked[f"{HOST}/unlike.jpg"] == 0
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from owl3.curate.embed import ClipConfig, Query, build_index, check_model, embed, search, similarities
+from owl3.curate.embed import ClipConfig, Query, build_index, check_model, embed, index_distinct, search, similarities
 from owl3.errors import ConfigError, InputError
 from owl3.shards import ShardWriter, iter_samples
 
@@ -29,6 +29,10 @@ class Colours:
         if request["do"] == "encode":
             seen = [_colour_of(Path(path).read_bytes()) for path in request["images"]]
             return {"vectors": [list(COLOURS.get(text, (1, 1, 1))) for text in request["texts"]] + seen}
+        if request["do"] == "neighbours":
+            rows = np.load(request["vectors"]).astype(np.float32)
+            alike = np.argwhere(np.triu(rows @ rows.T >= request["min_cosine"], 1))
+            np.save(request["pairs"], alike)
         if request["do"] == "inference":
             self._inference(Path(request["input_dataset"]).parent, Path(request["output_folder"]))
         return {}
@@ -96,6 +100,19 @@ def test_an_index_holds_what_was_kept_and_answers_texts_and_pictures(tars: list[
     (workspace / "like.png").write_bytes(picture("red"))
     like = search(workspace, "colours", CONFIG.model, Query(image=workspace / "like.png"), count=1, run=run)
     assert [row["image_path"] for row in like] == ["a"]
+
+
+def test_of_pictures_that_look_alike_the_smallest_id_is_kept(tars: list[Path], workspace: Path) -> None:
+    with ShardWriter(workspace / "00002.tar") as tar:
+        for key in ("0", "d"):
+            tar.add(key, {"jpg": picture("green"), "txt": b"green", "json": b"{}"})
+    run, names, folder = Colours(), ["00000", "00001", "00002"], workspace / "index"
+    embed([*tars, workspace / "00002.tar"], workspace / "out", CONFIG, run=run)
+    config = CONFIG.model_copy(update={"duplicates": 0.95})
+    copies = index_distinct(workspace / "out", names, {"a", "c", "0", "d", "wrong"}, folder, config, run=run)
+    assert copies == {"c": "0", "d": "0"}
+    ids = pq.read_table(folder / "metadata" / "metadata_0.parquet").column("image_path").to_pylist()
+    assert sorted(ids) == ["0", "a", "wrong"] and not (folder / "pairs.npy").exists()
 
 
 def test_a_missing_model_is_told_before_any_work() -> None:
