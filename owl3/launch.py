@@ -57,11 +57,16 @@ def start_module(
         return subprocess.Popen(command, env=full_env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
 
 
-def run_ranks(module: str, arguments: Sequence[str], processes: int) -> str:
+def run_ranks(module: str, arguments: Sequence[str], processes: int, *, apart: bool = False) -> str:
     """Run a module several times at once, each told its rank, and return what rank 0 wrote to stdout.
 
-    For processes that share files and need no rendezvous (evaluation); those that talk need `owl3.train.torchrun`. When
-    one ends badly, the others are ended: they would wait for it.
+    For processes that share files and need no rendezvous (evaluation); those that talk need `owl3.train.torchrun`.
+
+    Args:
+        module: The entry point.
+        arguments: Its command line.
+        processes: How many.
+        apart: They do not wait for each other: when one ends badly, the others go on. Else they are ended.
 
     Raises:
         CheckFailed, InputError, Interrupted: as `wait_for`, for the first rank that ended badly.
@@ -77,9 +82,10 @@ def run_ranks(module: str, arguments: Sequence[str], processes: int) -> str:
             waiting = dict(enumerate(ranks))
             while waiting:
                 ended = [rank for rank, process in waiting.items() if process.poll() is not None]
-                for rank in ended:
-                    wait_for(waiting.pop(rank), f"{module} (rank {rank} of {processes}; its reason stands above)")
-                time.sleep(0 if ended else _POLL_S)
+                if ended and not (apart and len(ended) < len(waiting)):
+                    for rank in ended:
+                        wait_for(waiting.pop(rank), f"{module} (rank {rank} of {processes}; its reason stands above)")
+                time.sleep(_POLL_S if waiting else 0)
         finally:
             for process in ranks:
                 process.terminate()

@@ -11,7 +11,7 @@ import typer
 from owl3 import launch
 from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, TerminalProgress, Workspace, emit, table
 from owl3.errors import ConfigError
-from owl3.eval.queue import pending, stage_dirs
+from owl3.eval.queue import pending, read_requests, stage_dirs
 from owl3.eval.registry import choose_tasks, find_task, task_names
 
 
@@ -66,7 +66,9 @@ def evaluate(  # noqa: PLR0917 - options of a command line
             _show_queue(run, as_json)
         else:
             mode = ["--watch", str(run), "--until", until] if watch is not None else ["--drain", str(run)]
-            report = _run([*mode, "--workspace", str(workspace)], processes)
+            before = _num_done(run)
+            report = _run([*mode, "--workspace", str(workspace)], processes, apart=True)
+            report["done"] = _num_done(run) - before  # by all processes; each tells its own
             emit(as_json, report, f"{report['done']} evaluations done")
     elif checkpoint is not None:
         chosen = choose_tasks(tasks, data, fetch=not dry_run)
@@ -111,11 +113,17 @@ def judge(
     emit(as_json, summary, shown)
 
 
-def _run(arguments: list[str], processes: int) -> dict[str, Any]:
+def _num_done(run: Path) -> int:
+    return sum(request.is_done(stage) for stage in stage_dirs(run) for request in read_requests(stage))
+
+
+def _run(arguments: list[str], processes: int, *, apart: bool = False) -> dict[str, Any]:
     """Start the evaluating processes and read the JSON object that the first one ends with."""
     if processes > 1:
         arguments = [*arguments, "--threads", str(max(1, (os.cpu_count() or 1) // processes))]
-    report: dict[str, Any] = json.loads(launch.run_ranks("owl3.eval", arguments, processes).splitlines()[-1])
+    report: dict[str, Any] = json.loads(
+        launch.run_ranks("owl3.eval", arguments, processes, apart=apart).splitlines()[-1]
+    )
     return report
 
 

@@ -90,6 +90,23 @@ def test_a_rank_that_fails_ends_the_others_and_says_why(tmp_path: Path) -> None:
     assert "InputError: part (rank 1 of 2; its reason stands above) ended with exit code 2" in done.stderr
 
 
+def test_ranks_that_stand_apart_end_their_own_work_before_a_failure_is_told(tmp_path: Path) -> None:
+    (tmp_path / "part.py").write_text(
+        "import os, sys, pathlib, time\n"
+        f"folder = pathlib.Path({str(tmp_path)!r})\n"
+        "if os.environ['RANK'] == '1': sys.exit(1)\n"
+        "while not (folder / 'go').exists(): time.sleep(0.01)\n"
+        "(folder / 'done').touch()\n"
+    )
+    script = "import sys; from owl3.launch import run_ranks; run_ranks('part', [], 2, apart=True)"
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[2]}"}
+    process = subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.PIPE, text=True)
+    (tmp_path / "go").touch()
+    _, told = process.communicate(timeout=60)
+    assert (tmp_path / "done").is_file()
+    assert "CheckFailed: part (rank 1 of 2; its reason stands above) ended with exit code 1" in told
+
+
 def test_what_rank_0_says_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "says.py").write_text("import os\nprint(os.environ['RANK'], os.environ['WORLD_SIZE'])\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
