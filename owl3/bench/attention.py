@@ -312,6 +312,12 @@ class _Bench:
         return flops / prefill_s / peak
 
 
+def train_mixed_batch(device: torch.device) -> dict[str, Any]:
+    """One round of the training step on a mixed batch, at small shapes; see `_Bench.training`."""
+    torch.manual_seed(0)
+    return _Bench("small", "gated", 169, device, rounds=1).training()
+
+
 def ratios(rows: list[Row], training: dict[str, Any]) -> dict[str, Any]:
     """The figures that are promised: ours against each peer."""
     prefill: dict[str, dict[str, float]] = {}

@@ -1,196 +1,155 @@
 """`owl3 bench train`: what the training loop costs beside the model, on this machine.
 
-    python -m owl3.bench train --out FOLDER [steps=30]
+    python -m owl3.bench train --out FOLDER [steps=12] [rounds=2]
 
-A small world of its own (pictures, captions, a plan) is made in FOLDER, and one tiny stage is trained on it in
-processes of their own: with plain torch and with DeepSpeed, packed and with a row per sample. What is told: seconds per
-step of either engine, the share of a step spent waiting for data, real tokens among those computed, samples per second
-packed against padded, and how a checkpoint is read against plain bytes.
+A small world of its own (pictures, captions, a plan) is made in FOLDER, and one tiny stage is trained on it, again and
+again, all ways in turn so that all meet the same weather:
+
+    bare              forward, backward and AdamW over batches that lie in memory: a loop and nothing else
+    torch, deepspeed  the stage as it runs, with loader, exchange and records, on either engine
+    unpacked          the stage with a row per sample, padded to the longest of its micro-batch
+
+Beside it: data wait, real tokens among those computed, a mixed batch of 0 to 8 pictures against the padded two-softmax
+way, seconds from a start to the first step after a checkpoint, and checkpoint bytes per second against the bare disk.
 """
 
-import io
 import json
-import os
+import shutil
 import statistics
-import subprocess
-import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
+import torch
 
+from owl3.bench.attention import train_mixed_batch
+from owl3.bench.train_disk import checkpoint_rates, resume_seconds, train_in_process
+from owl3.bench.train_world import bench_recipe, make_world
 from owl3.data.plan import make_plan
-from owl3.errors import InputError
-from owl3.manifest import Counts, write_manifest
-from owl3.planfile import Plan
-from owl3.samples import Sample, Segment, Turn, short_hash
-from owl3.shards import SAMPLE_INDEX, ShardWriter, write_index
-from owl3.template import render, tokenize
-from owl3.tokens import TextTokenizer, save_tokenizer, train_tiny
-from owl3.train.stages import TrainRecipe, plan_folder, stage_folder
+from owl3.train import distributed
+from owl3.train.assemble import StepSource, load_tokenizer, make_model
+from owl3.train.metrics import read_metrics
+from owl3.train.optim import adamw_arguments, freeze, parameter_groups
+from owl3.train.run import find_start, fix_arithmetic
+from owl3.train.stages import TrainRecipe, stage_folder
 
-RELEASE = "241101"
-SIDE_PX = 56
-WORDS = "a red green blue square circle left of above two three small large".split()  # noqa: SIM905
+TARGETS = {
+    "data wait": "under 0.05",
+    "real tokens among computed": "at least 0.95",
+    "mixed batch: padded / packed seconds": "at least 2",
+    "resume: seconds to the first step beyond imports": "under 10",
+}
 
 
-def run(out: Path, steps: int = 30) -> dict[str, Any]:
-    """Make the world, train it four ways, and write `train.json`."""
+def run(out: Path, steps: int = 12, rounds: int = 2) -> dict[str, Any]:
+    """Measure, and write `train.json` and `train.md` into `out`."""
     workspace = out / "workspace"
-    _make_samples(workspace)
-    timings: dict[str, dict[str, float]] = {}
-    for name, engine, pack in (
-        ("torch", "torch", True),
-        ("deepspeed", "deepspeed", True),
-        ("a row per sample", "torch", False),
-    ):
-        recipe = _recipe(name.replace(" ", "-"), engine, pack, steps)
+    make_world(workspace)
+    recipes = {
+        "torch": bench_recipe("torch", "torch", steps),
+        "deepspeed": bench_recipe("deepspeed", "deepspeed", steps),
+        "unpacked": bench_recipe("unpacked", "torch", steps, pack=False),
+    }
+    for recipe in recipes.values():
         make_plan(recipe.stages[0].data, workspace, run_name=recipe.name, stage="pretrain")
-        timings[name] = _train(recipe, workspace)
-    plan = Plan.open(plan_folder(workspace, "torch", "pretrain"))
+    ways: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "bare": partial(_bare_loop, recipes["torch"], workspace),
+        **{name: partial(_stage, recipe, workspace) for name, recipe in recipes.items()},
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    waits: list[float] = []
+    mfu: list[float] = []
+    for _ in range(rounds):
+        for name, way in ways.items():
+            records = way()[2:]  # the first steps warm up
+            seconds[name].append(statistics.median(record["seconds"] for record in records))
+            if name == "deepspeed":
+                waits += [record["data_wait"] for record in records]
+                mfu += [record["mfu"] for record in records if record["mfu"] is not None]
+    step_s = {name: statistics.median(values) for name, values in seconds.items()}
+    mixed = train_mixed_batch(torch.device("cuda" if torch.cuda.is_available() else "cpu"))["seconds"]
     result = {
         "steps": steps,
-        "seconds_per_step": {name: timing["step_s"] for name, timing in timings.items()},
-        "data_wait": timings["torch"]["data_wait"],
-        "deepspeed_over_torch": timings["deepspeed"]["step_s"] / timings["torch"]["step_s"],
-        "packing_efficiency": plan.manifest.stats["packing_efficiency"],
-        "packed_over_padded_samples_per_s": timings["a row per sample"]["step_s"] / timings["torch"]["step_s"],
-        "checkpoint": _checkpoint_rate(stage_folder(workspace, "torch", "pretrain"), out),
+        "seconds_per_step": seconds,
+        "ratios": {
+            "data wait": statistics.median(waits),
+            "loop / bare loop": step_s["torch"] / step_s["bare"],
+            "deepspeed / torch": step_s["deepspeed"] / step_s["torch"],
+            "unpacked / packed seconds": step_s["unpacked"] / step_s["torch"],
+            "real tokens among computed": _real_share(recipes["torch"], workspace),
+            "mixed batch: padded / packed seconds": mixed["padded"] / mixed["packed"],
+            "resume: seconds to the first step beyond imports": resume_seconds(out / "resume", steps),
+        },
+        "checkpoint_bytes_per_s": checkpoint_rates(out / "disk"),
+        "mfu": statistics.median(mfu) if mfu else None,
     }
+    shutil.rmtree(workspace)
     (out / "train.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (out / "train.md").write_text(_markdown(result), encoding="utf-8")
     return result
 
 
-def _recipe(name: str, engine: str, pack: bool, steps: int) -> TrainRecipe:
-    stage = {
-        "name": "pretrain",
-        "data": {
-            "mixture": {"datasets": [{"name": "pairs"}], "max_epochs": 1000},
-            "global_batch_size": 32,
-            "steps": steps,
-            "max_tokens": 256,
-            "pack": pack,
-        },
-        "trainable": ["projector", "visual_kv", "language_model"],
-        "learning_rate": {"max": 1e-3},
-        "precision": "fp32",
-        "engine": engine,
-        "micro_batch_rows": 4,
-        "save_steps": steps,
-    }
-    model = {"preset": "tiny", "config": {"vision_config": {"image_size": SIDE_PX}}}
-    return TrainRecipe.model_validate({"name": name, "tokenizer": {"name": "words"}, "model": model, "stages": [stage]})
+def _stage(recipe: TrainRecipe, workspace: Path) -> list[dict[str, Any]]:
+    """Run the stage from its beginning, in a process of its own; return its records."""
+    folder = stage_folder(workspace, recipe.name, "pretrain")
+    shutil.rmtree(folder, ignore_errors=True)
+    train_in_process(recipe, workspace)
+    return read_metrics(folder / "metrics.jsonl")
 
 
-def _train(recipe: TrainRecipe, workspace: Path) -> dict[str, float]:
-    """Train in a process; return medians over the second half of the steps."""
-    path = workspace / f"{recipe.name}.json"
-    path.write_text(recipe.model_dump_json())
-    command = ["--recipe", str(path), "--stage", "pretrain", "--workspace", str(workspace)]
-    done = subprocess.run([sys.executable, "-m", "owl3.train", *command], check=False)
-    if done.returncode:
-        raise InputError(f"{path}: training ended with exit code {done.returncode}")
-    lines = (stage_folder(workspace, recipe.name, "pretrain") / "metrics.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines][len(lines) // 2 :]
-    return {
-        "step_s": statistics.median(record["seconds"] for record in records),
-        "data_wait": statistics.median(record["data_wait"] for record in records),
-    }
+def _bare_loop(recipe: TrainRecipe, workspace: Path) -> list[dict[str, Any]]:
+    """The same batches, model and optimizer without anything of ours around them."""
+    stage = recipe.stages[0]
+    fix_arithmetic(stage)
+    world = distributed.start()
+    tokenizer = load_tokenizer(recipe, workspace)
+    source = StepSource(stage, find_start(recipe, stage, workspace), workspace, world, tokenizer)
+    model = make_model(recipe, stage, tokenizer, None).to(world.device)
+    source.read_for(model.config)
+    freeze(model, stage.trainable)
+    optimizer = torch.optim.AdamW(adamw_arguments(parameter_groups(model, stage), stage.optimizer))
+    batches = [
+        (step.trained_tokens, [dict(batch.to(world.device, torch.float32)) for batch in step.micro_batches])
+        for step in source.steps_from(0)
+    ]
+    distributed.stop()
+    records = []
+    for trained_tokens, micro_batches in batches:
+        began = time.perf_counter()
+        for inputs in micro_batches:
+            torch.autograd.backward(model(**inputs, num_items_in_batch=trained_tokens).loss)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), stage.optimizer.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        if world.device.type == "cuda":
+            torch.cuda.synchronize(world.device)
+        records.append({"seconds": time.perf_counter() - began})
+    return records
 
 
-def _checkpoint_rate(folder: Path, out: Path) -> dict[str, float]:
-    """Read the last checkpoint back as resuming does, against reading and writing its bytes plainly."""
-    from owl3.train.checkpoint import state_reader
-
-    checkpoint = sorted((folder / "checkpoints").glob("step-*"))[-1]
-    files = [path for path in checkpoint.rglob("*") if path.is_file()]
-    data = [path.read_bytes() for path in files]
-    size = sum(map(len, data))
-    began = time.perf_counter()
-    with (out / "plain.bin").open("wb") as handle:
-        for part in data:
-            handle.write(part)
-        handle.flush()
-        os.fsync(handle.fileno())
-    written_s = time.perf_counter() - began
-    began = time.perf_counter()
-    state_reader(checkpoint)
-    read_s = time.perf_counter() - began
-    (out / "plain.bin").unlink()
-    return {"bytes": size, "plain_write_bytes_per_s": size / written_s, "open_s": read_s}
+def _real_share(recipe: TrainRecipe, workspace: Path) -> float:
+    """Tokens of samples among all columns of the batches that the model is given."""
+    stage = recipe.stages[0]
+    world = distributed.start()
+    tokenizer = load_tokenizer(recipe, workspace)
+    source = StepSource(stage, find_start(recipe, stage, workspace), workspace, world, tokenizer)
+    source.read_for(make_model(recipe, stage, tokenizer, None).config)
+    segments = [batch.text["segment_ids"] for step in source.steps_from(0) for batch in step.micro_batches]
+    distributed.stop()
+    return sum(int((part > 0).sum()) for part in segments) / sum(part.numel() for part in segments)
 
 
-def _make_samples(workspace: Path) -> None:
-    """128 captioned pictures; captions of 4 to 40 words."""
-    if (workspace / "samples" / "pairs" / "manifest.json").is_file():
-        return
-    tokenizer = train_tiny([" ".join(WORDS)] * 3, 400)
-    save_tokenizer(tokenizer, workspace / "tokenizers" / "words")
-    write_manifest(workspace / "tokenizers" / "words", kind="tokenizer", name="words", counts=Counts(seen=1, kept=1))
-    folder = workspace / "samples" / "pairs"
-    folder.mkdir(parents=True)
-    dice = np.random.default_rng(0)
-    rows = []
-    with ShardWriter(folder / "00000.tar") as tar:
-        for position in range(128):
-            caption = " ".join(dice.choice(WORDS, int(dice.integers(4, 41))).tolist())
-            sample = _pair(position, caption)
-            pixels = dice.integers(0, 255, (8, 8, 3), dtype=np.uint8)
-            picture = io.BytesIO()
-            Image.fromarray(pixels).resize((320, 240)).save(picture, "JPEG")
-            meta, medium = tar.add(sample.id, {"json": sample.to_json(), "0.jpg": picture.getvalue()})
-            rows.append(_row(sample, position, tokenizer, (meta, medium)))
-    write_index(folder / "00000.parquet", rows, SAMPLE_INDEX)
-    write_manifest(
-        folder,
-        kind="samples",
-        name="pairs",
-        counts=Counts(seen=128, kept=128),
-        stats={"tokenizer_digest": tokenizer.digest, "release": RELEASE, "tile_px": SIDE_PX},
-    )
-
-
-def _pair(number: int, caption: str) -> Sample:
-    return Sample(
-        id=short_hash("bench", str(number)),
-        kind="image_text",
-        segments=(Segment(image=0), Segment(text=caption)),
-        turns=(Turn(role="user", start=0, end=1), Turn(role="assistant", start=1, end=2)),
-        source="bench",
-        licence="CC0-1.0",
-        builder="bench",
-        builder_version="1",
-    )
-
-
-def _row(sample: Sample, position: int, tokenizer: TextTokenizer, members: tuple[Any, Any]) -> dict[str, Any]:
-    """The sample's index row, with the costs that the plan needs."""
-    costs = {}
-    for style, prefix in (("chat", ""), ("plain", "plain_")):
-        text = tokenize(render(sample.segments, sample.turns, release=RELEASE, style=style), tokenizer)  # type: ignore[arg-type]
-        costs[f"{prefix}text_tokens" if not prefix else "plain_tokens"] = len(text.input_ids)
-        costs[f"{prefix}trained_tokens"] = sum(text.trained)
-    meta, medium = members
-    place = {"path": "samples/pairs/00000.tar", "offset": medium.offset, "bytes": medium.num_bytes}
-    return {
-        "sample_id": sample.id,
-        "decision": "kept",
-        "shard": "00000",
-        "key": sample.id,
-        "kind": sample.kind,
-        "builder": sample.builder,
-        "builder_version": "1",
-        "seed": 0,
-        "source": "bench",
-        "licence": sample.licence,
-        "parents": [],
-        "position": position,
-        "images": 1,
-        "tiles": [1],
-        "json_offset": meta.offset,
-        "json_bytes": meta.num_bytes,
-        "media": [{**place, "sha256": "", "width": 320, "height": 240}],
-        **costs,
-    }
+def _markdown(result: dict[str, Any]) -> str:
+    lines = ["# The training loop beside the model", "", "| ratio | measured | target |", "| --- | --: | --- |"]
+    lines += [f"| {name} | {value:.3f} | {TARGETS.get(name, '')} |" for name, value in result["ratios"].items()]
+    lines += ["", "| seconds per step | median | each round |", "| --- | --: | --- |"]
+    for name, values in result["seconds_per_step"].items():
+        each = ", ".join(f"{value:.4f}" for value in values)
+        lines.append(f"| {name} | {statistics.median(values):.4f} | {each} |")
+    lines += ["", "| checkpoint | MB/s |", "| --- | --: |"]
+    lines += [f"| {name} | {value / 1e6:.0f} |" for name, value in result["checkpoint_bytes_per_s"].items()]
+    if result["mfu"] is not None:
+        lines += ["", f"Model FLOPs utilisation of the tiny model: {result['mfu']:.3f}."]
+    return "\n".join(lines) + "\n"

@@ -103,7 +103,7 @@ def run_stage(recipe: TrainRecipe, stage_name: str, where: Where) -> Manifest:
     """
     stage = recipe.stage(stage_name)
     start = find_start(recipe, stage, where.workspace)
-    _fix_arithmetic(stage)
+    fix_arithmetic(stage)
     world = distributed.start(tensor_parallel=stage.tensor_parallel, timeout_s=where.timeout_s)
     job = Job(recipe, stage, start, stage_folder(where.workspace, recipe.name, stage.name), where, world)
     try:
@@ -143,7 +143,7 @@ def preflight_stage(recipe: TrainRecipe, stage_name: str, where: Where) -> Repor
     """Try a stage out before its GPUs are spent; see `owl3.train.preflight`. Raises as `run_stage` does."""
     stage = recipe.stage(stage_name)
     start = find_start(recipe, stage, where.workspace)
-    _fix_arithmetic(stage)
+    fix_arithmetic(stage)
     world = distributed.start(tensor_parallel=stage.tensor_parallel, timeout_s=where.timeout_s)
     job = Job(recipe, stage, start, stage_folder(where.workspace, recipe.name, stage.name), where, world)
     try:
@@ -319,7 +319,7 @@ class _Log:
             tracker.close()
 
 
-def _fix_arithmetic(stage: StageConfig) -> None:
+def fix_arithmetic(stage: StageConfig) -> None:
     """Make sums come out the same every time: a fixed number of threads, and deterministic kernels on the CPU."""
     torch.set_num_threads(stage.threads)
     if not torch.cuda.is_available():
