@@ -6,6 +6,7 @@ reachable by (path, offset, bytes) without opening the tar.
 """
 
 import hashlib
+import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -170,16 +171,51 @@ def read_member(path: Path, offset: int, num_bytes: int) -> bytes:
 def iter_members(path: Path) -> Iterator[tuple[Member, bytes]]:
     """Read a tar from front to back.
 
+    Our own tars hold plain USTAR headers and are read as such, several times faster than by `tarfile`; from the first
+    header of another kind on, `tarfile` takes over.
+
     Raises:
         InputError: when it is damaged; everything before the damage has been yielded.
     """
+    with path.open("rb") as handle:
+        while header := handle.read(tarfile.BLOCKSIZE):
+            if header == _END:
+                return
+            offset = handle.tell()
+            name, size = _plain_header(header)
+            if name is None:
+                handle.seek(offset - len(header))
+                yield from _other_members(handle, path)
+                return
+            data = handle.read(size)
+            if len(data) != size:
+                raise InputError(f"{path}: ends inside {name}; the shard was truncated")
+            handle.seek(-size % tarfile.BLOCKSIZE, os.SEEK_CUR)
+            yield Member(name, offset, size), data
+        if not handle.tell():
+            raise InputError(f"{path}: not a whole tar (empty file); build it again")
+
+
+_END = bytes(tarfile.BLOCKSIZE)
+
+
+def _plain_header(header: bytes) -> tuple[str | None, int]:
+    """Name and size in a header as `tar_header` writes it; None for any other, a damaged one included."""
     try:
-        with tarfile.open(path, "r:") as tar:
+        name, size = header[: tarfile.LENGTH_NAME].rstrip(b"\0").decode(), int(header[124:135], 8)
+    except ValueError:
+        return None, 0
+    return (name, size) if size >= 0 and tar_header(name, size) == header else (None, 0)
+
+
+def _other_members(handle: BinaryIO, path: Path) -> Iterator[tuple[Member, bytes]]:
+    try:
+        with tarfile.open(fileobj=handle, mode="r:") as tar:
             for info in tar:
                 if info.isfile():
-                    handle = tar.extractfile(info)
-                    assert handle is not None
-                    data = handle.read()
+                    member = tar.extractfile(info)
+                    assert member is not None
+                    data = member.read()
                     if len(data) != info.size:
                         raise InputError(f"{path}: ends inside {info.name}; the shard was truncated")
                     yield Member(info.name, info.offset_data, info.size), data

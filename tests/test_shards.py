@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from owl3.errors import InputError
-from owl3.shards import SAMPLE_INDEX, ShardWriter, iter_samples, read_member, tar_header, write_index
+from owl3.shards import SAMPLE_INDEX, ShardWriter, iter_members, iter_samples, read_member, tar_header, write_index
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
@@ -89,3 +89,29 @@ def test_an_index_has_the_same_bytes_each_time(tmp_path: Path) -> None:
     write_index(tmp_path / "a.parquet", [row], SAMPLE_INDEX)
     write_index(tmp_path / "b.parquet", [row], SAMPLE_INDEX)
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
+def test_tars_of_others_are_read_too(tmp_path: Path, form: int) -> None:
+    names = ["a.json", "a.jpg", f"{'c' * 60}/{'b' * 60}.json", "ä.txt"]
+    path = tmp_path / "00000.tar"
+    with tarfile.open(path, "w", format=form) as tar:
+        for number, name in enumerate(names):
+            info = tarfile.TarInfo(name)
+            info.size = number * 400
+            tar.addfile(info, io.BytesIO(bytes([number]) * info.size))
+    found = list(iter_members(path))
+    with tarfile.open(path) as tar:
+        assert [(m.name, m.offset, m.num_bytes) for m, _ in found] == [(i.name, i.offset_data, i.size) for i in tar]
+    assert [data for _, data in found] == [bytes([number]) * number * 400 for number in range(len(names))]
+
+
+def test_a_damaged_header_is_not_read_as_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "00000.tar"
+    with ShardWriter(path) as tar:
+        tar.add("a", {"txt": b"one"})
+    data = bytearray(path.read_bytes())
+    data[130] ^= 1  # a digit of the size
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="not a whole tar"):
+        list(iter_members(path))

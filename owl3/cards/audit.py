@@ -14,23 +14,23 @@ A third party needs the workspace and the card, and trusts one thing: the card's
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
+import os
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
-from owl3.cards import eu, figures, provenance, rederive, tables
+from owl3.cards import eu, figures, provenance, tables
 from owl3.cards.chain import Link, walk
 from owl3.cards.config import CardConfig
+from owl3.cards.derivation import Derivation
 from owl3.cards.documents_check import compare_documents
 from owl3.cards.facts import Facts
 from owl3.cards.findings import Check, Findings, compared, failed, passed
@@ -79,6 +79,7 @@ def audit(
     sample: float | None = None,
     seed: int = 0,
     expect: str | None = None,
+    processes: int | None = None,
     progress: Progress = SILENT,
 ) -> Audit:
     """Audit a rendered card.
@@ -87,6 +88,7 @@ def audit(
         card_folder: datacards/NAME/VERSION.
         sample: Read the bytes of a random part of the kept samples only (0 < sample <= 1).
         expect: The card's digest (or its beginning) as published elsewhere.
+        processes: How many derive rows beside each other; by default one, and all cores once it takes long.
 
     Raises:
         InputError: there is no card to audit. Anything false in it is a failed check, never an exception.
@@ -99,8 +101,10 @@ def audit(
     _check_chain(links, findings)
     _check_files(links, findings, tars=sample is None)
     artifacts = [link for link in links if link.manifest is not None and link.folder is not None]
-    with tempfile.TemporaryDirectory(prefix="owl3-audit-") as scratch:
-        size = _Derivation(Path(scratch), workspace, sample, seed)
+    with (
+        tempfile.TemporaryDirectory(prefix="owl3-audit-") as scratch,
+        Derivation(Path(scratch), workspace, sample, seed, processes) as size,
+    ):
         for link in artifacts:
             size.derive(link, findings, progress)
         _check_counts(artifacts, size, findings)
@@ -174,11 +178,18 @@ def _check_files(links: list[Link], findings: Findings, *, tars: bool) -> None:
         subject = f"{link.stated.kind} {link.stated.name}"
         problems = [
             failed("files", f"{subject} {line.split(': ')[0].rsplit('/', 1)[-1]}", "as listed", line)
-            for line in verify_files(link.folder, part)
+            for line in _verify(link.folder, part)
         ]
         unlisted = _unlisted(link)
         problems += [failed("files", f"{subject} {name}", "not listed", "a file of the artifact") for name in unlisted]
         findings.summarise("files", subject, problems, f"{len(listed)} files")
+
+
+def _verify(folder: Path, manifest: Manifest) -> list[str]:
+    """Hash the files on all cores: hashing needs no Python."""
+    parts = [manifest.model_copy(update={"files": (entry,)}) for entry in manifest.files]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return [line for lines in pool.map(lambda part: verify_files(folder, part), parts) for line in lines]
 
 
 def _unlisted(link: Link) -> list[str]:
@@ -189,75 +200,7 @@ def _unlisted(link: Link) -> list[str]:
     return [name for name in present if (is_table(name) or name.endswith(".tar")) and name not in listed]
 
 
-class _Derivation:
-    """Derived rows of all artifacts, as Parquet in a scratch folder, shard by shard."""
-
-    def __init__(self, scratch: Path, workspace: Path, sample: float | None, seed: int) -> None:
-        self.scratch = scratch
-        self.workspace = workspace
-        self.sample = sample
-        self.seed = seed
-        self.files: dict[tuple[str, str], list[Path]] = {}
-        self.num_rows = 0
-        self.num_read = 0
-        self.num_bytes = 0
-
-    def derive(self, link: Link, findings: Findings, progress: Progress) -> None:
-        """Derive one artifact's rows and add what differs from its tables."""
-        assert link.manifest is not None and link.folder is not None
-        kind, name = link.stated.kind, link.stated.name
-        if kind not in ("shards", "samples"):
-            return
-        shards = sorted(Path(entry.path).stem for entry in link.manifest.files if is_table(entry.path))
-        progress.start(f"audit {kind} {name}", total=len(shards))
-        problems: list[Check] = []
-        counter = None
-        if kind == "samples":
-            try:
-                counter = rederive.TokenCounter.of(link.manifest, self.workspace)
-            except Owl3Error as error:
-                problems.append(failed("rows", f"{kind} {name} tokens", "countable", str(error)))
-        for shard in shards:
-            only = self._chosen(link.folder / f"{shard}.parquet")
-            derived = (
-                rederive.shard(link.folder, shard, only)
-                if kind == "shards"
-                else rederive.samples(link.folder, shard, self.workspace, counter, only)
-            )
-            problems += derived.problems
-            self.num_rows += len(derived.rows)
-            self.num_read += sum(row.get("decision") == "kept" for row in derived.rows) if only is None else len(only)
-            self.num_bytes += derived.num_bytes
-            self._write(kind, name, shard, derived.rows, link.folder)
-            progress.advance()
-        findings.summarise("rows", f"{kind} {name}", problems, f"{len(shards)} shards")
-        progress.finish(f"{len(problems)} differences")
-
-    def _chosen(self, table: Path) -> frozenset[str] | None:
-        """A random part of the kept keys, the same for the same seed."""
-        if self.sample is None:
-            return None
-        try:
-            rows = pq.read_table(table, columns=["key", "decision"]).to_pylist()
-        except (OSError, pa.ArrowException):
-            return frozenset()
-        limit = int(self.sample * 2**64)
-        return frozenset(row["key"] for row in rows if row["decision"] == "kept" and self._draw(row["key"]) < limit)
-
-    def _draw(self, key: str) -> int:
-        return int.from_bytes(hashlib.sha256(f"{self.seed}:{key}".encode()).digest()[:8], "big")
-
-    def _write(self, kind: str, name: str, shard: str, rows: list[rederive.Row], folder: Path) -> None:
-        schema = pq.read_schema(folder / f"{shard}.parquet") if (folder / f"{shard}.parquet").is_file() else None
-        if schema is None:
-            return
-        path = self.scratch / kind / name / f"{shard}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), path)
-        self.files.setdefault((kind, name), []).append(path)
-
-
-def _check_counts(links: list[Link], derivation: _Derivation, findings: Findings) -> None:
+def _check_counts(links: list[Link], derivation: Derivation, findings: Findings) -> None:
     """seen = kept + dropped, by the derived rows."""
     for link in links:
         files = derivation.files.get((link.stated.kind, link.stated.name))
@@ -280,7 +223,7 @@ def _check_counts(links: list[Link], derivation: _Derivation, findings: Findings
             )
 
 
-def _check_provenance(links: list[Link], derivation: _Derivation, findings: Findings) -> None:
+def _check_provenance(links: list[Link], derivation: Derivation, findings: Findings) -> None:
     """Every source row in the shards once; every parent of a built sample kept in an artifact before it."""
     for link in links:
         assert link.manifest is not None and link.folder is not None
@@ -296,7 +239,7 @@ def _check_provenance(links: list[Link], derivation: _Derivation, findings: Find
 
 
 def _check_figures(
-    folder: Path, manifest: Manifest, workspace: Path, derivation: _Derivation, findings: Findings
+    folder: Path, manifest: Manifest, workspace: Path, derivation: Derivation, findings: Findings
 ) -> None:
     """Query every figure over the derived rows, and compare the documents with documents made from them."""
     recipe = manifest.recipe
@@ -327,7 +270,7 @@ def _check_figures(
         findings.add(failed("figures", "all", "computable", str(error).splitlines()[0]))
 
 
-def _statement(sample: float | None, derivation: _Derivation, clean: bool) -> str:
+def _statement(sample: float | None, derivation: Derivation, clean: bool) -> str:
     if not clean:
         return "The card is not true; the failed checks say where."
     if sample is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import struct
 import tempfile
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from owl3.video import uniform_frames
 
 CLIPS = ("mp4", "webm", "mkv", "mov", "avi")
 """Extensions of members that are no pictures."""
+
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_BARE = frozenset(range(0xD0, 0xDB))
+"""Markers without a length, and the start of the scan: before it stands the frame header."""
 
 DATA_URI_PREFIX = "data:image/jpeg;base64,"
 
@@ -52,9 +57,35 @@ def small_medium(data: bytes, extension: str | None, side_px: int, *, blurred: b
 
 
 def size_and_format(data: bytes) -> tuple[int, int, str]:
-    """Width and height in pixels and the lower-case format ("jpeg"), read from the bytes, not from a table."""
+    """Width and height in pixels and the lower-case format ("jpeg"), read from the bytes, not from a table.
+
+    Raises:
+        MediaError: when `data` is no picture.
+    """
+    size = _jpeg_size(data)
+    if size is not None:
+        return *size, "jpeg"
     image = open_header(data)
     return image.width, image.height, (image.format or "").lower()
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height from the frame header of a plain JPEG; None for anything out of the ordinary.
+
+    Walking its segments takes microseconds, and an audit does it for every picture of a corpus.
+    """
+    position = 2
+    if data[:2] != b"\xff\xd8":
+        return None
+    while position + 9 <= len(data):
+        marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
+        if data[position] != 0xFF or not 0xC0 <= marker <= 0xFE or marker in _JPEG_BARE:
+            return None
+        if marker in _JPEG_FRAMES:
+            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
+            return (width, height) if width and height else None
+        position += 2 + length
+    return None
 
 
 def data_uri(jpeg: bytes) -> str:

@@ -505,3 +505,11 @@ def test_a_caption_that_was_truly_redacted_is_no_forgery(workspace: Path, dataca
     reseal_all(workspace, card)
     subjects = [check.subject for check in audit(card, workspace).checks if not check.passed]
     assert not any(FIRST_ID in subject and subject.endswith(("caption", "sample_id")) for subject in subjects), subjects
+
+
+def test_an_audit_in_several_processes_says_the_same(workspace: Path, datacards: Path) -> None:
+    flip_byte(workspace / "shards" / "tiny" / "00001.tar")
+    folder = datacards / "demo" / "1.0.0"
+    alone, together = (audit(folder, workspace, processes=number) for number in (1, 2))
+    assert not alone.passed
+    assert alone == together
