@@ -1,9 +1,9 @@
 """`make soak`: kill -9 a training process again and again, also while it saves; what it learns must not change.
 
 Each stage is killed twenty times (with DeepSpeed, which takes seconds to start, four times), at moments drawn from a
-fixed seed: after some number of logged steps, or as soon as a checkpoint is being written. Run again to its end, it must
-leave the uninterrupted run's manifest. Processes are forked from a server that has imported torch once, so that each of
-them reaches its first step within a second.
+fixed seed: after some number of logged steps, or as soon as a checkpoint is being written. Run again to its end, it
+must leave the uninterrupted run's manifest. Processes are forked from a server that has imported torch once, so that
+each of them reaches its first step within a second.
 """
 
 import os
