@@ -31,7 +31,7 @@ def find_files(folder: Path, *patterns: str) -> list[Path]:
 
 
 def read_json(path: Path) -> Any:
-    """One JSON value, or JSON lines.
+    """One JSON value, or JSON lines: a `.jsonl` file by its name, others where they are no single value.
 
     Raises:
         InputError: naming the file, and the line where lines can't be read, or a key that comes twice.
@@ -46,16 +46,18 @@ def read_json(path: Path) -> Any:
         return found
 
     text = path.read_text(encoding="utf-8-sig")
-    try:
-        return json.loads(text, object_pairs_hook=unrepeated)
-    except json.JSONDecodeError as whole:
-        rows = []
-        for number, line in enumerate(text.splitlines(), start=1):
-            try:
-                rows += [json.loads(line, object_pairs_hook=unrepeated)] if line.strip() else []
-            except json.JSONDecodeError as error:
-                raise InputError(f"{path}:{number}: neither JSON nor JSON lines ({error.msg})") from whole
-        return rows
+    if path.suffix != ".jsonl":
+        try:
+            return json.loads(text, object_pairs_hook=unrepeated)
+        except json.JSONDecodeError:
+            pass  # then it must be lines
+    rows = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            rows += [json.loads(line, object_pairs_hook=unrepeated)] if line.strip() else []
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}:{number}: neither JSON nor JSON lines ({error.msg})") from error
+    return rows
 
 
 def read_table(path: Path, delimiter: str) -> list[dict[str, str]]:
