@@ -27,6 +27,7 @@ from owl3.curate.address import GuardedResolver, Lookup, PrivateAddress, host_ma
 from owl3.curate.hostfiles import HostFiles
 from owl3.curate.hosts import HostConfig, Hosts
 from owl3.curate.inspector import Inspectors
+from owl3.curate.pages import find_clip
 from owl3.curate.response import BodyDecoder, Failed, check_status, network_failure
 from owl3.curate.rights import RightsConfig, Verdict, check_headers
 from owl3.curate.spool import Body, Outcome, Spool, canonical_id
@@ -83,6 +84,8 @@ class DownloadConfig(Config):
     """Host names or patterns that may have addresses which are not public."""
     block_domains: tuple[str, ...] = ()
     """Domains never asked, with all their subdomains."""
+    page_hosts: tuple[str, ...] = ()
+    """Hosts (or patterns) whose URLs are pages with a clip: yt-dlp says where it is. For clips; needs `owl3[pages]`."""
     hosts: HostConfig = HostConfig()
     rights: RightsConfig = RightsConfig()
 
@@ -244,10 +247,14 @@ class Downloader:
     async def _get(self, url: str) -> _Answer:
         """One attempt: follow redirects, each hop under all guards."""
         last = Verdict("none", "")
+        is_page = self._kind == "video" and host_matches(urlsplit(url).hostname or "", self._config.page_hosts)
         for _ in range(self._config.max_redirects + 1):
             self._check_url(url)
             if self._config.rights.robots or self._config.rights.tdm_reservation:
                 last = await self._check_host_files(url)
+            if is_page:
+                url, is_page = await find_clip(url, self._resolver, self._config.user_agent), False
+                continue
             try:
                 answer = await self._request(url, self._config.max_bytes, check_rights=True)
             except Failed as error:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from owl3.curate.download import DownloadConfig, Downloader
 from owl3.curate.fetch import EngineConfig, fetch_shards
 from owl3.curate.gateway import Gateway
+from owl3.curate.pages import check_installed
 from owl3.curate.publish import ShardFiles
 from owl3.progress import Progress
 from owl3.shards import write_table
@@ -29,7 +30,10 @@ def fetch_all(
 
     Raises:
         InputError: img2dataset is missing or keeps failing.
+        ConfigError: yt-dlp is missing, and the recipe names page hosts.
     """
+    if download.page_hosts and media == "video":
+        check_installed()
     sizes = {files.shard: pq.read_metadata(files.fetch).num_rows for files in shards}
     pending = [files for files in shards if sizes[files.shard] and not _mark(files, media).is_file()]
     if not pending:
