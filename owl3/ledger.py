@@ -5,11 +5,13 @@
 
 import itertools
 import os
+import re
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
 import duckdb
+import fsspec
 import pyarrow as pa
 
 from owl3.errors import InputError
@@ -156,26 +158,49 @@ def open_duckdb() -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def connect(workspace: Path, views: Collection[str] = tuple(VIEWS)) -> duckdb.DuckDBPyConnection:
+def connect(workspace: Path | str, views: Collection[str] = tuple(VIEWS)) -> duckdb.DuckDBPyConnection:
     """Open an in-memory DuckDB with one view per kind of table of the workspace, read in place.
 
     Views, where such tables exist: `shard_rows`, `sample_rows`, `source_rows`, `evidence`, `tombstones`; each with the
     artifact's name in `artifact` and the file in `filename`.
 
     Args:
+        workspace: A folder, or a URL that fsspec knows (`s3://bucket/workspace`): of tables there, only the columns and
+            row groups that a question needs travel. Credentials come from the environment.
         views: Those that are needed: each opens every file behind it once.
 
     Raises:
         InputError: when the workspace does not exist.
     """
-    if not workspace.is_dir():
+    place = _Place(workspace)
+    if not place.exists():
         raise InputError(f"{workspace}: no such workspace; give one with --workspace or OWL3_WORKSPACE")
     connection = open_duckdb()
+    if place.files is not None:
+        connection.register_filesystem(place.files)
     for view in views:
-        if next(workspace.glob(VIEWS[view]), None):
-            files = (workspace / VIEWS[view]).as_posix().replace("'", "''")
+        if place.holds(VIEWS[view]):
+            tables = f"{place.root}/{VIEWS[view]}".replace("'", "''")
             connection.execute(
                 f"CREATE VIEW {view} AS SELECT *, regexp_extract(filename, '([^/]+)/[^/]+$', 1) AS artifact "
-                f"FROM read_parquet('{files}', filename = true, union_by_name = true)"
+                f"FROM read_parquet('{tables}', filename = true, union_by_name = true)"
             )
     return connection
+
+
+class _Place:
+    """Where tables lie: a folder, or below a URL."""
+
+    def __init__(self, workspace: Path | str) -> None:
+        # A Path of "s3://bucket" holds "s3:/bucket".
+        scheme = re.match(r"([a-z][a-z0-9+.-]+):/+(.+)", str(workspace))
+        self.root = f"{scheme[1]}://{scheme[2].rstrip('/')}" if scheme else Path(workspace).as_posix()
+        self.files = fsspec.filesystem(scheme[1]) if scheme else None
+
+    def exists(self) -> bool:
+        return Path(self.root).is_dir() if self.files is None else bool(self.files.exists(self.root))
+
+    def holds(self, pattern: str) -> bool:
+        if self.files is None:
+            return next(Path(self.root).glob(pattern), None) is not None
+        return bool(self.files.glob(f"{self.root}/{pattern}"))
