@@ -100,7 +100,9 @@ def fetch_shards(
 
     Raises:
         InputError: img2dataset failed or hung more than `max_shard_retry` times; the message ends with its last line.
+        InputError: its distributor is missing.
     """
+    check_distributor(config)
     engine = work / "engine"
     engine.mkdir(parents=True, exist_ok=True)
     # Named by the first shard: who fetches other shards of the same corpus at the same time has folders of its own.
@@ -117,6 +119,22 @@ def fetch_shards(
     missing = [shard for shard in shards if not (engine / f"{shard}.parquet").is_file()]
     if missing:
         raise InputError(f"img2dataset did not finish shards {', '.join(missing[:5])}; run again to resume")
+
+
+def check_distributor(config: EngineConfig) -> None:
+    """Make sure that ray or pyspark is there where it is asked for; without it img2dataset silently does nothing.
+
+    Raises:
+        InputError: it is not; the message says how to install it.
+    """
+    if config.distributor == "multiprocessing":
+        return
+    python = tools.python("img2dataset")
+    code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({config.distributor!r}) is None)"
+    if subprocess.run([python, "-c", code], check=False).returncode:
+        raise InputError(
+            f"engine.distributor {config.distributor}: not there; run: {python} -m pip install {config.distributor}"
+        )
 
 
 def _attempt(
@@ -215,6 +233,7 @@ class _Engine:
     def __init__(self, options: dict[str, Any], log: int) -> None:
         environment = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
         environment |= {"NO_ALBUMENTATIONS_UPDATE": "1", "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+        environment |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}  # no report, no token file
         command = [str(tools.python("img2dataset")), "-c", _LAUNCHER, json.dumps(options)]
         self._process = subprocess.Popen(
             lifeline.wrap(command),

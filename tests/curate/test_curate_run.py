@@ -20,9 +20,10 @@ from test_media import clip
 
 from curate.corpus import EXPECTED, HOST, KEPT, set_up
 from curate.hostile import Hostile, hostile_server, picture
+from owl3.curate.fetch import EngineConfig, check_distributor
 from owl3.curate.run import CurateConfig, curate
 from owl3.curate.sources.prepare import SourceConfig, prepare
-from owl3.errors import CheckFailed, ConfigError
+from owl3.errors import CheckFailed, ConfigError, InputError
 from owl3.manifest import Manifest, verify_files
 from owl3.media import open_image
 from owl3.shards import iter_samples, read_member
@@ -167,6 +168,7 @@ def test_webdataset_and_datasets_load_the_shards(done: Done) -> None:
 _KILLED = """
 import sys
 from pathlib import Path
+from owl3.curate.fetch import EngineConfig, check_distributor
 from owl3.curate.run import CurateConfig, curate
 workspace, port = Path(sys.argv[1]), sys.argv[2]
 config = CurateConfig.model_validate_json((workspace / "curate.json").read_text())
@@ -214,6 +216,11 @@ def test_fetching_needs_a_contact(workspace: Path) -> None:
     prepare(SourceConfig(name="s", files=("in.csv",)), workspace)
     with pytest.raises(ConfigError, match=r"fetch\.contact"):
         curate(CurateConfig(name="s", source="s"), workspace)
+
+
+def test_a_distributor_that_is_not_there_is_told_before_anything_is_fetched() -> None:
+    with pytest.raises(InputError, match=r"engine\.distributor pyspark: not there; run: .*pip install pyspark"):
+        check_distributor(EngineConfig(distributor="pyspark"))
 
 
 def test_clips_go_the_same_way(workspace: Path) -> None:
