@@ -1,27 +1,24 @@
 """What curation costs, against img2dataset alone and against the naive way of looking at pictures.
 
     fetch       a local server of web-sized JPEGs: bare img2dataset (its defaults, and with our resize flags) and
-                `owl3 curate` with every guard on; images per second, and CPU milliseconds per image of all processes
+                `owl3 curate` with every guard on; images per second, and CPU milliseconds per stored image, processes
+                that start and end included
     stalling    the same with one host in ten that accepts and never answers
     inspect     header, hashes, blur and entropy from one reduced decode, against one full decode each (the naive
                 chain) and against decoding alone; images per CPU second
     dedup       near duplicates among 0.1, 1 and 10 million hashes: CPU seconds and peak memory
     rows        a URL table of a million rows, prepared and decided on: peak memory
 
-Everything that is compared runs in turns, so that a busy machine slows both sides.
+Everything that is compared runs in turns, so that a busy machine slows both sides; ratios are medians over the turns.
 """
 
-import functools
 import hashlib
-import http.server
 import json
-import multiprocessing
 import os
 import resource
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,16 +29,18 @@ import imagehash
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image, ImageFilter, ImageStat
+from PIL import ImageFilter, ImageStat
 
 from owl3 import lifeline, tools
+from owl3.bench.curate_world import HOSTS, Server, write_pictures
+from owl3.bench.tables import Figure, write_figures
 from owl3.curate.dedup import group_near
 from owl3.curate.run import CurateConfig, curate
 from owl3.curate.sources.prepare import SourceConfig, prepare
-from owl3.media import encode_jpeg, open_image, probe_image
+from owl3.errors import ConfigError
+from owl3.media import open_image, probe_image
 
-_HOSTS = 10
-_ENGINE = {"processes_count": 2, "thread_count": 32, "image_size": 384, "number_sample_per_shard": 1000}
+PARTS = ("inspect", "fetch", "stalling", "dedup", "rows")
 _BARE = """
 import json, sys
 from img2dataset import download
@@ -52,155 +51,169 @@ download(**json.loads(sys.argv[1]))
 def run(
     out_dir: Path,
     *,
-    images: int = 1000,
+    images: int = 5000,
+    image_size: int = 384,
+    photos: str | None = None,
     rounds: int = 2,
-    stalling: bool = True,
     hashes: int = 10_000_000,
     rows: int = 1_000_000,
+    parts: str = " ".join(PARTS),
 ) -> dict[str, Any]:
-    """Measure; return rates, ratios and peaks.
+    """Measure; return rates, ratios and peaks, and write them to `curate.json` and `curate.md`.
 
     Args:
         images: Pictures on the local server.
+        image_size: Both sides resize to it, by `keep_ratio`; img2dataset's default scales smaller pictures up to it.
+        photos: A folder of real JPEGs to serve; without it they are made.
         hashes: Largest set for the near-duplicate search.
         rows: Rows of the URL table whose memory is measured.
+        parts: Which of the measurements to make.
     """
+    wanted = parts.split()
+    unknown = [part for part in wanted if part not in PARTS]
+    if unknown:
+        raise ConfigError(f"parts {parts!r}: no part {unknown[0]!r}; there are: {' '.join(PARTS)}")
     world = out_dir / "curate-bench"
     shutil.rmtree(world, ignore_errors=True)
-    files = _write_pictures(world / "www", images)
-    result: dict[str, Any] = {"images": images, "inspect": _inspect(files[:200], rounds)}
-    with _Server(world / "www", stalls=False) as port:
-        result["fetch"] = _fetch(world, port, images, rounds, stall=False)
-    if stalling:
-        with _Server(world / "www", stalls=True) as port:
-            result["stalling"] = _fetch(world, port, images, 1, stall=True)
-    result["dedup"] = {str(n): _in_child(_dedup, n) for n in (hashes // 100, hashes // 10, hashes)}
-    result["rows"] = _in_child(_many_rows, rows)
+    result: dict[str, Any] = {"images": images, "image_size": image_size}
+    if {"inspect", "fetch", "stalling"} & {*wanted}:
+        files = write_pictures(world / "www", images, Path(photos) if photos else None)
+        result["mean_bytes"] = round(sum(file.stat().st_size for file in files) / len(files))
+    if "inspect" in wanted:
+        result["inspect"] = _inspect(files[:400], max(3, rounds))
+    for part in ("fetch", "stalling"):
+        if part in wanted:
+            with Server(world / "www", stalls=part == "stalling") as port:
+                contest = _Contest(world, port, images, image_size, stalls=part == "stalling")
+                result[part] = contest.run(rounds if part == "fetch" else 1)
+    if "dedup" in wanted:
+        result["dedup"] = {str(n): _in_child(_dedup, n) for n in (hashes // 100, hashes // 10, hashes)}
+    if "rows" in wanted:
+        result["rows"] = _in_child(_many_rows, rows)
+    shutil.rmtree(world, ignore_errors=True)
     (out_dir / "curate.json").write_text(json.dumps(result, indent=1) + "\n")
+    write_figures(out_dir / "curate.md", "Curation", figures(result), command="owl3 bench curate")
     return result
 
 
-def _write_pictures(folder: Path, count: int) -> list[Path]:
-    """JPEGs of 300 to 1,000 px with the detail of photos, about 100 kB each; names tell the host that serves them."""
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    paths = []
-    for number in range(count):
-        width, height = (int(side) for side in rng.integers(300, 1000, 2))
-        coarse = Image.fromarray(rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)).resize((width, height))
-        grain = rng.normal(0, 12, (height, width, 3))
-        pixels = np.clip(np.asarray(coarse, dtype=np.float32) + grain, 0, 255).astype(np.uint8)
-        paths.append(folder / f"{number:06d}.jpg")
-        paths[-1].write_bytes(encode_jpeg(Image.fromarray(pixels), 85))
-    return paths
-
-
-class _Handler(http.server.SimpleHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    stalls = False
-
-    def log_message(self, *_: Any) -> None:
-        """Stay silent."""
-
-    def do_GET(self) -> None:
-        """Serve a file; every tenth one never comes when hosts stall."""
-        number = Path(self.path).stem
-        if self.stalls and number.isdecimal() and int(number) % _HOSTS == 0:
-            time.sleep(3600)
-        super().do_GET()
-
-
-class _Server:
-    """The server in a process of its own, so that its CPU time is not ours."""
-
-    def __init__(self, folder: Path, stalls: bool) -> None:
-        self._folder, self._stalls = folder, stalls
-
-    def __enter__(self) -> int:
-        ours, theirs = multiprocessing.Pipe()
-        self._process = multiprocessing.Process(target=_serve, args=(self._folder, self._stalls, theirs), daemon=True)
-        self._process.start()
-        return int(ours.recv())
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.join()
-
-
-def _serve(folder: Path, stalls: bool, told: Any) -> None:
-    _Handler.stalls = stalls
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Handler, directory=str(folder)))
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    told.send(server.server_address[1])
-    threading.Event().wait()
-
-
-def _fetch(world: Path, port: int, images: int, rounds: int, stall: bool) -> dict[str, Any]:
-    """img2dataset alone and inside curation, in turns."""
-    times: dict[str, list[tuple[float, float]]] = {}
-    for turn in range(rounds):
-        kinds: dict[str, Callable[[Path], int]] = {"img2dataset": lambda out: _bare(world, out, port, images, {})}
-        if not stall:
-            flags = {"resize_only_if_bigger": True, "skip_reencode": True, "resize_mode": "keep_ratio_largest"}
-            kinds["img2dataset_our_flags"] = lambda out, f=flags: _bare(world, out, port, images, f)  # type: ignore[misc]
-        kinds["owl3"] = lambda out: _ours(out, port, images)
-        for kind, work in kinds.items():
-            wall, cpu = time.monotonic(), _cpu_s()
-            done = work(world / f"{kind}-{turn}-{stall}")
-            times.setdefault(kind, []).append(((time.monotonic() - wall) / done, (_cpu_s() - cpu) / done))
-    found: dict[str, Any] = {
-        kind: {
-            "images_per_s": round(1 / median(wall for wall, _ in taken), 1),
-            "cpu_ms_per_image": round(1000 * median(cpu for _, cpu in taken), 2),
-        }
-        for kind, taken in times.items()
-    }
-    found["speed_ratio"] = round(found["owl3"]["images_per_s"] / found["img2dataset"]["images_per_s"], 2)
-    found["cpu_ratio"] = round(found["owl3"]["cpu_ms_per_image"] / found["img2dataset"]["cpu_ms_per_image"], 2)
+def figures(result: dict[str, Any]) -> list[Figure]:
+    """What was measured, beside what was asked for."""
+    found = []
+    if "fetch" in result:
+        fetch, size = result["fetch"], f"{result['image_size']} px"
+        found += [
+            Figure(f"images/s over img2dataset's, {size}", fetch["speed_ratio"], 0.9),
+            Figure(f"CPU per stored image over img2dataset's default, {size}", fetch["cpu_ratio"], 0.5, "lower"),
+        ]
+        found += [
+            Figure(f"CPU per stored image, {kind}", fetch[kind]["cpu_ms_per_image"], unit="ms") for kind in _KINDS
+        ]
+        found += [Figure(f"images/s, {kind}", fetch[kind]["images_per_s"]) for kind in _KINDS]
+    if "stalling" in result:
+        found.append(
+            Figure("images/s over img2dataset's, one stalling host in ten", result["stalling"]["speed_ratio"], 3)
+        )
+    if "inspect" in result:
+        inspect = result["inspect"]
+        found += [
+            Figure("one pass over the naive chain", inspect["against_naive"], 3),
+            Figure("one pass over decoding alone", inspect["against_decode"], 0.6),
+        ]
+    for count, taken in result.get("dedup", {}).items():
+        found.append(Figure(f"near duplicates among {int(count):,} hashes, CPU", taken["cpu_s"], unit="s"))
+        found.append(
+            Figure(f"near duplicates among {int(count):,} hashes, peak", taken["peak_mb"], 4000, "lower", "MB")
+        )
+    if "rows" in result:
+        rows = result["rows"]
+        found += [
+            Figure(f"{part} a table of {rows['rows']:,} rows, peak", rows[f"{part}_peak_mb"], 1500, "lower", "MB")
+            for part in ("prepare", "curate")
+        ]
     return found
+
+
+_KINDS = ("img2dataset", "img2dataset_our_flags", "owl3")
+
+
+class _Contest:
+    """img2dataset alone and inside curation, in turns."""
+
+    def __init__(self, world: Path, port: int, images: int, image_size: int, stalls: bool) -> None:
+        self._world, self._port, self._images, self._stalls = world, port, images, stalls
+        self._engine = {
+            "processes_count": 2,
+            "thread_count": 32,
+            "image_size": image_size,
+            "resize_mode": "keep_ratio",
+            "number_sample_per_shard": 1000,
+        }
+
+    def run(self, rounds: int) -> dict[str, Any]:
+        """Rates of each kind, and ratios of ours over img2dataset as it comes."""
+        kinds: dict[str, Callable[[Path], int]] = {"img2dataset": self._bare, "owl3": self._ours}
+        if not self._stalls:
+            kinds["img2dataset_our_flags"] = self._with_our_flags
+        times: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
+        for _ in range(rounds):
+            for kind, work in kinds.items():
+                out = self._world / kind
+                wall, cpu = time.monotonic(), _cpu_s()
+                done = work(out)
+                times[kind].append(((time.monotonic() - wall) / done, (_cpu_s() - cpu) / done))
+                shutil.rmtree(out)
+        found: dict[str, Any] = {
+            kind: {
+                "images_per_s": round(1 / median(wall for wall, _ in taken), 1),
+                "cpu_ms_per_image": round(1000 * median(cpu for _, cpu in taken), 2),
+            }
+            for kind, taken in times.items()
+        }
+        pairs = list(zip(times["img2dataset"], times["owl3"], strict=True))
+        found["speed_ratio"] = round(median(bare[0] / ours[0] for bare, ours in pairs), 2)
+        found["cpu_ratio"] = round(median(ours[1] / bare[1] for bare, ours in pairs), 2)
+        return found
+
+    def _with_our_flags(self, out: Path) -> int:
+        return self._bare(out, {"resize_only_if_bigger": True, "skip_reencode": True})
+
+    def _bare(self, out: Path, flags: dict[str, Any] | None = None) -> int:
+        """img2dataset as it comes; returns how many pictures it stored."""
+        table = self._world / "urls.parquet"
+        self._write_table(table, lambda number: f"127.0.0.1:{self._port}")
+        options = self._engine | (flags or {}) | {"url_list": str(table), "input_format": "parquet"}
+        options |= {"caption_col": "caption", "output_folder": str(out), "output_format": "webdataset", "timeout": 10}
+        command = [str(tools.python("img2dataset")), "-c", _BARE, json.dumps(options)]
+        environment = os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1", "WANDB_MODE": "disabled"}
+        subprocess.run(lifeline.wrap(command), check=True, capture_output=True, env=environment)
+        return sum(json.loads(path.read_text())["successes"] for path in out.glob("*_stats.json"))
+
+    def _ours(self, workspace: Path) -> int:
+        """`owl3 curate` with all guards; pictures are spread over hosts as on the web, none is dropped as alike."""
+        workspace.mkdir(parents=True)
+        self._write_table(workspace / "t.parquet", lambda number: f"h{number % HOSTS}.bench.test")
+        prepare(SourceConfig(name="b", files=("t.parquet",)), workspace)
+        config = CurateConfig.model_validate(
+            {
+                "name": "b",
+                "source": "b",
+                "fetch": {"allow_private_hosts": ["*.bench.test"], "hosts": {"connections_per_host": 16}},
+                "engine": self._engine,
+                "dedup": {"exact": "media_and_caption", "near_caption": "same", "placeholder_urls": None},
+            }
+        )
+        return curate(config, workspace, resolve={"*.bench.test": f"127.0.0.1:{self._port}"}).counts.kept
+
+    def _write_table(self, path: Path, host: Callable[[int], str]) -> None:
+        numbers = range(self._images)
+        urls = [f"http://{host(number)}/{number:06d}.jpg" for number in numbers]
+        pq.write_table(pa.table({"url": urls, "caption": [f"picture {number}" for number in numbers]}), path)
 
 
 def _cpu_s() -> float:
     """CPU seconds of this process and of all children that have ended."""
     usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
-
-
-def _url(number: int, host: str) -> str:
-    return f"http://{host}/{number:06d}.jpg"
-
-
-def _bare(world: Path, out: Path, port: int, images: int, flags: dict[str, Any]) -> int:
-    """img2dataset as it comes; returns how many pictures it stored."""
-    table = world / f"urls-{port}.parquet"
-    urls = [_url(number, f"127.0.0.1:{port}") for number in range(images)]
-    pq.write_table(pa.table({"url": urls, "caption": [f"picture {number}" for number in range(images)]}), table)
-    options = _ENGINE | flags | {"url_list": str(table), "input_format": "parquet", "caption_col": "caption"}
-    options |= {"output_folder": str(out), "output_format": "webdataset", "timeout": 10}
-    command = [str(tools.python("img2dataset")), "-c", _BARE, json.dumps(options)]
-    environment = os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1", "WANDB_MODE": "disabled"}
-    subprocess.run(lifeline.wrap(command), check=True, capture_output=True, env=environment)
-    return sum(json.loads(path.read_text())["successes"] for path in out.glob("*_stats.json"))
-
-
-def _ours(workspace: Path, port: int, images: int) -> int:
-    """`owl3 curate` with all guards; pictures are spread over hosts as on the web."""
-    workspace.mkdir(parents=True)
-    urls = [_url(number, f"h{number % _HOSTS}.bench.test") for number in range(images)]
-    pq.write_table(
-        pa.table({"url": urls, "caption": [f"picture {number}" for number in range(images)]}), workspace / "t.parquet"
-    )
-    prepare(SourceConfig(name="b", files=("t.parquet",)), workspace)
-    config = CurateConfig.model_validate(
-        {
-            "name": "b",
-            "source": "b",
-            "fetch": {"allow_private_hosts": ["*.bench.test"], "hosts": {"connections_per_host": 16}},
-            "engine": _ENGINE,
-        }
-    )
-    return curate(config, workspace, resolve={"*.bench.test": f"127.0.0.1:{port}"}).counts.kept
 
 
 def _inspect(files: list[Path], rounds: int) -> dict[str, Any]:
