@@ -1,7 +1,9 @@
 """`owl3 curate`: URL tables to shards."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +33,16 @@ def curate(  # noqa: PLR0917 - options of a command line
         list[str] | None,
         typer.Option(help="HOST=ADDRESS:PORT: where a host really is, as curl's --resolve.", envvar="OWL3_RESOLVE"),
     ] = None,
+    shards: Annotated[
+        str, typer.Option(help="FIRST:LAST (half-open): fetch only these shards; writing them needs all.")
+    ] = "",
+    snapshot: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Fetch as of this day: sets called NAME-DATE.")
+    ] = None,
+    backfill: Annotated[
+        bool, typer.Option("--backfill", help="Also make anew what another recipe or source made (stale by digest).")
+    ] = False,
+    wait: Annotated[bool, typer.Option(help="Wait for who works on these shards, or give up at once.")] = True,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -38,18 +50,26 @@ def curate(  # noqa: PLR0917 - options of a command line
 
     Example: `owl3 curate flows/recipes/local-photos.yaml --only photos`
 
-    What is done already stays; a killed run goes on where it was.
+    What is done already stays; a killed run goes on where it was. Several machines share a corpus by taking a range of
+    shards each (`--shards 0:64`, `--shards 64:128`, …) on a common workspace; the same command without it writes them.
     """
+    from owl3.curate import partitions
     from owl3.curate.run import curate as curate_shards
     from owl3.curate.sources.prepare import prepare
     from owl3.manifest import Manifest
     from owl3.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
-    chosen = _choose(loaded.curate, only, recipe)
+    day = snapshot.date() if snapshot else None
+    chosen = [partitions.snapshot(config, day) for config in _choose(loaded.curate, only, recipe)]
+    numbers = parse_shards(shards)
     if dry_run:
-        done = {config.name: (workspace / "shards" / config.name / "manifest.json").is_file() for config in chosen}
-        emit(as_json, done, *(f"{name}: {'done' if is_done else 'to do'}" for name, is_done in done.items()))
+        states = {config.name: _states(config, workspace, numbers) for config in chosen}
+        lines = [
+            f"{name}: " + ", ".join(f"{count} shards {state}" for state, count in found.items())
+            for name, found in states.items()
+        ]
+        emit(as_json, states, *lines)
         return
     progress = TerminalProgress()
     wanted = {config.source for config in chosen}
@@ -57,8 +77,21 @@ def curate(  # noqa: PLR0917 - options of a command line
         if source.name in wanted:
             prepare(source, workspace, progress)
     where = parse_resolve(resolve or [])
+    if backfill:
+        for config in chosen:
+            partitions.prepare_to_renew(config, workspace)
+    if numbers is not None:
+        parts = {
+            config.name: partitions.fetch_partition(
+                config, workspace, part, resolve=where, wait=wait, progress=progress
+            )
+            for config in chosen
+            for part in partitions.cut(config, workspace, most=1, only=numbers)
+        }
+        emit(as_json, parts, *(f"{part.partition.label}: {part.counts.seen} rows fetched" for part in parts.values()))
+        return
     made: dict[str, Manifest] = {
-        config.name: curate_shards(config, workspace, resolve=where, retry=retry, progress=progress)
+        config.name: curate_shards(config, workspace, resolve=where, retry=retry, renew=backfill, progress=progress)
         for config in chosen
     }
     result = {name: {"digest": manifest.digest, "counts": manifest.counts} for name, manifest in made.items()}
@@ -73,6 +106,31 @@ def _choose(configs: Sequence["CurateConfig"], only: list[str] | None, recipe: P
         names = ", ".join(config.name for config in configs) or "none"
         raise ConfigError(f"{recipe}: curate has no set {unknown!r}; it has: {names}")
     return [by_name[name] for name in only] if only else list(configs)
+
+
+def parse_shards(text: str) -> tuple[int, int] | None:
+    """Read FIRST:LAST; nothing means all.
+
+    Raises:
+        ConfigError: it is not two rising numbers.
+    """
+    if not text:
+        return None
+    first, separator, last = text.partition(":")
+    if not separator or not first.isdecimal() or not last.isdecimal() or int(first) >= int(last):
+        raise ConfigError(f"--shards {text}: write it as FIRST:LAST, as in 0:64 for the first 64 shards")
+    return int(first), int(last)
+
+
+def _states(config: "CurateConfig", workspace: Path, numbers: tuple[int, int] | None) -> dict[str, int]:
+    """How far a set is: the number of its shards in each state, `unknown` while its source is not prepared."""
+    from owl3.curate import partitions
+    from owl3.curate.sources.prepare import source_folder
+
+    if not (source_folder(workspace, config.source) / "manifest.json").is_file():
+        return {"unknown": 0}
+    parts = partitions.cut(config, workspace, most=1 << 30, only=numbers)
+    return dict(sorted(Counter(partitions.state(config, workspace, part) for part in parts).items()))
 
 
 def parse_resolve(values: list[str]) -> dict[str, str]:

@@ -70,9 +70,29 @@ def test_a_recipe_is_curated_by_name_or_number(workspace: Path, capsys: pytest.C
     done = last_json(capsys)["web"]
     assert isinstance(done, dict) and done["counts"]["dropped"] == {"connection_error": 1}
     assert main([*base, "--only", "web", "--dry-run"]) == 0
-    assert last_json(capsys) == {"web": True}
+    assert last_json(capsys) == {"web": {"done": 1}}
     assert main([*base, "--only", "photos"]) == 2
     assert "no set 'photos'; it has: web" in capsys.readouterr().err
+
+
+def test_a_range_of_shards_is_fetched_and_a_stale_set_is_made_anew_when_asked(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workspace / "in.csv").write_text("url,caption\nhttp://gone.owl3.test/a.mp4,one\n")
+    (workspace / "recipe.yaml").write_text(RECIPE)
+    base = ["curate", str(workspace / "recipe.yaml"), "--resolve", "*.owl3.test=127.0.0.1:1", "-w", str(workspace)]
+    dated = [*base, "--snapshot", "2026-11-22", "--json"]
+    assert main([*dated, "--shards", "0:1"]) == 0
+    assert list(last_json(capsys)) == ["web-2026-11-22"]
+    assert main([*dated, "--dry-run"]) == 0
+    assert last_json(capsys) == {"web-2026-11-22": {"fetched": 1}}
+    assert main(dated) == 0
+    changed = "curate.web.dedup.near_radius=1"
+    assert main([*dated, changed]) == 2
+    assert main([*dated, changed, "--backfill"]) == 0
+    assert (workspace / "shards" / "web-2026-11-22" / "manifest.json").is_file()
+    assert main([*base, "--shards", "3"]) == 2
+    assert "write it as FIRST:LAST" in capsys.readouterr().err
 
 
 def test_where_hosts_are_can_stand_in_one_variable() -> None:
