@@ -14,9 +14,23 @@ from rich.table import Table
 
 from owl3.config import plain
 
+
+def _open_workspace(context: typer.Context, value: Path) -> Path:
+    """Let a verb work in the staging folder of a workspace URL; what it finishes is published."""
+    from owl3 import remote
+
+    return context.with_resource(remote.opened(value)) if remote.is_url(value) else value
+
+
 Workspace = Annotated[
     Path,
-    typer.Option("--workspace", "-w", envvar="OWL3_WORKSPACE", help="Folder that holds all artifacts."),
+    typer.Option(
+        "--workspace",
+        "-w",
+        envvar="OWL3_WORKSPACE",
+        callback=_open_workspace,
+        help="Folder that holds all artifacts, or the URL of one (s3://bucket/workspace).",
+    ),
 ]
 DEFAULT_WORKSPACE = Path("workspace")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on the last line of stdout.")]

@@ -1,0 +1,344 @@
+"""A workspace in object storage: worked on in a local folder, fetched before and published as artifacts finish.
+
+Everything that a command reads and writes are local files; DuckDB, tars and checkpoints want them. So a workspace URL
+(`s3://bucket/workspace`) has a staging folder on this machine, and this module keeps the two alike:
+
+    fetch      what is new in the store comes here: files first, each checked against its digest, the manifest last
+    publish    what is finished here goes there: files first, the manifest last, so what is seen there is whole
+
+Both do only what is missing, so they can be killed and run again. Files that belong to no artifact (tombstones, work
+begun, checkpoints of a running stage) travel too, listed with their digests in `_loose.json`, which is written last.
+Credentials come from the environment alone (AWS_ACCESS_KEY_ID …, AWS_ENDPOINT_URL); a URL that holds any is refused.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from owl3.config import Config
+from owl3.errors import ConfigError, InputError
+from owl3.manifest import MANIFEST_NAME, Manifest
+from owl3.storage import atomic_writer, partial_path, sha256_of, write_atomic
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+STAGING = "OWL3_STAGING"
+"""Where staging folders lie; default: ~/.cache/owl3/staging."""
+_SYNCED = ".synced.json"
+_SENT = ".sent.jsonl"
+_LOOSE = "_loose.json"
+_NEVER = re.compile(r"(^|/)(\.[^/]*|_work/attempts/.*|logs/.*)$|/\.[^/]+/")
+_ATTEMPTS = 6
+_PAUSE_S = 0.5
+_EVERY_S = 2.0
+
+
+class Moved(Config):
+    """What a fetch or publication moved."""
+
+    artifacts: int = 0
+    files: int = 0
+    bytes: int = 0
+
+
+def is_url(path: Path | str) -> bool:
+    """Does this name a workspace in a store? `Path` has made one slash of two."""
+    return re.match(r"^[a-z][a-z0-9+.-]+:/+", str(path)) is not None
+
+
+def as_url(path: Path | str) -> str:
+    """The URL with its two slashes again.
+
+    Raises:
+        ConfigError: it holds credentials; the message does not.
+    """
+    scheme, _, rest = str(path).partition(":")
+    url = f"{scheme}://{rest.lstrip('/')}".rstrip("/")
+    if "@" in rest.lstrip("/").split("/")[0]:
+        raise ConfigError(
+            f"--workspace {scheme}://…: credentials do not belong into a URL; set them in the environment"
+        )
+    return url
+
+
+def staging_folder(url: str) -> Path:
+    """The local folder that stands for a URL."""
+    root = Path(os.environ.get(STAGING) or Path.home() / ".cache" / "owl3" / "staging")
+    return root / f"{re.sub(r'[^A-Za-z0-9]+', '-', url)}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+
+
+@contextmanager
+def staged(url: str) -> Iterator[Path]:
+    """A local folder that holds the workspace while the block runs; what finishes in it is published at once.
+
+    Raises:
+        InputError: the store can't be reached, or somebody else has changed the same artifact.
+    """
+    folder = staging_folder(url)
+    folder.mkdir(parents=True, exist_ok=True)
+    store = Store(url)
+    store.fetch(folder)
+    ended = threading.Event()
+
+    def publish() -> None:
+        while not ended.wait(_EVERY_S):
+            try:
+                store.publish(folder, loose=False)
+            except (OSError, InputError) as error:  # told at the end, when it is tried once more
+                logger.warning("publishing to %s: %s", url, error)
+
+    publisher = threading.Thread(target=publish, name="publisher", daemon=True)
+    publisher.start()
+    try:
+        yield folder
+    finally:
+        ended.set()
+        publisher.join()
+        store.publish(folder)
+
+
+@contextmanager
+def opened(workspace: Path) -> Iterator[Path]:
+    """The folder to work in: the workspace itself or, for a URL, its staging folder, kept alike with the store."""
+    if not is_url(workspace):
+        yield workspace
+        return
+    with staged(as_url(workspace)) as folder:
+        yield folder
+
+
+class Store:
+    """A workspace behind a URL that fsspec understands."""
+
+    def __init__(self, url: str) -> None:
+        import fsspec
+
+        options: dict[str, Any] = {}
+        if url.startswith("s3://"):
+            options = {"config_kwargs": {"retries": {"max_attempts": _ATTEMPTS, "mode": "standard"}}}
+        elif url.startswith("file:"):
+            options = {"auto_mkdir": True}
+        self.url = url
+        self._files, root = fsspec.core.url_to_fs(url, skip_instance_cache=True, use_listings_cache=False, **options)
+        self._root = str(root).rstrip("/")
+
+    def fetch(self, folder: Path) -> Moved:
+        """Bring everything here that is in the store and not here, or newer there.
+
+        Raises:
+            InputError: an artifact was changed in both places, or a file does not match its digest.
+        """
+        synced = _read_synced(folder)
+        moved = Moved()
+        for name in self._names():
+            if not name.endswith(f"/{MANIFEST_NAME}"):
+                continue
+            place = name.removesuffix(f"/{MANIFEST_NAME}")
+            there = Manifest.model_validate_json(self._read(name))
+            here = _local(folder / place)
+            if here is not None and here.digest == there.digest:
+                synced[place] = there.digest
+                continue
+            if here is not None and here.digest != synced.get(place):
+                if synced.get(place) == there.digest:
+                    continue  # changed here, not there: published later
+                raise InputError(
+                    f"{self.url}/{place}: changed here and there; remove one of the two ({folder / place})"
+                )
+            moved = _add(moved, self._fetch_artifact(place, there, folder / place))
+            synced[place] = there.digest
+            _write_synced(folder, synced)
+        moved = _add(moved, self._fetch_loose(folder))
+        _write_synced(folder, synced)
+        return moved
+
+    def publish(self, folder: Path, *, loose: bool = True) -> Moved:
+        """Send everything there that is finished here; with `loose`, files of no artifact too.
+
+        Raises:
+            InputError: somebody else has published another version of an artifact since it was fetched.
+        """
+        synced = _read_synced(folder)
+        moved = Moved()
+        covered: set[Path] = set()
+        for path in sorted(folder.rglob(MANIFEST_NAME)):
+            place = path.parent.relative_to(folder).as_posix()
+            manifest = _local(path.parent)
+            if manifest is None:
+                continue
+            covered |= {path, *(path.parent / entry.path for entry in manifest.files)}
+            if synced.get(place) != manifest.digest:
+                moved = _add(moved, self._publish_artifact(place, manifest, folder / place, synced.get(place)))
+                synced[place] = manifest.digest
+                _write_synced(folder, synced)
+        return _add(moved, self._publish_loose(folder, covered)) if loose else moved
+
+    def _fetch_artifact(self, place: str, manifest: Manifest, target: Path) -> Moved:
+        files = size = 0
+        (target / MANIFEST_NAME).unlink(missing_ok=True)  # until it is whole again
+        for entry in manifest.files:
+            if self._bring(f"{place}/{entry.path}", target / entry.path, entry.sha256, entry.bytes):
+                files, size = files + 1, size + entry.bytes
+        write_atomic(target / MANIFEST_NAME, self._read(f"{place}/{MANIFEST_NAME}"))
+        return Moved(artifacts=1, files=files, bytes=size)
+
+    def _publish_artifact(self, place: str, manifest: Manifest, source: Path, expected: str | None) -> Moved:
+        name = f"{place}/{MANIFEST_NAME}"
+        there = Manifest.model_validate_json(self._read(name)) if self._exists(name) else None
+        if there is not None and there.digest not in (expected, manifest.digest):
+            raise InputError(f"{self.url}/{place}: somebody else published another version; run the command again")
+        known = {entry.path: entry.sha256 for entry in there.files} if there else {}
+        files = size = 0
+        with _Sent(source / _SENT) as sent:
+            for entry in manifest.files:
+                if entry.sha256 in (known.get(entry.path), sent.get(entry.path)):
+                    continue  # there from the version before, or from a publication that was killed
+                self._send(source / entry.path, f"{place}/{entry.path}")
+                sent.add(entry.path, entry.sha256)
+                files, size = files + 1, size + entry.bytes
+        self._send(source / MANIFEST_NAME, name)
+        (source / _SENT).unlink()
+        for path in sorted(known.keys() - {entry.path for entry in manifest.files}):
+            self._retry(self._files.rm_file, f"{self._root}/{place}/{path}")
+        return Moved(artifacts=1, files=files, bytes=size)
+
+    def _fetch_loose(self, folder: Path) -> Moved:
+        files = size = 0
+        listed: dict[str, dict[str, Any]] = json.loads(self._read(_LOOSE)) if self._exists(_LOOSE) else {}
+        for name, entry in listed.items():
+            if not (folder / name).is_file():  # what is here is never older: only we write it
+                files += self._bring(name, folder / name, entry["sha256"], entry["bytes"])
+                size += entry["bytes"]
+        return Moved(files=files, bytes=size)
+
+    def _publish_loose(self, folder: Path, covered: set[Path]) -> Moved:
+        listed: dict[str, dict[str, Any]] = json.loads(self._read(_LOOSE)) if self._exists(_LOOSE) else {}
+        wanted: dict[str, dict[str, Any]] = {}
+        files = size = 0
+        for path in sorted(path for path in folder.rglob("*") if path.is_file() and path not in covered):
+            name = path.relative_to(folder).as_posix()
+            if _NEVER.search(name):
+                continue
+            entry: dict[str, Any] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            wanted[name] = entry
+            if listed.get(name) != entry:
+                self._send(path, name)
+                files, size = files + 1, size + entry["bytes"]
+        if wanted != listed:
+            self._retry(self._files.pipe_file, f"{self._root}/{_LOOSE}", json.dumps(wanted).encode())
+        for name in sorted(listed.keys() - wanted.keys()):
+            if self._exists(name) and not (folder / name).is_file():
+                self._retry(self._files.rm_file, f"{self._root}/{name}")
+        return Moved(files=files, bytes=size)
+
+    def _bring(self, name: str, target: Path, sha256: str, size: int) -> bool:
+        """Fetch one file unless it is here; whether it had to be."""
+        if target.is_file() and target.stat().st_size == size and sha256_of(target) == sha256:
+            return False
+        for _ in range(2):
+            aside = partial_path(target)
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            self._retry(self._files.get_file, f"{self._root}/{name}", str(aside))
+            if sha256_of(aside) == sha256:
+                aside.replace(target)
+                return True
+            aside.unlink()
+        raise InputError(f"{self.url}/{name}: its content differs from its manifest; publish it again")
+
+    def _send(self, source: Path, name: str) -> None:
+        self._retry(self._files.put_file, str(source), f"{self._root}/{name}")
+
+    def _names(self) -> list[str]:
+        """Every file there, by its name below the workspace."""
+        found = self._retry(self._find) if self._exists("") else []
+        return sorted(str(name).removeprefix(self._root).lstrip("/") for name in found)
+
+    def _find(self) -> list[str]:
+        return list(self._files.find(self._root))
+
+    def _read(self, name: str) -> bytes:
+        return bytes(self._retry(self._files.cat_file, f"{self._root}/{name}"))
+
+    def _exists(self, name: str) -> bool:
+        return bool(self._retry(self._files.exists, f"{self._root}/{name}".rstrip("/")))
+
+    def _size(self, name: str) -> int | None:
+        try:
+            return int(self._retry(self._files.size, f"{self._root}/{name}"))
+        except FileNotFoundError:
+            return None
+
+    def _retry(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Try again what a busy store refuses (5xx, lost connections), with growing pauses.
+
+        Raises:
+            OSError: as the store said it; at once for what another attempt cannot cure.
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                return call(*arguments)
+            except (FileNotFoundError, PermissionError):
+                raise
+            except OSError as error:
+                if attempt == _ATTEMPTS - 1:
+                    raise InputError(f"{self.url}: the store keeps failing: {' '.join(str(error).split())}") from error
+                time.sleep(_PAUSE_S * 2**attempt)
+        raise AssertionError("the last attempt returns or raises")
+
+
+class _Sent:
+    """Which files of an artifact have arrived, noted one by one, so that a killed publication goes on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[str, str] = {}
+
+    def __enter__(self) -> "_Sent":
+        lines = self._path.read_text("utf-8").splitlines() if self._path.is_file() else []
+        self._known = dict(json.loads(line) for line in lines if line.endswith("]"))  # the last may be cut off
+        self._file = self._path.open("a", encoding="utf-8")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def get(self, path: str) -> str | None:
+        """The digest of what was sent under this path."""
+        return self._known.get(path)
+
+    def add(self, path: str, sha256: str) -> None:
+        """Note that a file has arrived."""
+        self._file.write(json.dumps([path, sha256]) + "\n")
+        self._file.flush()
+
+
+def _local(folder: Path) -> Manifest | None:
+    path = folder / MANIFEST_NAME
+    return Manifest.model_validate_json(path.read_bytes()) if path.is_file() else None
+
+
+def _read_synced(folder: Path) -> dict[str, str]:
+    """The digest of every artifact when the two places were last alike."""
+    path = folder / _SYNCED
+    found: dict[str, str] = json.loads(path.read_bytes()) if path.is_file() else {}
+    return found
+
+
+def _write_synced(folder: Path, synced: dict[str, str]) -> None:
+    with atomic_writer(folder / _SYNCED) as handle:
+        handle.write(json.dumps(synced, indent=0, sort_keys=True).encode())
+
+
+def _add(one: Moved, other: Moved) -> Moved:
+    return Moved(
+        artifacts=one.artifacts + other.artifacts, files=one.files + other.files, bytes=one.bytes + other.bytes
+    )
