@@ -12,8 +12,10 @@ UNIT_EDGES = (-1, 0, 0.1, 0.15, 0.2, 0.25, 0.28, 0.3, 0.35, 0.4, 0.5, 0.7, 0.9)
 WORDS = "len(list_filter(regexp_split_to_array(caption, '\\s+'), lambda word: word <> ''))"
 
 CLUSTERS = (
-    "select duplicate_of, count(*) + 1 as urls, count(distinct domain) as hosts from rows "
-    "where duplicate_of is not null group by duplicate_of"
+    "select duplicate_of, count(*) as urls, count(distinct domain) as hosts from ("
+    "select duplicate_of, domain from rows where duplicate_of is not null union all "
+    "select sample_id, domain from kept semi join (select duplicate_of as sample_id from rows) using (sample_id)"
+    ") group by duplicate_of"
 )
 """A group is the picture that is kept and all that were dropped for it, near or exact."""
 
