@@ -52,6 +52,7 @@ class Owl3Processor(ProcessorMixin):  # type: ignore[misc]
 
     Args:
         release: Whose conversation template: 240728, 241014 or 241101.
+        style: How the model is spoken to unless a call says otherwise: `chat`, or `plain` where it was trained so.
     """
 
     def __init__(
@@ -60,9 +61,11 @@ class Owl3Processor(ProcessorMixin):  # type: ignore[misc]
         tokenizer: Any = None,
         release: Release = "241101",
         chat_template: str | None = None,
+        style: Style = "chat",
     ) -> None:
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
         self.release: Release = release
+        self.style: Style = style
 
     @classmethod
     def of(cls, config: Owl3Config, tokenizer: TextTokenizer, release: Release | None = None) -> "Owl3Processor":
@@ -76,7 +79,7 @@ class Owl3Processor(ProcessorMixin):  # type: ignore[misc]
         images: Sequence[Any] | None = None,
         videos: Sequence[Any] | None = None,
         *,
-        style: Style = "chat",
+        style: Style | None = None,
         cut_enable: bool | None = None,
         return_labels: bool = False,
         max_length: int | None = None,
@@ -88,7 +91,7 @@ class Owl3Processor(ProcessorMixin):  # type: ignore[misc]
             messages: One conversation, or a list of them.
             images: The images of the one conversation; for a list of conversations, a list per conversation.
             videos: Likewise; a video is a sequence of frames.
-            style: `chat`, or `plain` for captions.
+            style: `chat`, or `plain` for captions. None: the processor's own.
             cut_enable: Cut images into tiles. None: as the release was trained, that is, if the image processor
                 allows it, but for 240728 only a single image and no video.
             return_labels: For training: keep the last answer, and return `labels` that train answers and their ends.
@@ -112,7 +115,8 @@ class Owl3Processor(ProcessorMixin):  # type: ignore[misc]
         pixels: list[Tensor] = []
         for conversation in conversations:
             grids = self._grids(conversation, cut_enable)
-            text = tokenize(self._chunks(conversation, grids, style, not return_labels), tokenizer, max_length)
+            chunks = self._chunks(conversation, grids, style or self.style, not return_labels)
+            text = tokenize(chunks, tokenizer, max_length)
             kept = sorted(set(text.media))
             if kept:
                 shown = [conversation.pictures[medium] for medium in kept]
@@ -148,7 +152,7 @@ class Owl3Processor(ProcessorMixin):  # type: ignore[misc]
         for messages, images, videos, where in _batch(conversation, kwargs.get("images"), kwargs.get("videos")):
             read = read_messages(messages, images, videos, where)
             grids = self._grids(read, kwargs.get("cut_enable"))
-            chunks = self._chunks(read, grids, kwargs.get("style", "chat"), add_generation_prompt)
+            chunks = self._chunks(read, grids, kwargs.get("style") or self.style, add_generation_prompt)
             texts.append("".join(chunk.text for chunk in chunks))
         return texts if is_batch else texts[0]
 

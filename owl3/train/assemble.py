@@ -20,7 +20,7 @@ from owl3.model.image_processing import Owl3ImageProcessor
 from owl3.model.modeling import Owl3ForConditionalGeneration
 from owl3.model.processing import Owl3Processor
 from owl3.planfile import Plan, Proof
-from owl3.template import Release
+from owl3.template import Release, Style
 from owl3.tokens import END_OF_TEXT, TURN_END, TextTokenizer
 from owl3.train.distributed import World
 from owl3.train.export import Savable
@@ -129,7 +129,8 @@ class StepSource:
         )
         cuts = any(dataset.cut > 0 for dataset in self.plan.header.datasets)
         pictures = Owl3ImageProcessor(image_size=config.vision_config.image_size, cut_enable=cuts)
-        return Owl3Processor(pictures, text, release=release)
+        style: Style = "plain" if self.plan.header.prompt_style == "plain" else "chat"
+        return Owl3Processor(pictures, text, release=release, style=style)
 
     @property
     def samples_per_step(self) -> int:

@@ -1,6 +1,7 @@
 """Messages and pictures to tensors; what can't be used is named."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -245,3 +246,14 @@ def test_a_video_without_frames_and_an_unknown_side_are_named() -> None:
         make()([user("<|video|>")], videos=[[]])
     with pytest.raises(InputError, match="padding_side 'top': one of left, right"):
         make()([user("a")], padding_side="top")
+
+
+def test_a_processor_saved_beside_a_plainly_trained_model_asks_plainly(tmp_path: Path) -> None:
+    chat = make()
+    plain = Owl3Processor(chat.image_processor, chat.tokenizer, style="plain")
+    plain.save_pretrained(tmp_path)
+    asked = [{"role": "user", "content": "What is it?"}]
+    for processor in (plain, Owl3Processor.from_pretrained(tmp_path)):
+        assert processor.apply_chat_template(asked, add_generation_prompt=True) == "What is it?"
+        assert processor(asked)["input_ids"].tolist() == chat(asked, style="plain")["input_ids"].tolist()
+        assert processor(asked, style="chat")["input_ids"].tolist() == chat(asked)["input_ids"].tolist()
