@@ -22,8 +22,8 @@ CORPUS = Corpus(
     curate={"video": {"min_frames": 8, "max_duration_s": 15}, "dedup": {"exact": "media_and_caption"}},
     filters_from="15 s: clips are ten seconds long; longer ones were cut wrongly",
     hazards=(
-        "many source videos are gone from YouTube, and official links are dead (Flash-VStream issue 26)",
+        "many source videos are gone from YouTube; links to packed clips are dead (Flash-VStream issue 26)",
         "clips of one video are near duplicates of each other",
     ),
-    checked="size and languages: the home page; keys of the json: from its description, no file seen",
+    checked="size and languages: the home page, which still serves the json; its keys: from memory, no file seen",
 )

@@ -27,5 +27,5 @@ CORPUS = Corpus(
         "previews carry a large watermark",
         "page URLs (youtube.com/watch) are not media: they end as not_a_video",
     ),
-    checked="columns: 40 real rows; the withdrawal: the repository's notice",
+    checked="columns: 40 real rows; watermarks: the repository's README; the withdrawal: not found in writing",
 )
