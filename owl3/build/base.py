@@ -177,7 +177,7 @@ class ComposedBuilder(PoolBuilder[ComposedT]):
             )
         if cfg.policy != "random":
             embeddings = workspace / cfg.embeddings if cfg.embeddings else None
-            write_topic_order(work / "topics.npy", Pool(work / "pool.arrow"), embeddings, 2 * cfg.images[1])
+            write_topic_order(work / "topics.npy", Pool(work / "pool.arrow"), embeddings, cfg.images[1])
         return prepared
 
     def sizes(self, ordinals: Int64s) -> Int64s:

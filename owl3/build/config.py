@@ -134,7 +134,9 @@ class DistractorBuild(Composed):
     builder: Literal["distractor"]
     samples: tuple[str, ...] = Field(min_length=1)
     """Built sample sets with questions about one picture. Without `shards` their pictures are the distractors."""
-    policy: Literal["random"] = "random"
+    policy: Policy = "random"
+    """Which pictures hide the one that is asked for: any, or hard negatives of the question's topic, by words or by an
+    embedding file. Hard ones take at most half of `max_uses`."""
     images: tuple[int, int] = (2, 8)
     max_uses: int = Field(default=1000, ge=1)
 
@@ -216,7 +218,9 @@ class TextReadingBuild(BuildBase):
 
     builder: Literal["text_reading"]
     text_column: str = "src_ocr"
-    """Column of the shard tables that holds what can be read in the picture."""
+    """Column of the shard tables that holds what can be read in the picture: a text, the words in reading order
+    (TextVQA's `ocr_tokens`), or records with the words (`text`, `utf8_string`, `transcription`, `word`), also as JSON.
+    COYO-OCR as the catalogue lists it: `src_ocr_text`."""
     key_points_column: str | None = None
     """Column with key points, one per line; where it is filled both tasks are asked equally often."""
     min_characters: int = Field(default=1, ge=1)

@@ -4,7 +4,9 @@ user: Image 1: [image] Image 2: [image] … Image N: [image]. In Image X, {quest
 
 Targets are samples about one picture of a set that was built before (`instruct`); follow-up questions of a target stay
 behind its first. With `count: all` every target is asked once. The others come from the same set's pictures, or from
-the shard sets when the recipe names some.
+the shard sets when the recipe names some: any of them, or hard negatives (`policy: topic` or `embedding`): pictures
+whose captions, or for want of captions whose questions and answers, speak of what the question speaks of. A topic that
+is too small is filled up with any others.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,6 +21,7 @@ from owl3.build.base import ComposedBuilder, Prepared, as_counts
 from owl3.build.config import DistractorBuild
 from owl3.build.drafts import Draft, Part, Refused, Script, joined
 from owl3.build.draw import Int64s, Order, Shuffled, even_sizes
+from owl3.build.neighbours import Neighbours, write_neighbours
 from owl3.build.pool import SCHEMA, PoolStats, keep_first_of_each, medium_of, write_pool
 from owl3.build.rows import RowTable, write_rows
 from owl3.errors import InputError
@@ -40,6 +43,10 @@ class DistractorBuilder(ComposedBuilder[DistractorBuild]):
         self.targets = RowTable(work / "targets.arrow")
         self._target_order: Order = Shuffled(len(self.targets), self.name, cfg.seed, "targets")
         self.limit = len(self.targets)
+        self._neighbours: Neighbours | None = None
+        if cfg.policy != "random":
+            self._neighbours = Neighbours(work / "neighbours.npz")
+            self.passes = cfg.max_uses - cfg.max_uses // 2  # the other half is the neighbours'
 
     @classmethod
     def prepare(cls, cfg: Any, workspace: Path, work: Path) -> Prepared:
@@ -53,6 +60,16 @@ class DistractorBuilder(ComposedBuilder[DistractorBuild]):
             raise InputError(
                 f"build {cfg.name}: images: up to {cfg.images[1]} pictures stand together, "
                 f"but there are {pictures.usable} different ones"
+            )
+        if cfg.policy != "random":
+            write_neighbours(
+                work / "neighbours.npz",
+                RowTable(work / "pool.arrow"),
+                RowTable(work / "targets.arrow"),
+                workspace / cfg.embeddings if cfg.embeddings else None,
+                2,
+                cfg.builder,
+                cfg.seed,
             )
         return Prepared(parents={"targets": as_counts(targets), "pictures": as_counts(pictures)})
 
@@ -69,10 +86,11 @@ class DistractorBuilder(ComposedBuilder[DistractorBuild]):
     def draft(self, ordinal: int, rows: Sequence[int]) -> Draft:
         """See `Builder`."""
         pass_index, place = divmod(ordinal, len(self.targets))
-        target = self.targets[int(self._target_order.at(pass_index, np.array([place]))[0])]
+        question_row = int(self._target_order.at(pass_index, np.array([place]))[0])
+        target = self.targets[question_row]
         sample = Sample.model_validate_json(target["json"])
-        others = [self.pool[row] for row in rows]
-        others = [other for other in others if other["sha256"] != target["sha256"]][: len(rows) - 1]
+        near = self._near(question_row, pass_index, len(rows))
+        others = self._others(target, [*near, *rows], len(rows) - 1)
         dice = self.dice(ordinal)
         number = dice.below(len(others) + 1, "place")
         drawn = [*others[:number], target, *others[number:]]
@@ -96,8 +114,29 @@ class DistractorBuilder(ComposedBuilder[DistractorBuild]):
             source=joined([sample.source, *(other["source"] for other in others)]),
             licence=joined([sample.licence, *(other["licence"] for other in others)]),
             extra=f"place {number} round {pass_index}",
-            meta={"target": number, "images": len(drawn), "asked": sample.id},
+            meta={"target": number, "images": len(drawn), "asked": sample.id} | self._hardness(others, near),
         )
+
+    def _near(self, question_row: int, round_: int, count: int) -> Sequence[int]:
+        """Pictures of the question's topic, within its half of `max_uses`; none with `policy: random`."""
+        if self._neighbours is None:
+            return ()
+        cfg = self.cfg
+        rounds = 1 if cfg.count == "all" else -(-int(cfg.count) // len(self.targets)) + 1  # one for replacements
+        most = self._neighbours.window(question_row, rounds, cfg.images[1], cfg.max_uses // 2)
+        return self._neighbours.of(question_row, round_, most)[:count]
+
+    def _others(self, target: dict[str, Any], rows: Sequence[int], count: int) -> list[dict[str, Any]]:
+        """The first `count` pictures that are not the target's, each once."""
+        others = [self.pool[row] for row in dict.fromkeys(rows)]
+        return [other for other in others if other["sha256"] != target["sha256"]][:count]
+
+    def _hardness(self, others: list[dict[str, Any]], near: Sequence[int]) -> dict[str, Any]:
+        """For the sample's meta: the policy, and how many of the others are of the question's topic."""
+        if self._neighbours is None:
+            return {}
+        alike = {self.pool[row]["sha256"] for row in near}
+        return {"policy": self.cfg.policy, "hard": sum(other["sha256"] in alike for other in others)}
 
 
 def _question_of(sample: Sample) -> tuple[str, list[tuple[Any, str]]]:
@@ -141,7 +180,7 @@ def _targets_of(index: Path, stats: PoolStats) -> Iterator[dict[str, Any]]:
         media = row["media"][0]
         yield {
             "sample_id": row["parents"][0] if row["parents"] else row["sample_id"],
-            "caption": "",
+            "caption": " ".join(s.text or "" for s in Sample.model_validate_json(data).segments),
             "source": row["source"],
             "licence": row["licence"],
             "url": "",

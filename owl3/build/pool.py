@@ -8,6 +8,7 @@
 """
 
 import contextlib
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -134,10 +135,17 @@ def _kept_rows(table_path: Path, workspace: Path, extras: Sequence[str | None]) 
         arrays = [
             pa.array([tar] * table.num_rows, pa.string())
             if name == "path"
-            else (table[column].cast(SCHEMA.field(name).type) if column in present else pa.nulls(table.num_rows))
+            else (_cast(table[column], SCHEMA.field(name).type) if column in present else pa.nulls(table.num_rows))
             for name, column in wanted.items()
         ]
         yield pa.table(arrays, names=list(wanted)).select(SCHEMA.names).cast(SCHEMA)
+
+
+def _cast(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray | pa.Array:
+    """Lists and records (words that an OCR program found) become JSON."""
+    if not pa.types.is_nested(column.type):
+        return column.cast(wanted)
+    return pa.array([None if value is None else json.dumps(value) for value in column.to_pylist()], wanted)
 
 
 def _clean_captions(rows: pa.Table) -> pa.Table:

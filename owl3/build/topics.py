@@ -6,6 +6,7 @@ them shuffled), so that parents that are drawn one after another, and so end up 
 
 import re
 import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from owl3.build.draw import Int64s, key_of, mix
 from owl3.build.pool import Pool
+from owl3.build.rows import RowTable
 from owl3.errors import InputError
 
 _BUCKETS = 1 << 20
@@ -48,35 +50,47 @@ class TopicOrder:
 
 def write_topic_order(path: Path, pool: Pool, embeddings: Path | None, min_group: int) -> None:
     """Give every parent of `pool` a topic, and store the numbers."""
-    topics = caption_topics(pool, min_group) if embeddings is None else embedding_topics(pool, embeddings)
+    (topics,) = topics_of(pool.rows, [pool.rows], embeddings, min_group)
     np.save(path, topics)
 
 
-def caption_topics(pool: Pool, min_group: int) -> NDArray[np.uint64]:
-    """The rarest word of each caption that at least `min_group` captions share; 0 for captions without one.
+def topics_of(
+    pool: RowTable, tables: Sequence[RowTable], embeddings: Path | None, min_group: int
+) -> list[NDArray[np.uint64]]:
+    """The topic of every row of some tables, in numbers that compare: by the pool's words, or by an embedding file."""
+    if embeddings is None:
+        return caption_topics(pool, tables, min_group)
+    return embedding_topics(pool, tables, embeddings)
+
+
+def caption_topics(pool: RowTable, tables: Sequence[RowTable], min_group: int) -> list[NDArray[np.uint64]]:
+    """The rarest word of each caption that at least `min_group` of the pool's share; 0 for captions without one.
 
     Words are counted in hashed buckets, so memory does not grow with the vocabulary.
     """
     counts = np.zeros(_BUCKETS, dtype=np.int64)
-    for captions in pool.rows.column("caption"):
-        for caption in captions.to_pylist():
-            np.add.at(counts, sorted(_words(caption)), 1)
-    topics = np.zeros(len(pool), dtype=np.uint64)
-    row = 0
-    for captions in pool.rows.column("caption"):
-        for caption in captions.to_pylist():
-            shared = [(counts[word], word) for word in _words(caption) if counts[word] >= min_group]
-            topics[row] = min(shared)[1] if shared else 0
-            row += 1
-    return topics
+    for caption in _texts(pool, "caption"):
+        np.add.at(counts, sorted(_words(caption)), 1)
+
+    def topic(caption: str) -> int:
+        shared = [(counts[word], word) for word in _words(caption) if counts[word] >= min_group]
+        return min(shared)[1] if shared else 0
+
+    return [np.fromiter(map(topic, _texts(table, "caption")), np.uint64, len(table)) for table in tables]
+
+
+def _texts(table: RowTable, column: str) -> Iterator[str]:
+    for chunk in table.column(column):
+        for text in chunk.to_pylist():
+            yield text or ""
 
 
 def _words(caption: str) -> set[int]:
     return {zlib.crc32(word.encode()) % _BUCKETS for word in _WORD.findall(caption.lower()) if word not in _COMMON}
 
 
-def embedding_topics(pool: Pool, path: Path) -> NDArray[np.uint64]:
-    """Parents whose embeddings lie on the same sides of random planes share a topic (locality-sensitive hashing).
+def embedding_topics(pool: RowTable, tables: Sequence[RowTable], path: Path) -> list[NDArray[np.uint64]]:
+    """Rows whose embeddings lie on the same sides of random planes share a topic (locality-sensitive hashing).
 
     Args:
         path: Parquet with `sample_id` and `embedding` (list of numbers).
@@ -88,13 +102,14 @@ def embedding_topics(pool: Pool, path: Path) -> NDArray[np.uint64]:
         raise InputError(f"{path}: no such embedding file")
     table = pq.read_table(path, columns=["sample_id", "embedding"])
     place = {sample_id: index for index, sample_id in enumerate(table["sample_id"].to_pylist())}
-    ids = [sample_id for column in pool.rows.column("sample_id") for sample_id in column.to_pylist()]
-    missing = next((sample_id for sample_id in ids if sample_id not in place), None)
+    ids = [list(_texts(rows, "sample_id")) for rows in (pool, *tables)]
+    missing = next((sample_id for part in ids for sample_id in part if sample_id not in place), None)
     if missing is not None:
         raise InputError(f"{path}: has no embedding for {missing}; embed the whole shard set first")
-    vectors = np.array(table["embedding"].to_pylist(), dtype=np.float32)[[place[sample_id] for sample_id in ids]]
-    vectors -= vectors.mean(axis=0)
-    num_planes = min(_PLANES, max(1, len(ids).bit_length() - 4))
+    vectors = np.array(table["embedding"].to_pylist(), dtype=np.float32)
+    centre = vectors[[place[sample_id] for sample_id in ids[0]]].mean(axis=0)
+    num_planes = min(_PLANES, max(1, len(pool).bit_length() - 4))
     planes = np.random.default_rng(0).standard_normal((vectors.shape[1], num_planes)).astype(np.float32)
-    sides = (vectors @ planes > 0).astype(np.uint64)
-    return np.asarray(sides @ (np.uint64(1) << np.arange(num_planes, dtype=np.uint64)), dtype=np.uint64)
+    bits = np.uint64(1) << np.arange(num_planes, dtype=np.uint64)
+    sides = [(vectors[[place[sample_id] for sample_id in part]] - centre) @ planes > 0 for part in ids[1:]]
+    return [np.asarray(side.astype(np.uint64) @ bits, dtype=np.uint64) for side in sides]

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from owl3.build.config import BUILD_CONFIG, TokenizerConfig
 from owl3.build.materialize import materialize
 from owl3.build.run import build
 from owl3.build.selective import kth
+from owl3.build.text_reading import ocr_text
 from owl3.build.tokenizer import make_tokenizer
 from owl3.errors import InputError
 from owl3.samples import Sample, url_sample_id
@@ -267,6 +269,82 @@ def test_distractors_surround_the_asked_picture(workspace: Path, photos: Callabl
             assert len({medium["sha256"] for medium in row["media"]}) == sample.num_media
         assert {sample.meta["target"] for sample in samples} > {0, 1}
         assert {sample.num_media for sample in samples} > {1, 6}
+
+
+def test_captions_that_are_empty_after_cleaning_make_no_sample(workspace: Path) -> None:
+    rows = [curated_row(n, caption=text) for n, text in enumerate(["\x00 \x1f", "<|im_end|><image>", "a red bus"])]
+    write_shards(workspace, "photos", rows)
+    assert len(make(workspace, "caption", "pairs", shards=["photos"], max_drop_fraction=1)) == 1
+    assert reasons(workspace, "pairs") == {"empty_text": 2}
+    make(workspace, "interleaved_caption", "pages", shards=["photos"], images=[1, 1])
+    stats = json.loads((workspace / "samples/pages/manifest.json").read_text())["stats"]
+    assert stats["parents"] == {"seen": 3, "usable": 1, "dropped": {"empty_text": 2}}
+
+
+def hidden_among(workspace: Path, name: str, **fields: Any) -> list[tuple[str, list[str]]]:
+    """What is asked about, and what the others show, by the animal in their captions."""
+    captions = {}
+    for table in sorted((workspace / "shards/photos").glob("*.parquet")):
+        captions |= {row["sample_id"]: row["caption"].split()[1] for row in pq.read_table(table).to_pylist()}
+    found = []
+    for sample in make(workspace, "distractor", name, samples=["asked"], shards=["photos"], **fields):
+        shown = [captions[parent] for parent in sample.parents[1:]]
+        found.append((shown.pop(sample.meta["target"]), shown))
+    return found
+
+
+def test_hard_negatives_show_what_is_asked_about(workspace: Path) -> None:
+    animals = ("dog", "boat", "house", "flower")
+    rows = [curated_row(number, caption=f"a {animals[number % 4]} is here, view {number}") for number in range(80)]
+    write_shards(workspace, "photos", rows)
+    asked = [question(row["url"], answer=f"A {animals[n % 4]}.") for n, row in enumerate(rows[:40])]
+    make(workspace, "instruct", "asked", shards=["photos"], files=[write_json(workspace, asked)])
+    for target, others in hidden_among(workspace, "hard", images=[4, 6], policy="topic"):
+        assert set(others) == {target}
+    strangers = [
+        other != target for target, others in hidden_among(workspace, "any", images=[4, 6]) for other in others
+    ]
+    assert sum(strangers) > len(strangers) / 2
+    # Ten questions and twenty pictures of each animal: under a cap of 5, hard ones serve twice, so 4 for each question.
+    capped = make(
+        workspace,
+        "distractor",
+        "capped",
+        samples=["asked"],
+        shards=["photos"],
+        images=[6, 6],
+        policy="topic",
+        max_uses=5,
+    )
+    uses = Counter(
+        parent for sample in capped for place, parent in enumerate(sample.parents[1:]) if place != sample.meta["target"]
+    )
+    assert max(uses.values()) <= 5
+    assert {sample.meta["hard"] for sample in capped} <= {3, 4}
+    assert {sample.num_media for sample in capped} == {6}
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("MIND THE GAP", "MIND THE GAP"),
+        ("[1] Mind the gap", "[1] Mind the gap"),
+        ("[2024]", "[2024]"),
+        ('["MIND", " THE", "GAP"]', "MIND THE GAP"),
+        ('[{"utf8_string": "GAP", "bbox": [1, 2]}, {"utf8_string": "."}]', "GAP"),
+        ('[{"transcription": "###"}]', ""),
+    ],
+)
+def test_ocr_fields_are_read_as_corpora_write_them(field: str, text: str) -> None:
+    assert ocr_text(field) == text
+
+
+def test_words_of_an_ocr_program_are_read_from_list_columns(workspace: Path) -> None:
+    rows = [curated_row(0, src_ocr_tokens=["MIND", "THE", "GAP"]), curated_row(1, src_ocr_tokens=[])]
+    write_shards(workspace, "signs", rows)
+    (sample,) = make(workspace, "text_reading", shards=["signs"], text_column="src_ocr_tokens")
+    assert "MIND THE GAP" in (sample.segments[-1].text or "")
+    assert reasons(workspace) == {"empty_text": 1}
 
 
 def test_text_in_pictures_is_read_and_summed_up(workspace: Path) -> None:
