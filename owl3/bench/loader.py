@@ -6,14 +6,16 @@ memory; `ours` also finds, reads, parses, tokenises, checks and packs, in the pl
 turns, each run in a process of its own; figures are medians. CPU seconds are of the loader with its workers: the figure
 to trust on a machine that is not idle.
 
-Energon and Streaming run when `peers=/path/to/python` has them: they need older versions of what we use.
+Energon and Streaming take part when `owl3 tools install peers` has been run.
 """
 
 import io
 import json
+import shutil
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from owl3 import lifeline, tools
+from owl3.bench.loader_access import measure_access
 from owl3.bench.loader_contest import BATCH, SIDE_PX
+from owl3.bench.loader_report import write_report
 from owl3.data.energon import export_energon
 from owl3.data.plan import make_plan
 from owl3.errors import InputError
@@ -33,47 +38,58 @@ from owl3.template import render, tokenize
 from owl3.tokens import TextTokenizer, save_tokenizer, train_tiny
 
 _CAPTIONS = ("a photo of a street with cars", "two people at a table", "a dog that runs over grass", "a red bus")
-_SHARD_SAMPLES = 100  # several per worker, so that peers can share them out
-_ALWAYS = ("memory", "ours", "webdataset", "memory_opencv", "ours_opencv")
+_SHARD_SAMPLES = 50  # several per worker, so that peers can share them out
+_OURS = ("memory", "ours", "webdataset", "memory_opencv", "ours_opencv")
 _PEERS = ("energon", "streaming")
+_RESUMED_STEPS = (10, 10_000, 10_000_000)
 
 
 def run(
     out: Path,
     *,
     photos: str | None = None,
-    samples: int = 1000,
+    samples: int = 768,
     workers: Sequence[int] = (1, 2),
     rounds: int = 3,
-    peers: str | None = None,
+    max_seconds: float = 80,
+    peers: bool | None = None,
     long_steps: int = 10_000_100,
+    access: bool = True,
 ) -> dict[str, Any]:
-    """Measure throughput at each number of workers, and the time to the first batch at far steps.
+    """Measure throughput at each number of workers, the time to the first batch at far steps, and random access.
 
     Args:
         photos: A folder with JPEGs; they are taken in turn until there are `samples`. Default: drawn pictures.
-        peers: A Python that can import megatron.energon and streaming.
+        max_seconds: No further round begins after so long.
+        peers: Let Energon and Streaming take part. Default: when they are installed.
         long_steps: Steps of the plan that resuming is measured on; 0 leaves it out.
+        access: Compare shuffled with sequential reading, from disk and from an S3 server on 127.0.0.1.
     """
     workspace = out / "loader-bench"
+    shutil.rmtree(workspace, ignore_errors=True)
     originals = _photos(Path(photos)) if photos else _drawn_photos()
     plan = _prepare(workspace, originals, samples)
-    results: dict[str, dict[str, list[dict[str, float]]]] = {}
-    for _ in range(rounds):
-        for count in workers:
-            for name in (*_ALWAYS, *(_PEERS if peers else ())):
-                python = peers if name in _PEERS and peers else sys.executable
-                measured = _contest(python, name, workspace, count)
-                results.setdefault(f"workers_{count}", {}).setdefault(name, []).append(measured)
+    names = _OURS + (_PEERS if (tools.is_installed("peers") if peers is None else peers) else ())
+    results: dict[int, dict[str, list[dict[str, float]]]] = {count: {} for count in workers}
+    done, until = 0, time.monotonic() + max_seconds
+    while done < rounds and (not done or time.monotonic() < until):
+        for name in names:
+            for count, measured in zip(workers, _contest(name, workspace, *workers), strict=True):
+                results[count].setdefault(name, []).append(measured)
+        done += 1
     report: dict[str, Any] = {
         "photos": {"distinct": len(originals), "samples": samples, "mean_kb": round(_mean_kb(originals), 1)},
-        "rounds": rounds,
-        **{key: _table(runs) for key, runs in results.items()},
+        "rounds": done,
+        **{f"workers_{count}": _table(runs) for count, runs in results.items()},
         "opencv_pixels": opencv_difference(originals[:200]),
     }
     if long_steps:
         report["resume"] = _resume(workspace, long_steps)
+    if access:
+        report["access"] = measure_access(workspace, plan)
     report["plan_digest"] = plan.digest
+    shutil.rmtree(workspace)
+    write_report(out / "loader.md", report)
     return report
 
 
@@ -96,12 +112,12 @@ def opencv_difference(originals: Sequence[bytes]) -> dict[str, float]:
     }
 
 
-def _contest(python: str, name: str, workspace: Path, workers: int, *more: str) -> dict[str, float]:
-    command = [python, "-m", "owl3.bench.loader_contest", name, str(workspace), str(workers), *more]
-    done = subprocess.run(command, capture_output=True, text=True)
+def _contest(name: str, workspace: Path, *numbers: int) -> list[Any]:
+    command = [sys.executable, "-m", "owl3.bench.loader_contest", name, str(workspace), *map(str, numbers)]
+    done = subprocess.run(lifeline.wrap(command), capture_output=True, text=True, check=False)
     if done.returncode:
-        raise InputError(f"{python}: the contestant {name!r} failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
-    measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        raise InputError(f"the contestant {name!r} failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+    measured: list[Any] = json.loads(done.stdout.splitlines()[-1])
     return measured
 
 
@@ -130,8 +146,8 @@ def _resume(workspace: Path, long_steps: int) -> dict[str, float]:
         config = {"mixture": mixture, "global_batch_size": 1, "steps": long_steps, "max_tokens": 512, "pack": False}
         make_plan(PlanConfig.model_validate(config), workspace, run_name="bench", stage="long")
     assert tokenizer.digest == Plan.open(workspace / "plans" / "bench" / "long").header.tokenizer_digest
-    steps = [step for step in (10, 10_000, 10_000_000) if step < long_steps]
-    return {f"step_{step}_s": _contest(sys.executable, "resume", workspace, 0, str(step))["seconds"] for step in steps}
+    steps = [step for step in _RESUMED_STEPS if step < long_steps]
+    return {f"step_{step}_s": _contest("resume", workspace, step)[0] for step in steps}
 
 
 def _prepare(workspace: Path, originals: Sequence[bytes], samples: int) -> Plan:
@@ -150,7 +166,9 @@ def _prepare(workspace: Path, originals: Sequence[bytes], samples: int) -> Plan:
         write_manifest(folder, kind="samples", name="photos", counts=counts, stats=stats)
     config = {"mixture": {"datasets": [{"name": "photos"}]}, "global_batch_size": BATCH, "epochs": 1}
     more = {"max_tokens": 512, "max_tiles": BATCH}
+    grouped = {"shuffle": "groups", "shard_group": 2}
     make_plan(PlanConfig.model_validate(config | more), workspace, run_name="bench", stage="short")
+    make_plan(PlanConfig.model_validate(config | more | grouped), workspace, run_name="bench", stage="grouped")
     plan = Plan.open(workspace / "plans" / "bench" / "short")
     export_energon(plan, workspace, workspace / "energon")
     return plan

@@ -1,13 +1,17 @@
 """One contestant of `owl3 bench loader`, in a process of its own: `python -m owl3.bench.loader_contest NAME …`.
 
-Prints one JSON object: samples, seconds from the first batch to the last, and CPU seconds of it with all workers.
+Prints one JSON list, with an object per number of workers: samples, seconds from the first batch to the last, and CPU
+seconds of it with all workers.
 """
 
+import importlib.machinery
 import json
+import multiprocessing
 import os
 import resource
 import sys
 import time
+import types
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -106,6 +110,7 @@ def _decode_member(sample: dict[str, Any]) -> "np.ndarray[Any, Any]":
 
 def energon(workspace: Path, workers: int) -> Iterable[int]:
     """The same tars through Megatron-Energon's crude dataset."""
+    _look_among_peers()
     from megatron import energon as nv  # type: ignore[import-not-found]
 
     class Photos(nv.DefaultTaskEncoder):  # type: ignore[misc]
@@ -142,6 +147,8 @@ _cook_for_energon.__stateless__ = True  # type: ignore[attr-defined]  # what Ene
 
 def streaming(workspace: Path, workers: int) -> Iterable[int]:
     """The same photos converted to MosaicML's format."""
+    _look_among_peers()
+    _pretend_torchvision()
     from streaming import MDSWriter, StreamingDataset  # type: ignore[import-not-found]
     from torch.utils.data import DataLoader
 
@@ -195,6 +202,24 @@ def _one_thread() -> None:
     cv2.setNumThreads(0)
 
 
+def _look_among_peers() -> None:
+    """Let packages of the tool environment `peers` be imported, after all of ours."""
+    from owl3 import tools
+
+    sys.path.append(str(tools.packages("peers")))
+
+
+def _pretend_torchvision() -> None:
+    """Streaming imports torchvision for classes that nothing here uses; its CPU build goes with one torch alone."""
+    names = ("torchvision", "torchvision.datasets", "torchvision.transforms", "torchvision.transforms.functional")
+    for name in names:
+        module: Any = types.ModuleType(name)
+        module.__spec__, module.__path__ = importlib.machinery.ModuleSpec(name, None), []
+        sys.modules[name] = module
+    sys.modules["torchvision.datasets"].VisionDataset = object  # type: ignore[attr-defined]
+    sys.modules["torchvision.transforms.functional"].to_tensor = None  # type: ignore[attr-defined]
+
+
 CONTESTANTS: dict[str, Callable[[Path, int], Iterable[int]]] = {
     "memory": memory,
     "memory_opencv": memory_opencv,
@@ -206,25 +231,37 @@ CONTESTANTS: dict[str, Callable[[Path, int], Iterable[int]]] = {
 }
 
 
-def main(name: str, workspace: Path, workers: int, step: int = 0) -> dict[str, float]:
-    """Run one contestant once."""
-    if name == "resume":
-        return {"seconds": round(resume(workspace, step), 3)}
+def main(name: str, workspace: Path, workers: int) -> dict[str, float]:
+    """Run one contestant once; the clocks start when the first batch is there, so that nobody's start-up counts."""
     batches = iter(CONTESTANTS[name](workspace, workers))
-    cpu_before = _cpu_seconds()
-    began = time.perf_counter()
+    next(batches)
+    cpu_before, began = _cpu_seconds(), time.perf_counter()
     samples = sum(batches)
     seconds = time.perf_counter() - began
-    # Workers have ended with the last batch: their time counts among the children's.
     return {"samples": samples, "seconds": seconds, "cpu_seconds": _cpu_seconds() - cpu_before}
 
 
 def _cpu_seconds() -> float:
+    """Of this process, of workers that have ended, and of those that live."""
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(entry.ru_utime + entry.ru_stime for entry in usage)
+    ended = sum(entry.ru_utime + entry.ru_stime for entry in usage)
+    return ended + sum(_cpu_seconds_of(child.pid) for child in multiprocessing.active_children() if child.pid)
+
+
+def _cpu_seconds_of(pid: int) -> float:
+    """0 when it has ended meanwhile."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime and stime; see proc(5)
 
 
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    result = main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), *map(int, sys.argv[4:]))
-    print(json.dumps(result), flush=True)  # noqa: T201 - its parent reads it
+    contestant, folder, numbers = sys.argv[1], Path(sys.argv[2]), [int(text) for text in sys.argv[3:]]
+    if contestant == "resume":
+        found: list[Any] = [round(resume(folder, number), 3) for number in numbers]
+    else:
+        found = [main(contestant, folder, number) for number in numbers]
+    print(json.dumps(found), flush=True)  # noqa: T201 - its parent reads it

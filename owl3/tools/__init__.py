@@ -2,7 +2,8 @@
 
 img2dataset depends on a backport (`dataclasses`) that stops Prefect's server from starting, and on old pandas, opencv
 and albumentations; clip-retrieval needs transformers 4 and numpy 1. Both are called as processes, through one door
-each (`curate/fetch.py`, `curate/embed.py`), with the interpreter that `python(name)` returns.
+each (`curate/fetch.py`, `curate/embed.py`), with the interpreter that `python(name)` returns. `peers` are the loaders
+that `owl3 bench loader` is measured against: packages beside ours, that only the benchmark's processes look into.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ import logging
 import os
 import subprocess
 import sys
+import sysconfig
 import venv
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from owl3.storage import write_atomic
 logger = logging.getLogger(__name__)
 
 _REQUIREMENTS = Path(__file__).parent
-NAMES = ("img2dataset", "clip")
+NAMES = ("img2dataset", "clip", "peers")
 
 
 def tools_dir() -> Path:
@@ -55,6 +57,15 @@ def python(name: str) -> Path:
     if not is_installed(name):
         raise InputError(f"tool environment {name!r} is not installed; run: owl3 tools install {name}")
     return tools_dir() / name / "bin" / "python"
+
+
+def packages(name: str) -> Path:
+    """Return the folder of a tool environment's packages, for what is imported beside ours instead of called.
+
+    Raises:
+        InputError: when it is not installed; the message says how to.
+    """
+    return Path(sysconfig.get_path("purelib", vars={"base": str(python(name).parents[1])}))
 
 
 def install(name: str) -> Path:
