@@ -31,6 +31,7 @@ CORPUS = Corpus(
         "captions are of ten frames, not of the clip: what happens between them is guessed",
     ),
     checked=(
-        "id, licence and the folders train_300k and train_600k: the hub card; the file's path: LLaVA-Hound's scripts; no row seen"
+        "id, licence and the folders train_300k and train_600k: the hub card; the file's path: LLaVA-Hound's "
+        "scripts; no row seen"
     ),
 )
