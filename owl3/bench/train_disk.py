@@ -25,16 +25,17 @@ from owl3.train.stages import TrainRecipe, stage_folder
 _BLOCK = 16 << 20
 
 
-def checkpoint_rates(folder: Path) -> dict[str, float]:
-    """Bytes per second of saving and reading back a checkpoint of some 300 MB, and of the same bytes plainly.
+def checkpoint_rates(folder: Path, layers: int = 8) -> dict[str, float]:
+    """Bytes per second of saving and reading back a checkpoint, some 300 MB as a rule, and of the same bytes plainly.
 
     Saving hashes and reads back every tensor and syncs every file; reading checks every digest. Files come back from
     the page cache, for our way and the plain one alike.
     """
     recipe = bench_recipe("disk", "torch", 1)
     stage = recipe.stages[0]
-    shapes = {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 8, "vocab_size": 8192}
-    model = Owl3ForConditionalGeneration(Owl3Config.preset("tiny", text_config=shapes))
+    width = 48 * layers
+    shapes = {"hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": layers, "vocab_size": 8192}
+    model = Owl3ForConditionalGeneration(Owl3Config.preset("tiny", hyper_layers=[1, 2], text_config=shapes))
     freeze(model, stage.trainable)
     world = World(0, 1, 0, torch.device("cpu"))
     engine = TorchEngine(model, parameter_groups(model, stage), stage, world)

@@ -105,6 +105,12 @@ def test_zero_stages_go_on_from_one_another_at_another_world_size(groups: Groups
     assert moved == pytest.approx(groups.curves[1]["losses"], rel=1e-5)
 
 
+def test_validation_loss_is_the_same_however_held_out_rows_are_shared(groups: Groups) -> None:
+    expected = groups.curves[1]["validation"]
+    for leg in (*groups.curves.values(), *groups.zero, groups.zero_legs[-1]):
+        assert leg["validation"] == pytest.approx(expected, rel=1e-3)
+
+
 def test_averaged_weights_are_the_same_under_zero_and_follow_a_run_to_another_world_size(groups: Groups) -> None:
     expected = groups.curves[1]["averages"]
     for leg in (*groups.zero, groups.zero_legs[-1], groups.torch_legs[-1]):
