@@ -24,11 +24,11 @@ from markupsafe import Markup
 from owl3 import __version__
 from owl3.cards import charts
 from owl3.cards.render import stylesheet
-from owl3.cards.runs import Evaluation
 from owl3.errors import InputError
 from owl3.progress import SILENT, Progress
 from owl3.report import collect, lineage, links, steps
 from owl3.report.pages import page_environment
+from owl3.report.scores import distractor_curve, score_curve, score_table
 from owl3.report.tracing import trace_page
 from owl3.storage import write_atomic
 
@@ -108,6 +108,7 @@ def _page(
         "runs": [_run(view) | {"steps": pages[view.run.name]} for view in views],
         "step_pages": pages,
         "scores": score_table([result for view in views for result in view.evaluations]),
+        "distractors": distractor_curve([result for view in views for result in view.evaluations]),
         "cards": [
             {"name": a.manifest.name, "link": card_link(a), "digest": a.manifest.digest}
             for a in found
@@ -161,7 +162,7 @@ def _run(view: collect.RunView) -> dict[str, Any]:
         charts.lines(_only(view, "grad_norm"), caption="Gradient norm, logarithmic", log_y=True)
         if "grad_norm" in view.curves
         else None,
-        _score_curve(view.evaluations),
+        score_curve(view.evaluations),
     ]
     stats = view.stats
     wanted = ("steps", "loss", "trained_tokens", "images")
@@ -178,58 +179,6 @@ def _run(view: collect.RunView) -> dict[str, Any]:
 
 def _only(view: collect.RunView, key: str) -> dict[str, list[tuple[float, float]]]:
     return {key.replace("_", " "): view.curves[key]} if key in view.curves else {}
-
-
-def _score_curve(results: Sequence[Evaluation]) -> Markup | None:
-    """Scores by step with their 95 % intervals, blind runs left out."""
-    series: dict[str, list[tuple[float, float]]] = {}
-    bands: dict[str, list[tuple[float, float, float]]] = {}
-    for result in results:
-        if not result.blind and result.score is not None and result.checkpoint.startswith("step-"):
-            step = float(result.checkpoint.removeprefix("step-"))
-            series.setdefault(result.title, []).append((step, result.score))
-            if result.interval is not None:
-                bands.setdefault(result.title, []).append((step, *result.interval))
-    drawn = {name: sorted(points) for name, points in series.items() if len(points) > 1}
-    shaded = {name: sorted(bands[name]) for name in drawn if name in bands}
-    return charts.lines(drawn, caption="Score by checkpoint, with 95 % intervals", bands=shaded) if drawn else None
-
-
-def score_table(results: Sequence[Evaluation]) -> dict[str, Any] | None:
-    """Checkpoints by tasks: in each cell the score, its interval, the blind one; a task's best score is marked."""
-    if not results:
-        return None
-    titles = sorted({result.title for result in results})
-    best: dict[str, Evaluation] = {}
-    for result in results:
-        if not result.blind and result.score is not None:
-            known = best.get(result.title)
-            best[result.title] = result if known is None or result.score > (known.score or 0) else known
-    rows: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
-    for result in results:
-        cell = rows.setdefault((result.run, result.checkpoint), {}).setdefault(
-            result.title, {"score": None, "blind": None}
-        )
-        cell["blind" if result.blind else "score"] = None if result.score is None else f"{result.score:.3f}"
-        cell["questions"] = result.num_questions
-        if not result.blind and result.interval is not None:
-            cell["interval"] = "{:.3f}-{:.3f}".format(*result.interval)
-        cell["best"] = cell.get("best", False) or (not result.blind and result is best.get(result.title))
-    return {
-        "titles": titles,
-        "heads": [_head(title, results) for title in titles],
-        "rows": [
-            {"run": run, "checkpoint": checkpoint, "cells": [cells.get(title, {}) for title in titles]}
-            for (run, checkpoint), cells in rows.items()
-        ],
-    }
-
-
-def _head(title: str, results: Sequence[Evaluation]) -> dict[str, str]:
-    """A task's column: its name, its figure, and what the paper reports for it."""
-    one = next(result for result in results if result.title == title)
-    paper = ", ".join(f"{model} {value:.3f}" for model, value in one.paper)
-    return {"title": title, "figure": one.primary, "paper": f"paper: {paper}" if paper else ""}
 
 
 def _tiles(found: Sequence[collect.Artifact], views: Sequence[collect.RunView]) -> list[dict[str, str]]:

@@ -1,10 +1,11 @@
 """Scores in the report: what stands beside each, and which is marked best."""
 
+import json
 from pathlib import Path
 
 from owl3.cards import charts
 from owl3.cards.runs import Evaluation
-from owl3.report.build import score_table
+from owl3.report.scores import distractor_curve, score_table
 
 
 def evaluation(checkpoint: str, score: float | None, *, blind: bool = False) -> Evaluation:
@@ -36,3 +37,14 @@ def test_a_band_lies_inside_of_the_picture_that_it_widens() -> None:
     heights = [float(point.split(",")[1]) for point in points]
     assert len(points) == 4
     assert all(10 <= height <= 204 for height in heights)
+
+
+def test_distractor_curves_of_stage_ends_are_drawn_with_the_published_ones_beside(tmp_path: Path) -> None:
+    figures = {"circular_accuracy": 0.5, "circular_accuracy_1": 0.9, "circular_accuracy_50": 0.4}
+    (tmp_path / "summary.json").write_text(json.dumps({"figures": figures}))
+    (tmp_path / "manifest.json").write_text("{}")
+    one = Evaluation("demo/sft", "end", "distractor-mmbench", False, "circular_accuracy", 0.5, 9, tmp_path)
+    drawn = str(distractor_curve([one, evaluation("step-000010", 0.5)]))
+    assert "demo/sft distractor-mmbench" in drawn
+    assert "mPLUG-Owl3 (7B-240728), published" in drawn
+    assert distractor_curve([evaluation("step-000010", 0.5)]) is None
