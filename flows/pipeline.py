@@ -11,6 +11,7 @@ from flows.steps import DEMO, WORKSPACE, publish_outcomes, publish_report, run_l
 from owl3.demo.world import served
 from owl3.pipeline import Place, digests, evaluating, steps_after_training, steps_before_training, training_steps
 from owl3.recipe import load_recipe
+from owl3.remote import opened
 from owl3.report.build import build_report
 
 
@@ -40,7 +41,8 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path, default=DEMO)
     parser.add_argument("--workspace", "-w", type=Path, default=WORKSPACE)
     options = parser.parse_args()
-    run_locally(pipeline, recipe=options.recipe, workspace=options.workspace)
+    with opened(options.workspace) as workspace:
+        run_locally(pipeline, recipe=options.recipe, workspace=workspace)
 
 
 if __name__ == "__main__":

@@ -12,31 +12,55 @@ Each takes a recipe and a workspace, and optionally only some of its entries by 
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 from prefect import flow
 
-from flows.steps import DEMO, WORKSPACE, publish_outcomes, publish_report, take_step
+from flows.partitions import fetch_all, publish_sheets
+from flows.runners import chosen_runner
+from flows.steps import DEMO, WORKSPACE, publish_outcomes, publish_report, take_step, tell_of_yields
+from owl3.curate.partitions import MAX_PARTITIONS
 from owl3.demo.world import served
-from owl3.pipeline import Outcome, Place, choose_steps, drain_evaluations, evaluating
+from owl3.pipeline import Backfill, Outcome, Place, choose_steps, drain_evaluations, evaluating
 from owl3.recipe import load_recipe
 from owl3.report.build import build_report
 
 
-@flow(name="curate", flow_run_name="curate {recipe.stem}")
-def curate(recipe: Path = DEMO, workspace: Path = WORKSPACE, only: list[str] | None = None) -> list[Outcome]:
-    """Fetch, check and write shards; rows that were fetched before are not fetched again.
+@flow(name="curate", flow_run_name="curate {recipe.stem}", task_runner=chosen_runner())
+def curate(
+    recipe: Path = DEMO,
+    workspace: Path = WORKSPACE,
+    *,
+    only: list[str] | None = None,
+    snapshot: date | None = None,
+    shards: tuple[int, int] | None = None,
+    backfill: bool = False,
+    task_runs: int = MAX_PARTITIONS,
+    min_yield: float = 0.0,
+) -> list[Outcome]:
+    """Fetch, check and write shards, in partitions; rows that were fetched before are not fetched again.
 
     Args:
         recipe: One YAML file with `sources` and `curate`.
         workspace: Folder that holds all artifacts.
-        only: Entries to take; all when empty.
+        only: Sets to take; all when empty.
+        snapshot: Fetch as of this day, into sets called NAME-DATE.
+        shards: Fetch only these (half-open); they are written when the others are there.
+        backfill: Also make anew what another recipe or source made (stale by digest).
+        task_runs: Most partitions per set, each of which is one task run.
+        min_yield: Share of rows that must be kept; with less, or with a yield unlike other days', an event is sent.
     """
-    loaded = load_recipe(recipe)
-    with served(loaded, workspace) as resolve:
+    wanted = Backfill(only=only, day=snapshot, shards=shards, renew=backfill, most=task_runs)
+    loaded = wanted.of(load_recipe(recipe))
+    with served(loaded, workspace, again=backfill) as resolve:
         place = Place.at(workspace, resolve)
-        outcomes = [take_step(step, loaded, place) for step in choose_steps(loaded, ("source", "curate"), only)]
+        outcomes = [take_step(step, loaded, place) for step in choose_steps(loaded, ("source",), None)]
+        fetch_all(wanted, loaded, place)
+        outcomes += [take_step(step, loaded, place) for step in wanted.writing(loaded)]
     publish_outcomes(outcomes, key="curate")
+    publish_sheets(loaded, workspace)
+    tell_of_yields(loaded, workspace, min_yield)
     return outcomes
 
 

@@ -21,7 +21,9 @@ from prefect.settings import (
 )
 from prefect.tasks import Task
 
-from owl3.errors import Interrupted
+from owl3 import events
+from owl3.curate.yields import judge_yield
+from owl3.errors import CheckFailed, Interrupted
 from owl3.pipeline import Outcome, Place, Step
 from owl3.recipe import RECIPES, Recipe
 
@@ -47,7 +49,11 @@ async def is_transient(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) 
 )
 def take(step: Step, recipe: Recipe, place: Place) -> Outcome:
     """Take a step; what it makes lies on disk, so there is nothing for Prefect to keep."""
-    return step.run(recipe, place)
+    try:
+        return step.run(recipe, place)
+    except CheckFailed as failed:
+        events.emit("owl3.check.failed", f"owl3.step.{step.kind}.{step.name}", payload={"message": str(failed)})
+        raise
 
 
 def take_step(step: Step, recipe: Recipe, place: Place) -> Outcome:
@@ -70,6 +76,13 @@ def publish_outcomes(outcomes: Iterable[Outcome], key: str) -> None:
             f"| `{outcome.digest[:12]}` |"
         )
     create_markdown_artifact("\n".join(lines), key=key, description="What each step saw, kept and dropped")
+
+
+def tell_of_yields(recipe: Recipe, workspace: Path, at_least: float) -> None:
+    """Say of each finished set when its yield is under a bound or unlike its history; automations wait for that."""
+    for found in (judge_yield(workspace, entry.name, at_least) for entry in recipe.curate):
+        if found is not None and found.event is not None:
+            events.emit(found.event, f"owl3.set.{found.set}", payload=found.model_dump(mode="json"))
 
 
 def publish_report(page: Path, key: str) -> None:

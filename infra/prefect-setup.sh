@@ -13,3 +13,5 @@ done
 "${prefect[@]}" concurrency-limit create train "${OWL3_TRAIN_LIMIT:-1}"
 "${prefect[@]}" concurrency-limit create curate "${OWL3_CURATE_LIMIT:-2}"
 "${prefect[@]}" deploy --prefect-file infra/prefect.yaml --all
+# Alerts, and an evaluation for every checkpoint; what names a block that is not there yet is left out and named.
+.venv/bin/python -m flows.automations

@@ -14,6 +14,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +25,7 @@ from owl3.cards.audit import audit
 from owl3.cards.chain import FOLDERS
 from owl3.cards.render import card
 from owl3.config import plain
+from owl3.curate import partitions
 from owl3.curate.run import curate
 from owl3.curate.sources.prepare import prepare
 from owl3.data.plan import make_plan
@@ -96,6 +98,11 @@ def prepare_source(recipe: Recipe, name: str, place: Place, progress: Progress =
 def curate_shards(recipe: Recipe, name: str, place: Place, progress: Progress = SILENT) -> Manifest:
     """Fetch, check rights, filter and deduplicate a source into shards."""
     return curate(_entry(recipe.curate, name), place.workspace, resolve=place.resolve, progress=progress)
+
+
+def renew_shards(recipe: Recipe, name: str, place: Place, progress: Progress = SILENT) -> Manifest:
+    """As `curate_shards`; what another recipe or source made is made anew."""
+    return curate(_entry(recipe.curate, name), place.workspace, resolve=place.resolve, renew=True, progress=progress)
 
 
 def make_recipe_tokenizer(recipe: Recipe, name: str, place: Place, progress: Progress = SILENT) -> Manifest:
@@ -286,6 +293,66 @@ def choose_steps(recipe: Recipe, kinds: Collection[str], only: Collection[str] |
         known = ", ".join(dict.fromkeys(step.name for step in steps)) or "none"
         raise ConfigError(f"recipe {recipe.name}: no entry {unknown[0]!r} to {'/'.join(kinds)}; it has: {known}")
     return [step for step in steps if not only or step.name in only]
+
+
+@dataclass(frozen=True)
+class Backfill:
+    """Curation of some sets of a recipe, in partitions: corpus x shard range x snapshot date.
+
+    Attributes:
+        only: Sets to take; all when empty.
+        day: Fetch them as of this day, under names of their own; None means the sets themselves.
+        shards: Fetch only these (half-open), and leave the writing to whoever fetches the last; None means all.
+        renew: Make anew what another recipe or source made (stale by digest), instead of refusing.
+        most: Partitions per set.
+    """
+
+    only: Collection[str] | None = None
+    day: date | None = None
+    shards: tuple[int, int] | None = None
+    renew: bool = False
+    most: int = partitions.MAX_PARTITIONS
+
+    def of(self, recipe: Recipe) -> Recipe:
+        """The part of a recipe that is curated: the chosen sets, named for their day, and their sources.
+
+        Raises:
+            ConfigError: `only` names something that the recipe does not have.
+        """
+        names = [step.name for step in choose_steps(recipe, ("curate",), self.only)]
+        chosen = [entry for entry in recipe.curate if entry.name in names]
+        wanted = {entry.source for entry in chosen}
+        return recipe.model_copy(
+            update={
+                "sources": tuple(entry for entry in recipe.sources if entry.name in wanted),
+                "curate": tuple(partitions.snapshot(entry, self.day) for entry in chosen),
+            }
+        )
+
+    def cut(self, recipe: Recipe, workspace: Path) -> list[partitions.Partition]:
+        """All partitions of the chosen sets, whose sources are prepared; to `renew`, stale work is thrown away."""
+        if self.renew:
+            for entry in recipe.curate:
+                partitions.prepare_to_renew(entry, workspace)
+        entries = [entry for entry in recipe.curate if not (self.renew and partitions.is_stale(entry, workspace))]
+        return [
+            part
+            for entry in entries  # a stale set is made anew beside the old one, as a whole
+            for part in partitions.cut(entry, workspace, most=self.most, only=self.shards)
+        ]
+
+    def writing(self, recipe: Recipe) -> list[Step]:
+        """The look at each whole set and the writing of its shards; nothing when only some shards are fetched."""
+        if self.shards is not None:
+            return []
+        function = renew_shards if self.renew else curate_shards
+        return [Step("curate", entry.name, function) for entry in recipe.curate]
+
+
+def fetch_partition(recipe: Recipe, part: partitions.Partition, place: Place) -> partitions.Fetched:
+    """Fetch and judge one partition; waits for whoever holds some of its shards."""
+    entry = _entry(recipe.curate, part.set)
+    return partitions.fetch_partition(entry, place.workspace, part, resolve=place.resolve)
 
 
 def run_chain(recipe: Recipe, place: Place, progress: Progress = SILENT) -> list[Outcome]:

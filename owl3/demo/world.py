@@ -33,10 +33,10 @@ def corpus_folder(workspace: Path) -> Path:
 
 
 @contextmanager
-def served(recipe: Recipe, workspace: Path) -> Iterator[Mapping[str, str]]:
+def served(recipe: Recipe, workspace: Path, *, again: bool = False) -> Iterator[Mapping[str, str]]:
     """Make the recipe's corpus, serve it for as long as the block runs, and yield where its hosts are to be found.
 
-    Nothing is served when everything was fetched before.
+    Nothing is served when everything was fetched before, unless it may have to be fetched `again`.
 
     Raises:
         ConfigError, InputError, StaleError: the corpus can't be made as the recipe asks.
@@ -50,7 +50,7 @@ def served(recipe: Recipe, workspace: Path) -> Iterator[Mapping[str, str]]:
         make_corpus(folder, section)
     else:
         make_folders(folder, section)
-    if all((workspace / "shards" / entry.name / MANIFEST_NAME).is_file() for entry in recipe.curate):
+    if not again and all((workspace / "shards" / entry.name / MANIFEST_NAME).is_file() for entry in recipe.curate):
         yield {}
         return
     with running(folder) as address:

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 import torch
 from filelock import FileLock, Timeout
 
+from owl3 import events
 from owl3.config import canonical_json, plain, validate
 from owl3.errors import ConfigError, InputError
 from owl3.eval import queue
@@ -269,11 +270,28 @@ def _evaluation_requests(job: Job, total_steps: int) -> Callable[[Path, int], No
     config = _eval_config(job.recipe)
 
     def ask(checkpoint: Path, step: int) -> None:
+        if job.world.is_main:
+            _tell_of_checkpoint(job, checkpoint, step)
         if job.world.is_main and config is not None and step < total_steps:
             model = handed_over(checkpoint)
             queue.enqueue(job.folder, model, step=step, config=config, workspace=job.where.workspace)
 
     return ask
+
+
+def _tell_of_checkpoint(job: Job, checkpoint: Path, step: int) -> None:
+    """Let an automation start what waits for checkpoints; the request on disk is what counts."""
+    workspace = job.where.workspace.resolve()
+    labels = {
+        "owl3.recipe": str(workspace / "runs" / job.recipe.name / "recipe.json"),
+        "owl3.workspace": str(workspace),
+    }
+    events.emit(
+        "owl3.checkpoint.saved",
+        f"owl3.run.{job.recipe.name}.{job.stage.name}",
+        labels=labels,
+        payload={"step": step, "checkpoint": str(checkpoint.resolve())},
+    )
 
 
 def _still_needed(job: Job) -> Callable[[], Sequence[Path]]:

@@ -2,6 +2,7 @@
 
 import ast
 from pathlib import Path
+from typing import Any
 
 import pytest
 from demo.tiny import write_tiny_recipe
@@ -19,6 +20,8 @@ def test_a_flow_leaves_the_same_digests_as_the_library(prefect_server: str, tmp_
     from flows.stages import curate
 
     path = write_tiny_recipe(tmp_path / "tiny.yaml")
+    fetched = curate(recipe=path, workspace=tmp_path / "flow", only=["clips"], shards=(0, 1))
+    assert [outcome.step for outcome in fetched] == ["source clips"], "a range of shards is only fetched"
     outcomes = curate(recipe=path, workspace=tmp_path / "flow", only=["clips"])
     recipe = load_recipe(path)
     with served(recipe, tmp_path / "library") as resolve:
@@ -27,6 +30,23 @@ def test_a_flow_leaves_the_same_digests_as_the_library(prefect_server: str, tmp_
             step.run(recipe, place)
     assert digests(tmp_path / "flow") == digests(tmp_path / "library")
     assert [outcome.step for outcome in outcomes] == ["source clips", "curate clips"]
+    shown = {entry.key: entry for entry in _artifacts()}
+    assert {"partitions", "fetch-progress", "curate", "sheet-clips"} <= set(shown)
+    assert "clips 00000-00000" in str(shown["partitions"].data)
+    assert str(shown["sheet-clips"].data).startswith("data:image/jpeg;base64,")
+
+
+def _artifacts() -> list[Any]:
+    """All artifacts that flow runs have left on the server."""
+    import asyncio
+
+    from prefect import get_client
+
+    async def read() -> list[Any]:
+        async with get_client() as client:
+            return list(await client.read_artifacts())
+
+    return asyncio.run(read())
 
 
 @pytest.mark.processes

@@ -5,13 +5,15 @@ import os
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from owl3 import lifeline
+from owl3 import events, lifeline
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS = ROOT / "infra" / "prefect.yaml"
@@ -66,3 +68,28 @@ def test_everything_in_prefect_yaml_deploys(prefect_environment: dict[str, str])
         assert deployed["entrypoint"] == entry["entrypoint"]
         assert len(deployed["schedules"]) == len(entry.get("schedules", []))
         assert "workspace" in deployed["parameter_openapi_schema"]["properties"], "the UI shows a form for it"
+    _automations_follow_the_deployments(prefect_environment)
+
+
+def _automations_follow_the_deployments(environment: dict[str, str]) -> None:
+    """Here, where everything is deployed: what lacks its block is left out, the rest is made and works."""
+    run = {"env": environment, "cwd": ROOT, "check": True, "capture_output": True, "text": True}
+    told = subprocess.run([sys.executable, "-m", "flows.automations"], **run).stdout
+    assert "owl3 evaluate every checkpoint: made" in told
+    assert "owl3 a run stalls: left out: no block custom-webhook/owl3-alerts" in told
+    api = environment["PREFECT_API_URL"]
+    labels = {"owl3.recipe": "/w/runs/demo/recipe.json", "owl3.workspace": "/w"}
+    event = events.build("owl3.checkpoint.saved", "owl3.run.demo.sft", labels, {"step": 3})
+    assert events.post(api, event)
+    deadline = time.monotonic() + 120
+    while not (started := _runs_of(api, "evaluate")):
+        assert time.monotonic() < deadline, "no evaluation was started by the checkpoint's event"
+        time.sleep(0.5)
+    assert started[0]["parameters"] == {"recipe": "/w/runs/demo/recipe.json", "workspace": "/w"}
+
+
+def _runs_of(api: str, deployment: str) -> list[dict[str, Any]]:
+    body = json.dumps({"deployments": {"name": {"any_": [deployment]}}}).encode()
+    request = urllib.request.Request(f"{api}/flow_runs/filter", data=body, headers={"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)  # type: ignore[no-any-return]

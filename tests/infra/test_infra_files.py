@@ -85,3 +85,20 @@ def test_an_image_copies_what_is_there_and_ends_as_a_user(dockerfile: Path) -> N
     assert copied
     assert all((INFRA.parent / name).exists() for name in copied), copied
     assert re.search(r"^USER (?!root)", text, re.M)
+
+
+def test_every_automation_is_what_prefect_takes_and_names_a_deployment_that_is_there() -> None:
+    from prefect.events.schemas.automations import AutomationCore
+
+    deployed = {
+        f"{entry['entrypoint'].rpartition(':')[2].replace('_', '-')}/{entry['name']}"
+        for entry in yaml.safe_load((INFRA / "prefect.yaml").read_text())["deployments"]
+    }
+    some_id = "00000000-0000-0000-0000-000000000000"
+    for entry in yaml.safe_load((INFRA / "automations.yaml").read_text())["automations"]:
+        actions = []
+        for action in entry["actions"]:
+            assert action.get("deployment", "evaluate/evaluate") in deployed
+            ids = {"deployment_id": some_id} if "deployment" in action else {"block_document_id": some_id}
+            actions.append({key: value for key, value in action.items() if key not in ("deployment", "block")} | ids)
+        assert AutomationCore.model_validate({**entry, "actions": actions}).name == entry["name"]
