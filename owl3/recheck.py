@@ -8,6 +8,7 @@ refuses becomes a removal list for `owl3 retract --list`: a proposal, for a pers
 from __future__ import annotations
 
 import asyncio
+import random
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ def recheck(
     workspace: Path,
     *,
     per_host: int | None = PER_HOST,
+    hosts: int | None = None,
     resolve: Mapping[str, str] | None = None,
     config: DownloadConfig | None = None,
     progress: Progress = SILENT,
@@ -68,12 +70,15 @@ def recheck(
     """Ask `per_host` kept URLs of every host (None: all), and all of a host that refuses one.
 
     Args:
+        hosts: Ask a random part of the hosts only, another one each time.
         config: How to ask; by default as the first shards artifact was fetched.
 
     Raises:
         InputError: the workspace has no shards.
     """
     urls = _kept_urls(workspace)
+    if hosts is not None and hosts < len(urls):
+        urls = {host: urls[host] for host in sorted(random.sample(sorted(urls), hosts))}
     config = config or fetch_config(workspace)
     first = {host: found if per_host is None else found[:per_host] for host, found in urls.items()}
     progress.start("ask hosts again", total=sum(map(len, first.values())))

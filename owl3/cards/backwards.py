@@ -1,4 +1,4 @@
-"""From a checkpoint back to its sources: what did these weights learn from?"""
+"""From a checkpoint or a step back to its sources: what did these weights learn from?"""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from owl3.cards import runs
-from owl3.cards.subjects import Subject
+from owl3.cards.subjects import STEP_PATTERN, Subject
 from owl3.cards.tables import records, views_of
 from owl3.cards.trace import MAX_ROWS, PlanHit, Trace
+from owl3.errors import InputError
 from owl3.ledger import connect
 from owl3.manifest import MANIFEST_NAME
 from owl3.planfile import Plan, index_folder, kept_rows
@@ -27,6 +28,7 @@ def trace_checkpoint(workspace: Path, subject: Subject, datacards_dir: Path | No
     run, step = runs.find_checkpoint(workspace, subject.text)
     found = Trace(subject)
     with connect(workspace, views=("shard_rows", "sample_rows")) as db:
+        db.execute("create or replace temp table hits (sample_id varchar primary key, is_built boolean)")
         _collect(workspace, run, step, db, found)
         views = views_of(db)
         _add_ancestors(db, views)
@@ -36,9 +38,41 @@ def trace_checkpoint(workspace: Path, subject: Subject, datacards_dir: Path | No
     return found
 
 
+def trace_step(workspace: Path, subject: Subject, datacards_dir: Path | None) -> Trace:
+    """Collect the samples of one step, their sources, and the checkpoints that learned from that step.
+
+    Raises:
+        InputError: there is no such plan or step.
+    """
+    match = STEP_PATTERN.fullmatch(subject.text)
+    if match is None:
+        raise InputError(f"{subject.text!r}: write a step as RUN/STAGE:STEP, for example demo/sft:3")
+    name, step = match[1], int(match[2])
+    plan = Plan.open(workspace / "plans" / name)
+    positions = np.unique([plan.base_of(position) for position in plan.positions(step).tolist()])
+    ids = ids_at(workspace, plan, positions)
+    hit = PlanHit(name, plan.digest, plan.num_steps, plan.global_batch_size, [step], ids[:MAX_ROWS])
+    found = Trace(subject, plans=[hit])
+    with connect(workspace, views=("shard_rows", "sample_rows")) as db:
+        db.execute("create or replace temp table hits (sample_id varchar primary key, is_built boolean)")
+        _hit(db, ids)
+        views = views_of(db)
+        _add_ancestors(db, views)
+        _fill(db, views, found)
+    found.checkpoints = runs.tainted(workspace, {name: [step]})
+    found.evaluations = runs.evaluations(workspace, found.checkpoints)
+    found.cards = runs.cards_about(datacards_dir, [(a["kind"], a["name"]) for a in found.artifacts])
+    return found
+
+
+def _hit(db: duckdb.DuckDBPyConnection, ids: list[str]) -> None:
+    db.register("seen", pa.table({"sample_id": ids}))
+    db.execute("insert or ignore into hits select distinct sample_id, true from seen")
+    db.unregister("seen")
+
+
 def _collect(workspace: Path, run: runs.Run, step: int, db: duckdb.DuckDBPyConnection, found: Trace) -> None:
     """Put the ids of all that was seen into `hits`, stage by stage back to the first."""
-    db.execute("create or replace temp table hits (sample_id varchar primary key, is_built boolean)")
     current: runs.Run | None = run
     inherited = ""
     while current is not None:
@@ -59,9 +93,7 @@ def _seen(workspace: Path, run: runs.Run, steps: int, db: duckdb.DuckDBPyConnect
     plan = Plan.open(folder)
     positions = plan.seen_before(steps)
     ids = ids_at(workspace, plan, positions)
-    db.register("seen", pa.table({"sample_id": ids}))
-    db.execute("insert or ignore into hits select distinct sample_id, true from seen")
-    db.unregister("seen")
+    _hit(db, ids)
     name = "/".join(plan.folder.parts[-2:])
     return PlanHit(
         name, plan.digest, plan.num_steps, steps * plan.global_batch_size, list(range(steps)), ids[:MAX_ROWS]

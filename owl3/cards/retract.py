@@ -128,7 +128,7 @@ def read_list(path: Path) -> list[Subject]:
         if not line or line.startswith("#"):
             continue
         subject = understand(line)
-        if subject.what in ("licence", "checkpoint", "image"):
+        if subject.what in ("licence", "step", "checkpoint", "image"):
             raise InputError(f"{path}:{number}: {line!r} is no URL, domain, sha256 or sample id")
         subjects.append(subject)
     return subjects

@@ -1,4 +1,4 @@
-"""What a person may ask about: a URL, a domain, a licence, a hash, a picture file, a sample id or a checkpoint."""
+"""What a person may ask about: URL, domain, licence, hash, picture file, sample id, step or checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from owl3.media import open_header, perceptual_hash
 from owl3.samples import canonical_url
 from owl3.storage import sha256_of
 
-What = Literal["url", "domain", "licence", "sha256", "sample_id", "image", "checkpoint"]
+What = Literal["url", "domain", "licence", "sha256", "sample_id", "image", "step", "checkpoint"]
+
+STEP_PATTERN = re.compile(r"([\w.-]+/[\w.-]+):(\d+)")
+"""RUN/STAGE:STEP, what that one step held; RUN/STAGE@STEP is the checkpoint after so many steps."""
 
 MAX_PHASH_BITS = 6
 """Perceptual hashes of 64 bits that differ in no more bits show the same picture (re-encoded, scaled)."""
@@ -59,6 +62,8 @@ def _guess(text: str) -> What:
         return "sha256"
     if re.fullmatch(r"[0-9a-fA-F]{32}", text):
         return "sample_id"
+    if STEP_PATTERN.fullmatch(text):
+        return "step"
     if runs.CHECKPOINT_PATTERN.search(text):
         return "checkpoint"
     if Path(text).is_file():

@@ -1,8 +1,8 @@
 """`owl3 trace X`: where it came from and where it went.
 
-X may be a URL, a domain, a licence, the sha256 of a picture, a picture file, a sample id, or a checkpoint. All of it is
-a look-up: in the ledger's tables for sources, shards and built samples; in the plans for steps; in the runs for
-checkpoints and evaluations. Nothing was logged for it.
+X may be a URL, a domain, a licence, the sha256 of a picture, a picture file, a sample id, a step, or a checkpoint. All
+of it is a look-up: in the ledger's tables for sources, shards and built samples; in the plans for steps; in the runs
+for checkpoints and evaluations. Nothing was logged for it.
 
 A checkpoint written after S steps has learned from the steps 0 … S - 1 of its stage and from everything its parent
 stage learned from.
@@ -85,10 +85,11 @@ def trace(workspace: Path, subject: Subject, datacards_dir: Path | None = None) 
     Raises:
         InputError: there is no workspace, or the checkpoint asked for does not exist.
     """
-    if subject.what == "checkpoint":
-        from owl3.cards.backwards import trace_checkpoint
+    if subject.what in ("checkpoint", "step"):
+        from owl3.cards.backwards import trace_checkpoint, trace_step
 
-        return trace_checkpoint(workspace, subject, datacards_dir)
+        follow = trace_checkpoint if subject.what == "checkpoint" else trace_step
+        return follow(workspace, subject, datacards_dir)
     with Lookup(workspace) as ledger:
         ledger.find([subject])
         found = Trace(subject)

@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def card(
-    name: Annotated[str, typer.Argument(help="Folder under datacards/ that holds facts.yaml.")],
+    name: Annotated[str, typer.Argument(help="Folder under datacards/ with facts.yaml; or RUN/STAGE.")],
     *,
     shards: Annotated[list[str] | None, typer.Option("--shards", help="Shard artifacts the card covers.")] = None,
     samples: Annotated[list[str] | None, typer.Option("--samples", help="Sample artifacts the card covers.")] = None,
@@ -48,6 +48,8 @@ def card(
     if other is not None:
         _show_diff(find_card(name, datacards), find_card(other, datacards), as_json)
         return
+    if run is None and "/" in name and (workspace / "runs" / name).is_dir():
+        name, run = name.split("/")[0], name
     if run is not None:
         from owl3.cards.model_card import model_card
 
@@ -178,7 +180,8 @@ def _short(text: str, most: int = 120) -> str:
 
 def trace(
     subject: Annotated[
-        str, typer.Argument(help="URL, domain, licence, sha256, picture file, sample id or checkpoint.")
+        str,
+        typer.Argument(help="URL, domain, licence, sha256, picture file, sample id, RUN/STAGE:STEP or checkpoint."),
     ],
     *,
     what: Annotated[str | None, typer.Option("--as", help="What it is, where the guess is wrong.")] = None,

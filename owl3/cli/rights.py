@@ -18,6 +18,7 @@ def rights(
     *,
     recheck: Annotated[bool, typer.Option("--recheck", help="Ask robots.txt and headers again.")] = False,
     per_host: Annotated[int, typer.Option("--per-host", help="URLs per host; 0 asks all.")] = 2,
+    hosts: Annotated[int | None, typer.Option("--hosts", help="Ask a random part of the hosts only.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Where the removal list is written.")] = None,
     resolve: Annotated[list[str] | None, typer.Option("--resolve", help="HOST=ADDRESS:PORT, as curl's.")] = None,
     workspace: Workspace = DEFAULT_WORKSPACE,
@@ -35,7 +36,9 @@ def rights(
         from owl3.recheck import record, write_proposal
 
         places = dict(entry.split("=", 1) for entry in resolve or [])
-        result = ask_again(workspace, per_host=per_host or None, resolve=places, progress=TerminalProgress())
+        result = ask_again(
+            workspace, per_host=per_host or None, hosts=hosts, resolve=places, progress=TerminalProgress()
+        )
         path = out or workspace / "opt-outs.txt"
         write_proposal(path, result)
         record(workspace, result)

@@ -56,6 +56,8 @@ def test_new_reservations_become_a_proposal(workspace: Path, resolve: dict[str, 
     result = recheck(workspace, per_host=1, resolve=resolve, config=CONFIG)
     refused = {(entry.host, entry.reason) for entry in result.opt_outs}
     assert refused == {("robots.owl3.test", "robots_disallowed"), ("a.example.net", "opt_out_header")}
+    some = recheck(workspace, per_host=1, hosts=2, resolve=resolve, config=CONFIG)
+    assert some.hosts == 2
     # One URL per host was asked, and then all of the two that refuse.
     kept = {host: sum(entry.host == host for entry in result.opt_outs) for host, _ in refused}
     assert result.asked == 3 + sum(kept.values())

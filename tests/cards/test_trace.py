@@ -121,9 +121,21 @@ def test_a_checkpoint_is_traced_back_to_its_urls(workspace: Path) -> None:
     assert found.urls_kept == 24
 
 
-@pytest.mark.parametrize("text", ["toy/nowhere@3", "toy/sft@99"])
-def test_a_checkpoint_that_is_not_there_is_an_error(workspace: Path, text: str) -> None:
-    with pytest.raises(InputError, match=r"no run|steps"):
+def test_a_step_is_traced_both_ways(workspace: Path) -> None:
+    found = trace(workspace, understand("toy/pretrain:3"))
+    plan = Plan.open(workspace / "plans" / "toy" / "pretrain")
+    rows = plan.sample_rows(workspace, plan.positions(3).tolist(), ["sample_id", "parents"])
+    assert set(found.plans[0].sample_ids) == {row["sample_id"] for row in rows}
+    assert found.built_total == len({row["sample_id"] for row in rows})
+    assert found.urls_kept == len({parent for row in rows for parent in row["parents"]})
+    pretrain = [hit.checkpoint.step for hit in found.checkpoints if hit.checkpoint.run == "toy/pretrain"]
+    assert pretrain == [4, 6, 8]
+    assert {hit.inherited_from for hit in found.checkpoints if hit.checkpoint.run == "toy/sft"} == {"toy/pretrain"}
+
+
+@pytest.mark.parametrize("text", ["toy/nowhere@3", "toy/sft@99", "toy/sft:99", "toy/nowhere:1"])
+def test_a_checkpoint_or_step_that_is_not_there_is_an_error(workspace: Path, text: str) -> None:
+    with pytest.raises(InputError, match=r"no run|steps|not finished"):
         trace(workspace, understand(text))
 
 
