@@ -124,6 +124,11 @@ class Owl3Config(PreTrainedConfig):  # type: ignore[misc]
         return self.template or RELEASE_OF[self.fusion]
 
     @property
+    def was_released(self) -> bool:
+        """Whether the architecture is one of the published three, and none of the ablation's."""
+        return self.fusion not in ("sum", "concat") and self.image_rotary and self.shared_layernorm
+
+    @property
     def tokens_per_image(self) -> int:
         """Visual tokens of one picture, L."""
         return int((self.vision_config.image_size // self.vision_config.patch_size) ** 2)

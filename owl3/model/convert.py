@@ -82,6 +82,8 @@ def convert(source: Path, target: Path, to: Literal["ours", "released"] = "ours"
         )
     shapes = weight_shapes(source)
     config = _config_of_released(described, shapes, source) if to == "ours" else Owl3Config.from_pretrained(source)
+    if not config.was_released:
+        raise InputError(f"{source}: an ablation's architecture, which the released layout can't hold")
     _check_weights(config, shapes, source)
     target.mkdir(parents=True, exist_ok=True)
     for name in _weight_files(source):

@@ -1,10 +1,13 @@
 """The switches that leave the paper's design one piece at a time: each is what it says, and as exact as the rest."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
-from owl3.errors import ConfigError
+from owl3.errors import ConfigError, InputError
+from owl3.model.convert import convert
 from owl3.model.modeling import Owl3ForConditionalGeneration
 from owl3.model.trainable import grouped_parameters
 from tests.model.conftest import Sample, batch_of, fresh, logits_of, make_sample, padded, tiny_config
@@ -122,6 +125,13 @@ def test_without_a_gate_images_are_added_to_the_text() -> None:
                 layer.self_attn.v_kv_proj.bias.zero_()
         text = Sample(sample.ids)
         assert torch.allclose(logits_of(model, sample), logits_of(model, text), **CLOSE) == unchanged
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_an_ablation_is_not_passed_off_as_a_release(variant: str, tmp_path: Path) -> None:
+    model_of(variant).save_pretrained(tmp_path / "ours")
+    with pytest.raises(InputError, match="an ablation's architecture"):
+        convert(tmp_path / "ours", tmp_path / "released", to="released")
 
 
 def test_switches_that_contradict_each_other_are_refused() -> None:
