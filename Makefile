@@ -19,7 +19,7 @@ export TOKENIZERS_PARALLELISM := false
 export WDS_PYTORCH_WEIGHTS_ONLY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo rehearsal ablation flow test check lint types imports fmt golden bench soak clean
+.PHONY: help setup demo rehearsal ablation flow test check lint types imports fmt golden bench soak wheel audit-deps sbom clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,23 @@ bench: setup ## Run the benchmarks behind the printed figures
 
 soak: setup ## Long fault tests: kill -9 again and again
 	$(BIN)/python -m pytest -q tests/soak --override-ini 'addopts=' --timeout 7200
+
+wheel: setup ## Build the package into dist/ and try it in an environment of its own
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(BIN)/python -m pytest -q tests/soak/test_wheel.py --override-ini 'addopts=' --timeout 1800
+
+# Auditors live beside, in an environment of their own: what they need must not bend what we need.
+AUDIT := $(VENV)/audit
+$(AUDIT)/bin/python: $(SETUP)
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet 'pip-audit>=2.9' 'cyclonedx-bom>=7'
+
+audit-deps: $(AUDIT)/bin/python ## Ask for known holes in what we depend on (needs a vulnerability service)
+	$(AUDIT)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --desc off
+
+sbom: $(AUDIT)/bin/python ## Write dist/sbom.json: everything that is installed, as CycloneDX
+	mkdir -p dist
+	$(AUDIT)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --of JSON -o dist/sbom.json $(BIN)/python
 
 clean: ## Remove the environment, caches and the default workspace
 	rm -rf $(VENV) workspace build dist *.egg-info .mypy_cache .ruff_cache .hypothesis .import_linter_cache
