@@ -9,6 +9,7 @@ class Bench:
 
     module: str
     summary: str
+    needs_gpu: bool = False
 
 
 BENCHES: dict[str, Bench] = {
@@ -20,7 +21,14 @@ BENCHES: dict[str, Bench] = {
     "eval": Bench("owl3.bench.eval", "answers per second in batches against one by one; options with shared pictures"),
     "loader": Bench("owl3.bench.loader", "loading photos against webdataset, Energon, Streaming and decoding alone"),
     "memory": Bench("owl3.bench.memory", "memory of each stage of the 1B, 2B and 7B models on every rank, from shapes"),
-    "train": Bench("owl3.bench.train", "data wait, DeepSpeed against plain torch, packing against padding"),
+    "card": Bench(
+        "owl3.bench.card",
+        "one pass of each stage on this GPU at the real shapes: samples/s, MFU, peak memory",
+        needs_gpu=True,
+    ),
+    "train": Bench(
+        "owl3.bench.train", "the loop against a bare one, DeepSpeed, data wait, packing, resuming, checkpoints"
+    ),
     "ledger": Bench("owl3.bench.ledger", "trace, retraction impact, top domains at scale; audit against sha256 alone"),
     "plan": Bench("owl3.bench.plan", "planning 41 million samples: seconds, memory, bytes per sample"),
 }
