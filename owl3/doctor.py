@@ -2,9 +2,13 @@
 
 import os
 import platform
+import resource
 import shutil
 import socket
+import subprocess
 import sys
+import tempfile
+import urllib.request
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +20,9 @@ from owl3.config import Config
 
 _MIN_FREE_GB = 5.0
 _MIN_MEMORY_GB = 6.0
+_MIN_SHARED_GB = 0.05
+_MIN_FILES = 1024
+_WAIT_S = 5.0
 _PACKAGES = ("torch", "transformers", "deepspeed", "prefect", "fastapi", "sqlalchemy", "webdataset", "datasets", "av")
 
 
@@ -30,7 +37,16 @@ class Finding(Config):
 
 def examine(workspace: Path) -> list[Finding]:
     """Run all checks against this machine and the folder that artifacts go to."""
-    return [*_versions(), *_programs(), *_tool_environments(), *_resources(workspace), *_gpu()]
+    return [
+        *_versions(),
+        *_programs(),
+        *_tool_environments(),
+        *_resources(workspace),
+        *_limits(),
+        *_ports(),
+        *_gpu(),
+        *_prefect(),
+    ]
 
 
 def _versions() -> Iterator[Finding]:
@@ -84,7 +100,7 @@ def _resources(workspace: Path) -> Iterator[Finding]:
     yield Finding(
         check="disk", ok=free_gb >= _MIN_FREE_GB, found=f"{free_gb:.0f} GB free at {existing}", remedy="free some space"
     )
-    writable = os.access(existing, os.W_OK)
+    writable = _can_write(existing)
     yield Finding(
         check="workspace", ok=writable, found=f"{existing} is {'' if writable else 'not '}writable", remedy="chmod it"
     )
@@ -103,5 +119,86 @@ def _resources(workspace: Path) -> Iterator[Finding]:
 
 def _gpu() -> Iterator[Finding]:
     driver = shutil.which("nvidia-smi")
-    found = driver or "none: training and evaluation run on the CPU"
-    yield Finding(check="GPU", ok=True, found=found)
+    if driver is None:
+        yield Finding(check="GPU", ok=True, found="none: training and evaluation run on the CPU")
+        return
+    query = [driver, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(query, capture_output=True, text=True, timeout=_WAIT_S, check=True).stdout.strip()
+    except (subprocess.SubprocessError, OSError) as error:
+        yield Finding(check="GPU", ok=False, found=f"nvidia-smi fails: {error}", remedy="mend the driver; reboot helps")
+        return
+    cards = told.splitlines()
+    yield Finding(check="GPU", ok=bool(cards), found=f"{len(cards)} x {cards[0] if cards else 'nothing'}")
+    libraries = [name for name in _installed() if name.startswith("nvidia-nccl-")]
+    yield Finding(
+        check="NCCL",
+        ok=bool(libraries),
+        found=", ".join(f"{name} {metadata.version(name)}" for name in libraries) or "none: this torch is a CPU build",
+        remedy="pip install torch from an index with CUDA builds",
+    )
+
+
+def _installed() -> list[str]:
+    return sorted({str(entry.name).lower() for entry in metadata.distributions()})
+
+
+def _can_write(folder: Path) -> bool:
+    """Really write: a full disk or a read-only mount lets `os.access` say yes."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".owl3-doctor-") as file:
+            file.write(b"x")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        return False
+    return True
+
+
+def _limits() -> Iterator[Finding]:
+    """What several loader workers and thousands of connections need."""
+    shared = Path("/dev/shm")
+    if shared.is_dir():
+        free_gb = shutil.disk_usage(shared).free / 1e9
+        yield Finding(
+            check="shared memory",
+            ok=free_gb >= _MIN_SHARED_GB,
+            found=f"{free_gb:.1f} GB free in {shared}",
+            remedy="docker run --shm-size=16g, or an emptyDir of medium Memory (infra/k8s/train.yaml)",
+        )
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield Finding(
+        check="open files",
+        ok=files >= _MIN_FILES,
+        found=f"at most {files}",
+        remedy="ulimit -n 4096: fetching keeps a thousand connections open",
+    )
+
+
+def _ports() -> Iterator[Finding]:
+    """Ports that are asked for by number; others are chosen free."""
+    for port, use, remedy in (
+        (4200, "prefect server start", "it may be running already; else prefect server start --port N"),
+        (29500, "torchrun on several nodes", "set MASTER_PORT to another"),
+    ):
+        with socket.socket() as probe:
+            is_taken = probe.connect_ex(("127.0.0.1", port)) == 0
+        taken = "somebody listens there" if is_taken else "free"
+        yield Finding(check=f"port {port}", ok=True, found=f"{taken} ({use}{'; ' + remedy if is_taken else ''})")
+
+
+def _prefect() -> Iterator[Finding]:
+    api = os.environ.get("PREFECT_API_URL")
+    if not api:
+        yield Finding(check="Prefect server", ok=True, found="none named: flows start one of their own")
+        return
+    try:
+        with urllib.request.urlopen(f"{api.rstrip('/')}/health", timeout=_WAIT_S) as answer:
+            yield Finding(check="Prefect server", ok=answer.status == 200, found=f"{api} answers {answer.status}")
+    except (OSError, ValueError) as error:
+        yield Finding(
+            check="Prefect server",
+            ok=False,
+            found=f"PREFECT_API_URL={api} does not answer ({error})",
+            remedy="start it (prefect server start), or unset PREFECT_API_URL",
+        )
