@@ -44,7 +44,9 @@ class Sizes(Config):
     sample_row: Figure = _figure(112, "measured", "sample index of `owl3 bench ledger`, zstd, 10,000 rows a file")
     plan_draw: Figure = _figure(6, "recipe", "order.npy (4 bytes) and packs.npy (2 bytes) of owl3/planfile.py")
     plan_sample: Figure = _figure(4, "recipe", "locate.npy of owl3/planfile.py, per sample of the mixture")
-    task_run: Figure = _figure(9_000, "measured", "`python -m flows.scale`: growth of Prefect's SQLite per task run")
+    task_run: Figure = _figure(
+        9_000, "assumed", "events, states and the row of a task run in SQLite; `python -m flows.scale` measures it"
+    )
 
 
 class Samples(Config):

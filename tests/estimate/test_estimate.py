@@ -74,7 +74,7 @@ def test_a_benchmarks_table_is_taken_instead_of_the_written_value(tmp_path: Path
     copy = clusters / "mine.yaml"
     copy.write_text(CLUSTER.read_text())
     assert load_cluster(copy).rates.plan_samples_s.value == 506_000
-    (tables / "plan.json").write_text(json.dumps({"samples": 1000, "cpu_s": 4}))
+    (tables / "plan.json").write_text(json.dumps({"samples": 1000, "cpu_seconds": 4}))
     assert load_cluster(copy).rates.plan_samples_s.value == 250
     (tables / "plan.json").write_text(json.dumps({"samples": 1000}))
     with pytest.raises(ConfigError, match=r"plan_samples_s.*no figure"):
