@@ -86,7 +86,7 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS, upright: bool = True) 
     try:
         image.load()
         if upright:
-            image = ImageOps.exif_transpose(image)
+            ImageOps.exif_transpose(image, in_place=True)  # else it would copy every upright picture
         return _to_rgb(image)
     except (OSError, ValueError, SyntaxError, EOFError, ZeroDivisionError, MemoryError) as error:
         raise _broken(error) from error

@@ -81,6 +81,8 @@ class Encoder:
     def _tiles(self, pictures: Sequence[U8 | Image.Image], grids: Mapping[int, Grid]) -> U8:
         """All tiles of a sample: a cut picture's row by row, then its global view; a whole picture is its own tile."""
         side = self.tile_px
+        if len(pictures) == 1 and not grids:  # most samples: nothing to copy
+            return self._resize(pictures[0], side, side)[None]
         num_tiles = sum(grids[k][0] * grids[k][1] + 1 if k in grids else 1 for k in range(len(pictures)))
         tiles_THW3 = np.empty((num_tiles, side, side, 3), dtype=np.uint8)
         first = 0

@@ -93,28 +93,31 @@ class PlanDataset(Dataset[Row]):
         met = 0
         countable = True
         positions = self.plan.positions(step)
-        for slot in self.plan.rows(step)[number].tolist():
-            encoded, tokens = self._sample(row, int(positions[slot]), slot)
+        slots = self.plan.rows(step)[number]
+        words: list[tuple[int, int]] = []
+        for slot in slots.tolist():
+            encoded, tokens = self._sample(row, int(positions[slot]), words)
             met += tokens or 0
             countable &= tokens is not None
             if encoded is not None:
                 row.samples.append(encoded)
         if countable and met != int(self.plan.row_tokens(step)[number]):
             self._explain_cost(step, number)
+        row.fingerprint = fingerprints(np.array(words, dtype=np.uint64), slots).sum(axis=0, dtype=np.uint64)
         row.seconds = time.perf_counter() - started
         return row
 
-    def _sample(self, row: Row, position: int, slot: int) -> tuple[EncodedSample | None, int | None]:
-        """Encode one sample into a row; return it, and its number of tokens where that can be known."""
+    def _sample(self, row: Row, position: int, words: list[tuple[int, int]]) -> tuple[EncodedSample | None, int | None]:
+        """Encode one sample into a row; return it, and its number of tokens where that can be known. Its id's two words
+        are added to those that have been met."""
         if self._reader is None:
             tars = RemoteTars(self.tars_url) if self.tars_url else None
             self._reader = SampleReader(self.plan, self.workspace, tars)
         stored = self._reader.read(position)
         sample_id = stored.sample.id
-        words = np.array([[int(sample_id[:16], 16), int(sample_id[16:], 16)]], dtype=np.uint64)
-        row.fingerprint = row.fingerprint + fingerprints(words, np.array([slot]))[0]
+        words.append((int(sample_id[:16], 16), int(sample_id[16:], 16)))
         dataset = self.plan.header.datasets[self.plan.dataset_of(position)]
-        cut = self._is_cut(position, stored, words, dataset.cut)
+        cut = self._is_cut(position, stored, dataset.cut)
         if sample_id in self._tombstones:
             row.drops.append(Drop(row.step, sample_id, dataset.name, "tombstoned", stored.where, "retracted"))
             return None, None
@@ -126,11 +129,12 @@ class PlanDataset(Dataset[Row]):
             return None, None if cut else self.encoder.text_tokens(stored)
         return encoded, len(encoded.input_ids)
 
-    def _is_cut(self, position: int, stored: StoredSample, words: U64, share: float) -> bool:
+    def _is_cut(self, position: int, stored: StoredSample, share: float) -> bool:
         if not share or self.plan.part_of(position) is not None:
             return False
         if any(segment.frame is not None for segment in stored.sample.segments):
             return False
+        words = np.array([[int(stored.sample.id[:16], 16), int(stored.sample.id[16:], 16)]], dtype=np.uint64)
         return bool(is_cut(words, np.array([stored.sample.num_media]), self.plan.header.seed, share)[0])
 
     def _explain_cost(self, step: int, number: int) -> None:
@@ -145,9 +149,8 @@ class PlanDataset(Dataset[Row]):
         assert self._reader is not None
         for position, costs in zip(positions, index, strict=True):
             stored = self._reader.read(position)
-            words = np.array([[int(stored.sample.id[:16], 16), int(stored.sample.id[16:], 16)]], dtype=np.uint64)
             dataset = self.plan.header.datasets[self.plan.dataset_of(position)]
-            cut = self._is_cut(position, stored, words, dataset.cut)
+            cut = self._is_cut(position, stored, dataset.cut)
             part = self.plan.part_of(position)
             planned = costs["cut_tokens" if cut else style] if part is None else int(part["tokens"])
             tokens = len(self.encoder.encode(stored, cut).input_ids) if cut else self.encoder.text_tokens(stored)

@@ -38,6 +38,7 @@ class SampleReader:
         self.workspace = workspace
         self._tars: Tars = tars or LocalTars(workspace)
         self._media_of_shard = lru_cache(maxsize=8)(self._read_media_places)
+        self._tar = lru_cache(maxsize=1024)(self._find_tar)
 
     def read(self, position: int) -> StoredSample:
         """Read a sample and its media.
@@ -47,8 +48,7 @@ class SampleReader:
             InputError: the shard is missing or damaged.
         """
         place = self.plan.place(position)
-        path = self._shard_path(place, ".tar")
-        relative = path.relative_to(self.workspace).as_posix()
+        path, relative = self._tar(place.dataset, place.shard)
         data = self._tars.read(relative, place.start, place.end, place.shard_bytes)
         members = _parse_members(data, path, place.start)
         (name, text), *media = members.items()
@@ -99,8 +99,13 @@ class SampleReader:
         return places
 
     def _shard_path(self, place: Place, suffix: str) -> Path:
-        dataset = self.plan.header.datasets[place.dataset]
-        return self.workspace / "samples" / dataset.name / f"{dataset.shards[place.shard].name}{suffix}"
+        return self._tar(place.dataset, place.shard)[0].with_suffix(suffix)
+
+    def _find_tar(self, dataset: int, shard: int) -> tuple[Path, str]:
+        """A shard's tar, and its path relative to the workspace."""
+        planned = self.plan.header.datasets[dataset]
+        relative = f"samples/{planned.name}/{planned.shards[shard].name}.tar"
+        return self.workspace / relative, relative
 
     def close(self) -> None:
         """Let go of files and connections."""
