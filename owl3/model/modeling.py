@@ -38,7 +38,7 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import ModelOutput
 from transformers.modeling_utils import slice_logits_to_keep
-from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP, Qwen2RMSNorm, Qwen2RotaryEmbedding
+from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm, Qwen2RotaryEmbedding
 
 from owl3.errors import InputError
 from owl3.model.cache import Owl3Cache
@@ -49,6 +49,7 @@ from owl3.model.hyper_attention import FUSIONS, HyperAttention, Images, Rotation
 from owl3.model.inputs import Inputs, check_cache, check_inputs, check_positions
 from owl3.model.layout import Layout, StreamLayout
 from owl3.model.loss import next_token_loss
+from owl3.model.mlp import Owl3MLP
 from owl3.model.planning import plan_cached, plan_slots, plan_stream
 from owl3.model.rope import image_rotation
 
@@ -72,7 +73,7 @@ class Owl3DecoderLayer(GradientCheckpointingLayer):  # type: ignore[misc]
     def __init__(self, config: Qwen2Config, layer_idx: int, attention: type[SelfAttention]) -> None:
         super().__init__()
         self.self_attn = attention(config, layer_idx)
-        self.mlp = Qwen2MLP(config)
+        self.mlp = Owl3MLP(config)
         self.input_layernorm = Qwen2RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.post_attention_layernorm = Qwen2RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
