@@ -18,7 +18,7 @@ from transformers import DynamicCache
 
 from owl3.bench.attention_figures import plot, write_tables
 from owl3.bench.baselines import Concatenation, PlainTwoSoftmax, bare_matmuls
-from owl3.bench.meter import interleaved, peak_bytes
+from owl3.bench.meter import interleaved, peak_bytes, peak_tensor_bytes
 from owl3.errors import ConfigError
 from owl3.model.config import Fusion, Owl3Config
 from owl3.model.modeling import Owl3ForConditionalGeneration
@@ -293,9 +293,10 @@ class _Bench:
             variants["padded"] = padded
         times = interleaved(variants, self.rounds, self.device)
         memory = {name: peak_bytes(work, self.device) for name, work in variants.items()}
+        tensors = {name: peak_tensor_bytes(work, self.device) for name, work in variants.items()}
         self.model.zero_grad(set_to_none=True)
         every.grad = None
-        return {"seconds": times, "peak_bytes": memory, "losses": losses}
+        return {"seconds": times, "peak_bytes": memory, "tensor_bytes": tensors, "losses": losses}
 
     def _utilisation(self, num_images: int, prefill_s: float) -> float | None:
         """Model FLOPs of the prefill (causal and unseen halves not counted) over the card's peak."""
@@ -335,7 +336,7 @@ def ratios(rows: list[Row], training: dict[str, Any]) -> dict[str, Any]:
         decode[name] = {peer: round(step[peer] / step["ours"], 2) for peer in ("concat", "plain") if peer in step}
         decode[name]["ours against text only"] = round(step["ours"] / step["text"], 2)
     both = [row for row in rows if row.num_images and "concat" in row.prefill_s]
-    seconds, peak = training["seconds"], training["peak_bytes"]
+    seconds, peak, tensors = training["seconds"], training["peak_bytes"], training["tensor_bytes"]
     return {
         "prefill, peer / ours": prefill,
         "peak memory, peer / ours": memory,
@@ -347,7 +348,12 @@ def ratios(rows: list[Row], training: dict[str, Any]) -> dict[str, Any]:
         "training step, padded / packed": round(seconds["padded"] / seconds["packed"], 2)
         if "padded" in seconds
         else None,
-        "training memory, packed / padded": round(peak["packed"] / peak["padded"], 2) if "padded" in peak else None,
+        "training memory, packed / padded": {
+            "tensors alive": round(tensors["packed"] / tensors["padded"], 2),
+            "resident": round(peak["packed"] / peak["padded"], 2),
+        }
+        if "padded" in peak
+        else None,
         "training loss, packed - one by one": training["losses"]["packed"] - training["losses"]["one by one"],
     }
 

@@ -25,9 +25,10 @@ def write_tables(result: dict[str, Any], path: Path) -> None:
         lines += [f"## {title} ({unit})", "", *_table(result["rows"], key, scale), ""]
     training = result["training"]
     lines += ["## Training step, mixed batch (lengths 64, 128, 256, 512; images 0, 8, 1, 0)", ""]
-    lines += ["| variant | s | peak MB | loss |", "| --- | --: | --: | --: |"]
+    lines += ["| variant | s | peak MB: tensors alive | resident | loss |", "| --- | --: | --: | --: | --: |"]
     lines += [
-        f"| {name} | {training['seconds'][name]:.2f} | {training['peak_bytes'][name] / MEGABYTE:.0f} "
+        f"| {name} | {training['seconds'][name]:.2f} | {training['tensor_bytes'][name] / MEGABYTE:.0f} "
+        f"| {training['peak_bytes'][name] / MEGABYTE:.0f} "
         f"| {training['losses'][name]:.6f} |"
         for name in training["seconds"]
     ]

@@ -8,7 +8,7 @@ import torch
 from owl3.bench.attention import Row, ratios
 from owl3.bench.attention_figures import plot, write_tables
 from owl3.bench.baselines import Concatenation, PlainTwoSoftmax, interleave
-from owl3.bench.meter import interleaved, peak_bytes
+from owl3.bench.meter import interleaved, peak_bytes, peak_tensor_bytes
 from owl3.model.config import Fusion
 from tests.model.conftest import make_sample, padded, tiny_model
 
@@ -45,6 +45,14 @@ def test_a_peak_is_seen_although_it_is_freed() -> None:
     assert peak_bytes(lambda: bytearray(64 << 20), CPU) > 60 << 20
 
 
+def test_the_peak_of_tensors_counts_what_lives_at_once() -> None:
+    def work() -> None:
+        for _ in range(3):
+            torch.ones(1 << 20) + torch.ones(1 << 20)  # two inputs and their sum, then all are freed
+
+    assert peak_tensor_bytes(work, CPU) == 3 * 4 << 20
+
+
 def test_variants_are_measured_in_turn() -> None:
     calls: list[str] = []
     times = interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2, CPU)
@@ -58,7 +66,8 @@ def test_ratios_tables_and_a_plot_from_known_figures(tmp_path: Path) -> None:
 
     training = {
         "seconds": {"packed": 1.0, "padded": 3.0},
-        "peak_bytes": {"packed": 30, "padded": 100},
+        "peak_bytes": {"packed": 40, "padded": 100},
+        "tensor_bytes": {"packed": 30, "padded": 100},
         "losses": {"packed": 2.0, "padded": 2.0, "one by one": 2.0},
     }
     rows = [row(1, 1.0, 2.0), row(8, 2.0, 16.0), row(64, 12.0, 99.0)]
@@ -68,7 +77,10 @@ def test_ratios_tables_and_a_plot_from_known_figures(tmp_path: Path) -> None:
     assert found["most images (of those measured) in the memory of concatenation's 8"] == {
         "169 tokens per image": {"ours": 64, "concat": 8}
     }
-    assert found["training step, padded / packed"] == 3.0 and found["training memory, packed / padded"] == 0.3
+    assert found["training step, padded / packed"] == 3.0 and found["training memory, packed / padded"] == {
+        "tensors alive": 0.3,
+        "resident": 0.4,
+    }
     result = {"machine": "m", "shapes": "small", "fusion": "gated", "text_tokens": 256, "ratios": found}
     result |= {"rows": [vars(each) for each in rows], "training": training}
     write_tables(result, tmp_path / "a.md")
