@@ -34,6 +34,6 @@ class Owl3MLP(Qwen2MLP):  # type: ignore[misc]
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
         if self.config.hidden_act != "silu":
-            return super().forward(x)  # type: ignore[no-any-return]
-        product = _GatedSilu.apply(self.gate_proj(x), self.up_proj(x))  # type: ignore[no-untyped-call]
-        return self.down_proj(product)  # type: ignore[no-any-return]
+            return super().forward(x)
+        product = _GatedSilu.apply(self.gate_proj(x), self.up_proj(x))
+        return self.down_proj(product)
