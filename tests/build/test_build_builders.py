@@ -19,6 +19,7 @@ from owl3.build.selective import kth
 from owl3.build.text_reading import ocr_text
 from owl3.build.tokenizer import make_tokenizer
 from owl3.errors import InputError
+from owl3.recipe import RECIPES, load_recipe
 from owl3.samples import Sample, url_sample_id
 from owl3.shards import iter_samples
 from owl3.template import render
@@ -417,6 +418,12 @@ def test_materialized_references_are_what_copying_would_have_made(workspace: Pat
     (workspace / "shards/photos/00000.tar").write_bytes(b"")
     with pytest.raises(InputError, match="is gone"):
         materialize(workspace, "refs", "again")
+
+
+def test_the_shipped_recipe_shows_every_builder() -> None:
+    recipe = load_recipe(RECIPES / "all-builders.yaml")
+    kinds = {"caption", "interleaved_caption", "selective_caption", "long_image", "distractor", "video", "instruct"}
+    assert {cfg.builder for cfg in recipe.build} == kinds | {"text", "text_reading"}
 
 
 def test_templates_hold_both_languages_with_the_same_slots() -> None:
