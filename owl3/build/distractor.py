@@ -67,7 +67,7 @@ class DistractorBuilder(ComposedBuilder[DistractorBuild]):
                 RowTable(work / "pool.arrow"),
                 RowTable(work / "targets.arrow"),
                 workspace / cfg.embeddings if cfg.embeddings else None,
-                2,
+                cfg.images[1],
                 cfg.builder,
                 cfg.seed,
             )
