@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from owl3 import lifeline
 from owl3.bench.tables import Figure, write_figures
 from owl3.build.config import BUILD_CONFIG, TokenizerConfig
 from owl3.build.draw import Shuffled, even_sizes, plan_runs
@@ -189,7 +190,8 @@ def _memory(workspace: Path, pairs: int) -> dict[str, int]:
 
 def _peak_of_build(workspace: Path, shards: str) -> int:
     command = [sys.executable, "-m", "owl3.bench.build", str(workspace), shards]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(lifeline.wrap(command), stdout=subprocess.PIPE, text=True, check=True)
+    shutil.rmtree(workspace / "samples")
     return int(json.loads(done.stdout)["peak_mb"])
 
 
