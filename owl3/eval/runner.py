@@ -21,8 +21,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from owl3.errors import CheckFailed, InputError, Interrupted, Owl3Error
@@ -270,12 +272,11 @@ def main(arguments: Sequence[str] | None = None, load_answerer: LoadAnswerer | N
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname).1s %(name)s: %(message)s")
     stop = threading.Event()
-    if threading.current_thread() is threading.main_thread():
-        # A queue is left after the request in work; one checkpoint's answers are safe at any moment.
-        handler = signal.default_int_handler if options.checkpoint else lambda *_: stop.set()
-        signal.signal(signal.SIGTERM, handler)
+    # A queue is left after the request in work; one checkpoint's answers are safe at any moment.
+    handler = signal.default_int_handler if options.checkpoint else lambda *_: stop.set()
     try:
-        report, failures = _dispatch(options, load_answerer or _torch_answerer(options.threads), stop)
+        with _on_termination(handler):
+            report, failures = _dispatch(options, load_answerer or _torch_answerer(options.threads), stop)
     except Owl3Error as error:
         sys.stderr.write(f"owl3.eval: {error}\n")
         return error.exit_code
@@ -289,6 +290,19 @@ def main(arguments: Sequence[str] | None = None, load_answerer: LoadAnswerer | N
     if failures:
         return CheckFailed.exit_code
     return Interrupted.exit_code if stop.is_set() else 0
+
+
+@contextmanager
+def _on_termination(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Handle SIGTERM so while the block runs; only a process's main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _dispatch(
