@@ -90,7 +90,7 @@ def activations(config: Owl3Config, load: Load) -> int:
     """Bytes that the forward pass of a micro-batch keeps for the backward pass, logits aside.
 
     A layer keeps: both norms' inputs in fp32 and outputs; rotated q, k, v and the attention's output; the MLP's gate,
-    up, silu and product. Inputs of frozen matrices are not kept. With checkpointing, a layer keeps its input, and one
+    up and product. Inputs of frozen matrices are not kept. With checkpointing, a layer keeps its input, and one
     layer at a time the rest.
     """
     text = config.text_config
@@ -101,11 +101,11 @@ def activations(config: Owl3Config, load: Load) -> int:
     learns = "language_model" in load.trainable
     value = load.bytes_per_value
     fp32_copy = 4 * hidden if value < 4 else 0  # the norm computes in fp32; a copy where the model does not
-    norm = fp32_copy + value * hidden + (2 * value * hidden if learns else 0)
+    norm = 4 * hidden + (2 * value * hidden if learns else 0)
     attention = value * (2 * heads + 2 * kv_heads)
-    feed_forward = value * mlp * (4 if learns else 3)
+    feed_forward = value * mlp * (3 if learns else 2)
     layer = load.tokens * (2 * norm + attention + feed_forward)
-    hyper = _hyper_layer(config, load, fp32_copy, kv_heads)
+    hyper = _hyper_layer(config, load, fp32_copy, heads, kv_heads)
     visual = load.tiles * config.tokens_per_image * value * (config.vision_config.hidden_size + hidden)
     if load.checkpointing:
         kept = text.num_hidden_layers * load.tokens * value * hidden
@@ -113,13 +113,14 @@ def activations(config: Owl3Config, load: Load) -> int:
     return text.num_hidden_layers * layer + len(config.hyper_layers) * hyper + visual
 
 
-def _hyper_layer(config: Owl3Config, load: Load, fp32_copy: int, kv_heads: int) -> int:
-    """What images add to a hyper layer: their normed features, and their keys and values."""
+def _hyper_layer(config: Owl3Config, load: Load, fp32_copy: int, heads: int, kv_heads: int) -> int:
+    """What images add to a hyper layer: their normed features, keys and values; what is mixed, and a computed gate."""
     value = load.bytes_per_value
     hidden = config.text_config.hidden_size
     learns_norm = "language_model" in load.trainable
     features = fp32_copy + value * hidden * (3 if learns_norm else 2)
-    return load.tiles * config.tokens_per_image * (features + value * 4 * kv_heads)
+    mixed = {"gated": 3, "static_gate": 2}.get(config.fusion, 0) * value * heads
+    return load.tiles * config.tokens_per_image * (features + value * 4 * kv_heads) + load.tokens * mixed
 
 
 def _logits(config: Owl3Config, load: Load) -> int:
