@@ -23,15 +23,6 @@ from owl3.eval.settings import EvalConfig, TaskSetting
 Make = Callable[[int], Path]
 
 
-@pytest.fixture
-def model_dir(tmp_path: Path) -> Path:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(b"weights")
-    return folder
-
-
 def test_a_video_that_does_not_decode_is_counted_and_not_scored(tmp_path: Path, oracle: Oracle) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"\x00\x00\x00\x18ftypmp42" + b"no video at all" * 20)
     row = {"id": "q", "media": ["broken.mp4"], "question": "?", "answer": "red", "options": list(COLOURS)}

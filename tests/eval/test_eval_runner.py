@@ -17,15 +17,6 @@ Make = Callable[[int], Path]
 
 
 @pytest.fixture
-def model_dir(tmp_path: Path) -> Path:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(b"weights")
-    return folder
-
-
-@pytest.fixture
 def stage(tmp_path: Path, model_dir: Path, make_benchmark: Make) -> Path:
     """A stage with three requests at its end: single pictures, seen and blind, and a task without files."""
     folder = tmp_path / "runs" / "demo" / "sft"
