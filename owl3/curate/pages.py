@@ -132,20 +132,34 @@ class _Proxy:
             writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             return
         far_reader, far_writer = await asyncio.open_connection(place["host"], place["port"])
-        if method == "CONNECT":
-            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        else:
-            path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-            lines = [
-                line for line in head.split(b"\r\n")[1:-2] if not line.lower().startswith((b"connection:", b"proxy-"))
-            ]
-            far_writer.write(
-                b"\r\n".join([f"{method} {path} {version}".encode(), *lines, b"Connection: close", b"", b""])
-            )
         try:
-            await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
+            if method == "CONNECT":
+                writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
+            else:
+                path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+                far_writer.write(_closing(head, f"{method} {path} {version}".encode()))
+                # The answer must say that it is the connection's last: a client that does not know sends its next
+                # request into a connection that is about to close.
+                await asyncio.gather(_copy(reader, far_writer), _pass_answer_on(far_reader, writer))
         finally:
             far_writer.close()
+
+
+async def _pass_answer_on(far_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    head = await far_reader.readuntil(b"\r\n\r\n")
+    writer.write(_closing(head, head.split(b"\r\n", 1)[0]))
+    await _copy(far_reader, writer)
+
+
+def _closing(head: bytes, first_line: bytes) -> bytes:
+    """The head of a request or answer, with another first line, after which the connection closes."""
+    lines = [
+        line
+        for line in head.split(b"\r\n")[1:-2]
+        if not line.lower().startswith((b"connection:", b"keep-alive:", b"proxy-"))
+    ]
+    return b"\r\n".join([first_line, *lines, b"Connection: close", b"", b""])
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -69,7 +69,7 @@ def test_prefill_in_pieces_equals_prefill_at_once(fusion: Fusion) -> None:
         output = model(sample.ids[None, first:last], past_key_values=cache, use_cache=True, **images if inside else {})
         cache = output.past_key_values
         pieces.append(output.logits)
-    torch.testing.assert_close(torch.cat(pieces, dim=1), whole, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(torch.cat(pieces, dim=1), whole, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -133,7 +133,7 @@ def test_cropping_an_image_away_hides_it() -> None:
     cache.crop(-3)
     short = batch_of([Sample(sample.ids[[0, 1, 2, 3, 4, 1]], sample.starts[:1], sample.pixels[:1])])
     logits = model(sample.ids[None, [1]], past_key_values=cache).logits[0, -1]
-    torch.testing.assert_close(logits, model(**short).logits[0, -1], atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(logits, model(**short).logits[0, -1], atol=1e-4, rtol=1e-4)
 
 
 def test_visual_keys_are_projected_once_per_hyper_layer(monkeypatch: pytest.MonkeyPatch) -> None:

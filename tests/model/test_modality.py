@@ -38,7 +38,7 @@ def test_order_of_images_at_one_place_does_not_matter(fusion: Fusion) -> None:
     model, sample = tiny_model(fusion), make_sample(10, [3, 3])
     swapped = make_sample(10, [3, 3])
     swapped.pixels = sample.pixels.flip(0)
-    torch.testing.assert_close(logits_of(model, sample), logits_of(model, swapped), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(logits_of(model, sample), logits_of(model, swapped), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("frozen_vision", [False, True])
@@ -104,7 +104,7 @@ def test_a_loss_in_chunks_is_the_same_with_the_same_gradients() -> None:
         loss.backward()
     for one, other in zip(whole.parameters(), chunked.parameters(), strict=True):
         if one.grad is not None:
-            torch.testing.assert_close(one.grad, other.grad, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(one.grad, other.grad, atol=1e-4, rtol=1e-4)
 
 
 def test_groups_are_disjoint_and_hold_all_that_runs() -> None:
@@ -148,4 +148,4 @@ def test_a_mixed_batch_equals_its_rows() -> None:
     rows = [make_sample(5), make_sample(8, [2]), make_sample(11, [0, 4, 9])]
     logits = model(**padded(rows, "right")).logits
     for row, sample in enumerate(rows):
-        torch.testing.assert_close(logits[row, : len(sample)], logits_of(model, sample), atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(logits[row, : len(sample)], logits_of(model, sample), atol=1e-4, rtol=1e-4)

@@ -12,7 +12,8 @@ from owl3.model.modeling import Owl3ForConditionalGeneration
 from owl3.model.planning import plan_stream
 from tests.model.conftest import FUSIONS, Sample, batch_of, fresh, logits_of, make_sample, padded, tiny_model
 
-CLOSE = {"atol": 2e-5, "rtol": 1e-4}  # fp32; kernels of other widths sum in another order
+CLOSE = {"atol": 1e-4, "rtol": 1e-4}
+"""fp32 logits of up to 10: kernels of other widths (and of other CPUs) sum in another order."""
 FEW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
