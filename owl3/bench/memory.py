@@ -21,9 +21,6 @@ GIB = 1 << 30
 PRESET_OF = {"owl3-7b": "7b-240728", "owl3-2b": "2b-241014", "owl3-1b": "1b-241014"}
 """The architecture that a shipped recipe builds from its backbones."""
 
-TRAINED_SHARE = 0.5
-"""Share of a row's tokens with a label; only the logits depend on it."""
-
 
 def run(out: Path, recipe: str = "", ranks: int = 32) -> dict[str, Any]:
     """Print and write the table; one row per recipe, stage and way to share the work.
@@ -49,19 +46,7 @@ def run(out: Path, recipe: str = "", ranks: int = 32) -> dict[str, Any]:
 
 def _gib(config: Owl3Config, stage: StageConfig, ranks: int, *, zero: int, tp: int) -> dict[str, float]:
     """Parts of the footprint, in GiB."""
-    if ranks % tp:
-        raise ConfigError(f"ranks {ranks} must be a multiple of tensor parallelism {tp}")
-    tokens = stage.micro_batch_rows * stage.data.max_tokens
-    load = Load(
-        trainable=stage.trainable,
-        tokens=tokens,
-        trained_tokens=int(TRAINED_SHARE * tokens),
-        tiles=stage.micro_batch_rows * stage.data.max_tiles,
-        checkpointing=stage.gradient_checkpointing,
-        zero_stage=zero,
-        tensor_parallel=tp,
-        data_parallel=ranks // tp,
-    )
+    load = Load.fullest(stage, ranks, zero_stage=zero, tensor_parallel=tp)
     made = footprint(config, load)
     return {part: round(size / GIB, 2) for part, size in asdict(made).items()} | {"total": round(made.total / GIB, 1)}
 

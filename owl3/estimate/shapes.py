@@ -20,9 +20,6 @@ from owl3.train.stages import ModelSpec, StageConfig, load_recipe
 PRESET_OF = {"Qwen/Qwen2-7B": "7b-240728", "Qwen/Qwen2-1.5B": "2b-241014", "Qwen/Qwen2-0.5B": "1b-241014"}
 """The architecture that is built from a text backbone, so that nothing has to be downloaded to count it."""
 
-TRAINED_SHARE = 0.5
-"""Share of a row's tokens with a label; only the logits' memory depends on it."""
-
 
 def config_of(model: ModelSpec) -> Owl3Config:
     """The configuration of the model that a recipe starts from.
@@ -50,17 +47,7 @@ def stage_shape(config: Owl3Config, stage: StageConfig, ranks: int) -> dict[str,
     flops = StepFlops.of(config, stage, World(0, 1, 0, torch.device("cpu")))
     parameters = count_parameters(config, stage.trainable)
     tensor_parallel = stage.tensor_parallel if ranks % stage.tensor_parallel == 0 else 1
-    tokens = stage.micro_batch_rows * stage.data.max_tokens
-    load = Load(
-        trainable=stage.trainable,
-        tokens=tokens,
-        trained_tokens=int(TRAINED_SHARE * tokens),
-        tiles=stage.micro_batch_rows * stage.data.max_tiles,
-        checkpointing=stage.gradient_checkpointing,
-        zero_stage=stage.zero_stage,
-        tensor_parallel=tensor_parallel,
-        data_parallel=max(1, ranks // tensor_parallel),
-    )
+    load = Load.fullest(stage, ranks, tensor_parallel=tensor_parallel)
     return {
         "flops_per_token": flops.per_token,
         "flops_per_picture": flops.per_image,

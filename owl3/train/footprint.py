@@ -15,11 +15,15 @@ from dataclasses import asdict, dataclass
 
 import torch
 
+from owl3.errors import ConfigError
 from owl3.model.config import Owl3Config
 from owl3.model.modeling import Owl3ForConditionalGeneration
 from owl3.model.trainable import group_of
-from owl3.train.stages import Group
+from owl3.train.stages import Group, StageConfig
 from owl3.train.tensor_parallel import split_dim
+
+TRAINED_SHARE = 0.5
+"""Share of a row's tokens with a label, where nobody has counted them; only the logits' memory depends on it."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,36 @@ class Load:
     tensor_parallel: int = 1
     data_parallel: int = 1
     bytes_per_value: int = 2  # bf16
+
+    @classmethod
+    def fullest(
+        cls, stage: StageConfig, ranks: int, *, zero_stage: int | None = None, tensor_parallel: int | None = None
+    ) -> "Load":
+        """The fullest micro-batch that a stage allows: rows of `max_tokens` text tokens and `max_tiles` pictures.
+
+        Args:
+            ranks: All of them; tensor-parallel groups share them out.
+            zero_stage: Instead of the stage's own.
+            tensor_parallel: Instead of the stage's own.
+
+        Raises:
+            ConfigError: the ranks do not divide into tensor-parallel groups.
+        """
+        split = stage.tensor_parallel if tensor_parallel is None else tensor_parallel
+        if ranks % split:
+            raise ConfigError(f"ranks {ranks} must be a multiple of tensor_parallel {split} (stage {stage.name})")
+        tokens = stage.micro_batch_rows * stage.data.max_tokens
+        return cls(
+            trainable=stage.trainable,
+            tokens=tokens,
+            trained_tokens=int(TRAINED_SHARE * tokens),
+            tiles=stage.micro_batch_rows * stage.data.max_tiles,
+            checkpointing=stage.gradient_checkpointing,
+            zero_stage=stage.zero_stage if zero_stage is None else zero_stage,
+            tensor_parallel=split,
+            data_parallel=ranks // split,
+            bytes_per_value=2 if stage.precision == "bf16" else 4,
+        )
 
 
 @dataclass(frozen=True)

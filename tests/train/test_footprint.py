@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from owl3.errors import ConfigError
 from owl3.model.config import Fusion, Owl3Config
 from owl3.model.modeling import Owl3ForConditionalGeneration
 from owl3.model.trainable import set_trainable
+from owl3.recipe import RECIPES, load_recipe
 from owl3.train.footprint import Load, activations, count_parameters, footprint
 from owl3.train.stages import Group
 
@@ -87,3 +89,17 @@ def test_seven_billion_parameters_at_tp_4_fit_the_papers_32_to_40_gb() -> None:
     load = Load(STAGE_2, 4096, 2048, 64, checkpointing=True, tensor_parallel=4, data_parallel=8)
     total = footprint(Owl3Config.preset("7b-240728"), load).total
     assert 15e9 < total < 40e9
+
+
+def test_the_fullest_micro_batch_follows_from_the_stage_and_how_its_ranks_share_it() -> None:
+    stage = load_recipe(RECIPES / "owl3-7b.yaml").stage("sft")
+    load = Load.fullest(stage, ranks=32)
+    assert (load.tokens, load.tiles) == (
+        stage.micro_batch_rows * stage.data.max_tokens,
+        stage.micro_batch_rows * stage.data.max_tiles,
+    )
+    assert load.tensor_parallel * load.data_parallel == 32 and load.zero_stage == stage.zero_stage
+    alone = Load.fullest(stage.model_copy(update={"precision": "fp32"}), ranks=32, zero_stage=3, tensor_parallel=1)
+    assert (alone.zero_stage, alone.data_parallel, alone.bytes_per_value) == (3, 32, 4)
+    with pytest.raises(ConfigError, match="ranks 6 must be a multiple of tensor_parallel 4"):
+        Load.fullest(stage, ranks=6, tensor_parallel=4)
