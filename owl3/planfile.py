@@ -27,12 +27,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from owl3.config import Config
 from owl3.errors import InputError, StaleError
 from owl3.idhash import chain_digest
-from owl3.manifest import MANIFEST_NAME, Manifest, read_manifest
+from owl3.manifest import Manifest, read_manifest
+from owl3.sampleindex import index_folder, kept_rows
 
 I64 = npt.NDArray[np.int64]
 
@@ -271,7 +271,7 @@ class Plan:
             dataset = self.header.datasets[place.dataset]
             where = (place.dataset, place.shard)
             if where not in tables:
-                folder = index_folder(workspace, dataset)
+                folder = index_folder(workspace, dataset.name, dataset.digest)
                 tables[where] = kept_rows(folder / f"{dataset.shards[place.shard].name}.parquet", columns)
             number = self.base_of(position) - dataset.offset - dataset.shards[place.shard].first
             found.append(tables[where].slice(number, 1).to_pylist()[0])
@@ -281,7 +281,7 @@ class Plan:
         """Positions of a sample, by its id or the beginning of one; none when no dataset of the mixture keeps it."""
         found: list[int] = []
         for dataset in self.header.datasets:
-            folder = index_folder(workspace, dataset)
+            folder = index_folder(workspace, dataset.name, dataset.digest)
             for shard in dataset.shards:
                 ids = kept_rows(folder / f"{shard.name}.parquet", ["sample_id"])
                 matches = pc.starts_with(ids["sample_id"], sample_id).to_numpy()
@@ -364,46 +364,6 @@ class Plan:
         if not 0 <= step < self.num_steps:
             raise InputError(f"{self.folder}: has steps 0 to {self.num_steps - 1}, there is no step {step}")
         return step
-
-
-def index_folder(workspace: Path, dataset: PlannedDataset) -> Path:
-    """Where the index of a dataset lies, as it was when the plan was made: in place, or retired by a purge.
-
-    Raises:
-        InputError: it was made anew since, and nothing was kept of what it was.
-    """
-    current = workspace / "samples" / dataset.name
-    if (current / MANIFEST_NAME).is_file() and read_manifest(current).digest == dataset.digest:
-        return current
-    retired = workspace / "retired" / "samples" / dataset.name / dataset.digest
-    if not retired.is_dir():
-        raise InputError(
-            f"{current}: is not the version {dataset.digest[:12]} that a plan was made from, and that one is gone; "
-            "bring it back, or remove the plan and its runs"
-        )
-    return retired
-
-
-def kept_rows(path: Path, columns: Sequence[str]) -> pa.Table:
-    """Read columns of the kept rows of one sample index, in the order in which they stand in the tar.
-
-    Raises:
-        InputError: when the index is missing, damaged or of another kind.
-    """
-    try:
-        table = pq.read_table(path, columns=[*columns, "decision", "position"], memory_map=True, use_threads=False)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: missing; build its samples again") from error
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a sample index ({str(error).splitlines()[0]}); build it again") from error
-    missing = {*columns, "decision", "position"} - set(table.column_names)
-    if missing:
-        raise InputError(f"{path}: index has no column {min(missing)!r}; build it again with this version")
-    table = table.filter(pc.equal(table["decision"], "kept"))
-    positions = table["position"].to_numpy()
-    if np.any(positions[1:] <= positions[:-1]):
-        table = table.take(np.argsort(positions, kind="stable"))
-    return table.select(list(columns))
 
 
 def iter_plans(workspace: Path) -> Iterator[Plan]:

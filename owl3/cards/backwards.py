@@ -16,7 +16,8 @@ from owl3.cards.trace import MAX_ROWS, PlanHit, Trace
 from owl3.errors import InputError
 from owl3.ledger import connect
 from owl3.manifest import MANIFEST_NAME
-from owl3.planfile import Plan, index_folder, kept_rows
+from owl3.planfile import Plan
+from owl3.sampleindex import index_folder, kept_rows
 
 
 def trace_checkpoint(workspace: Path, subject: Subject, datacards_dir: Path | None) -> Trace:
@@ -109,7 +110,8 @@ def ids_at(workspace: Path, plan: Plan, positions: np.ndarray) -> list[str]:
             low, high = dataset.offset + shard.first, dataset.offset + end
             local = positions[(positions >= low) & (positions < high)] - low
             if len(local):
-                column = kept_rows(index_folder(workspace, dataset) / f"{shard.name}.parquet", ["sample_id"])
+                folder = index_folder(workspace, dataset.name, dataset.digest)
+                column = kept_rows(folder / f"{shard.name}.parquet", ["sample_id"])
                 ids += column["sample_id"].take(pa.array(local)).to_pylist()
     return ids
 

@@ -18,7 +18,8 @@ from owl3.config import validate
 from owl3.errors import Owl3Error
 from owl3.idhash import chain_digest, fingerprints, id_words
 from owl3.manifest import Manifest
-from owl3.planfile import Plan, PlannedDataset, index_folder, kept_rows
+from owl3.planfile import Plan, PlannedDataset
+from owl3.sampleindex import index_folder, kept_rows
 
 STEPS_AT_ONCE = 1000
 
@@ -63,7 +64,7 @@ def _plan_problems(folder: Path, workspace: Path) -> list[Check]:
 
 def _ids(workspace: Path, plan: Plan, dataset: PlannedDataset) -> np.ndarray[Any, Any]:
     """Ids by position of a dataset's samples, and of the parts of those that were split: array (n, 2)."""
-    folder = index_folder(workspace, dataset)
+    folder = index_folder(workspace, dataset.name, dataset.digest)
     tables = [kept_rows(folder / f"{shard.name}.parquet", ["sample_id"]) for shard in dataset.shards]
     ids = np.concatenate([id_words(table["sample_id"]) for table in tables])
     first = dataset.offset + dataset.num_samples

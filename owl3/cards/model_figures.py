@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 
 from owl3.cards import runs
 from owl3.errors import InputError
-from owl3.planfile import Plan, PlannedDataset, index_folder, kept_rows
+from owl3.planfile import Plan, PlannedDataset
+from owl3.sampleindex import index_folder, kept_rows
 
 Stage = dict[str, Any]
 Positions = npt.NDArray[np.int64]
@@ -126,7 +127,7 @@ def _licences(workspace: Path, name: str) -> list[list[Any]]:
         plan = Plan.open(workspace / "plans" / run.name)
         seen = plan.seen_before(run.steps)
         for dataset in plan.header.datasets:
-            folder = index_folder(workspace, dataset)
+            folder = index_folder(workspace, dataset.name, dataset.digest)
             for number, shard in enumerate(dataset.shards):
                 last = dataset.num_samples if number + 1 == len(dataset.shards) else dataset.shards[number + 1].first
                 low, high = dataset.offset + shard.first, dataset.offset + last

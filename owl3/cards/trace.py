@@ -22,7 +22,8 @@ from owl3.cards import runs
 from owl3.cards.index import stated_digest
 from owl3.cards.lookup import Lookup
 from owl3.cards.subjects import Subject
-from owl3.planfile import Plan, PlannedDataset, index_folder, iter_plans, kept_rows
+from owl3.planfile import Plan, PlannedDataset, iter_plans
+from owl3.sampleindex import index_folder, kept_rows
 
 MAX_ROWS = 50
 """Rows listed per table; the amounts beside them are exact."""
@@ -148,8 +149,9 @@ def _retired(workspace: Path, dataset: PlannedDataset, ids: pa.Array) -> tuple[l
     shards: list[int] = []
     numbers: list[int] = []
     names: list[str] = []
+    folder = index_folder(workspace, dataset.name, dataset.digest)
     for shard in dataset.shards:
-        column = kept_rows(index_folder(workspace, dataset) / f"{shard.name}.parquet", ["sample_id"])["sample_id"]
+        column = kept_rows(folder / f"{shard.name}.parquet", ["sample_id"])["sample_id"]
         found = np.flatnonzero(pc.is_in(column, value_set=ids).to_numpy())
         shards += [int(shard.name)] * len(found)
         numbers += found.tolist()

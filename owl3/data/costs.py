@@ -19,7 +19,8 @@ from owl3.data.mixture import DatasetConfig, chosen
 from owl3.errors import ConfigError, InputError
 from owl3.idhash import U64, id_words, mix64
 from owl3.manifest import Manifest
-from owl3.planfile import PART_DTYPE, TAR_BLOCK, PlannedShard, kept_rows
+from owl3.planfile import PART_DTYPE, TAR_BLOCK, PlannedShard
+from owl3.sampleindex import kept_rows
 from owl3.shards import SAMPLE_INDEX
 
 PromptStyle = Literal["chat", "plain"]

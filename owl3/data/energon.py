@@ -25,7 +25,8 @@ import yaml
 
 from owl3.errors import ConfigError
 from owl3.ledger import tombstones_path
-from owl3.planfile import TAR_BLOCK, Plan, PlannedDataset, kept_rows
+from owl3.planfile import TAR_BLOCK, Plan, PlannedDataset
+from owl3.sampleindex import kept_rows
 from owl3.storage import write_atomic
 
 _ENERGON_VERSION = "7.4.1"

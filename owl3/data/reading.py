@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from owl3.data.ranges import LocalTars, Tars, stale
 from owl3.data.split import media_of, part_of
 from owl3.errors import InputError
-from owl3.planfile import TAR_BLOCK, Place, Plan, kept_rows
+from owl3.planfile import TAR_BLOCK, Place, Plan
+from owl3.sampleindex import kept_rows
 from owl3.samples import Sample
 from owl3.shards import read_member
 

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from owl3.data.costs import CostTable, PromptStyle
 from owl3.errors import InputError
-from owl3.planfile import PART_DTYPE, kept_rows
+from owl3.planfile import PART_DTYPE
+from owl3.sampleindex import kept_rows
 from owl3.samples import Sample, Segment, Turn
 from owl3.shards import read_member
 from owl3.template import Release, render, tokenize
