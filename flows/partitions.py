@@ -15,9 +15,10 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 
 from flows.steps import RETRY_AFTER_S, is_transient
+from owl3.backfill import Backfill, fetch_partition
 from owl3.cards.pictures import data_uri
 from owl3.curate.partitions import Fetched, Partition
-from owl3.pipeline import Backfill, Place, fetch_partition
+from owl3.pipeline import Place
 from owl3.recipe import Recipe
 from owl3.report.sheet import contact_sheet
 

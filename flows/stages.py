@@ -20,9 +20,10 @@ from prefect import flow
 from flows.partitions import fetch_all, publish_sheets
 from flows.runners import chosen_runner
 from flows.steps import DEMO, WORKSPACE, publish_outcomes, publish_report, take_step, tell_of_yields
+from owl3.backfill import Backfill
 from owl3.curate.partitions import MAX_PARTITIONS
 from owl3.demo.world import served
-from owl3.pipeline import Backfill, Outcome, Place, choose_steps, drain_evaluations, evaluating
+from owl3.pipeline import Outcome, Place, choose_steps, drain_evaluations, evaluating
 from owl3.recipe import load_recipe
 from owl3.report.build import build_report
 

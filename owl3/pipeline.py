@@ -14,7 +14,6 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +24,6 @@ from owl3.cards.audit import audit
 from owl3.cards.chain import FOLDERS
 from owl3.cards.render import card
 from owl3.config import plain
-from owl3.curate import partitions
 from owl3.curate.run import curate
 from owl3.curate.sources.prepare import prepare
 from owl3.data.plan import make_plan
@@ -92,17 +90,12 @@ class StepFunction(Protocol):
 
 def prepare_source(recipe: Recipe, name: str, place: Place, progress: Progress = SILENT) -> Manifest:
     """Turn a corpus's metadata into a URL table."""
-    return prepare(_entry(recipe.sources, name), place.workspace, progress)
+    return prepare(entry_named(recipe.sources, name), place.workspace, progress)
 
 
 def curate_shards(recipe: Recipe, name: str, place: Place, progress: Progress = SILENT) -> Manifest:
     """Fetch, check rights, filter and deduplicate a source into shards."""
-    return curate(_entry(recipe.curate, name), place.workspace, resolve=place.resolve, progress=progress)
-
-
-def renew_shards(recipe: Recipe, name: str, place: Place, progress: Progress = SILENT) -> Manifest:
-    """As `curate_shards`; what another recipe or source made is made anew."""
-    return curate(_entry(recipe.curate, name), place.workspace, resolve=place.resolve, renew=True, progress=progress)
+    return curate(entry_named(recipe.curate, name), place.workspace, resolve=place.resolve, progress=progress)
 
 
 def make_recipe_tokenizer(recipe: Recipe, name: str, place: Place, progress: Progress = SILENT) -> Manifest:
@@ -113,7 +106,7 @@ def make_recipe_tokenizer(recipe: Recipe, name: str, place: Place, progress: Pro
 
 def build_samples(recipe: Recipe, name: str, place: Place, progress: Progress = SILENT) -> Manifest:
     """Build one set of samples."""
-    return build(_entry(recipe.build, name), place.workspace, progress)
+    return build(entry_named(recipe.build, name), place.workspace, progress)
 
 
 def plan_stage(recipe: Recipe, name: str, place: Place, progress: Progress = SILENT) -> Manifest:
@@ -295,66 +288,6 @@ def choose_steps(recipe: Recipe, kinds: Collection[str], only: Collection[str] |
     return [step for step in steps if not only or step.name in only]
 
 
-@dataclass(frozen=True)
-class Backfill:
-    """Curation of some sets of a recipe, in partitions: corpus x shard range x snapshot date.
-
-    Attributes:
-        only: Sets to take; all when empty.
-        day: Fetch them as of this day, under names of their own; None means the sets themselves.
-        shards: Fetch only these (half-open), and leave the writing to whoever fetches the last; None means all.
-        renew: Make anew what another recipe or source made (stale by digest), instead of refusing.
-        most: Partitions per set.
-    """
-
-    only: Collection[str] | None = None
-    day: date | None = None
-    shards: tuple[int, int] | None = None
-    renew: bool = False
-    most: int = partitions.MAX_PARTITIONS
-
-    def of(self, recipe: Recipe) -> Recipe:
-        """The part of a recipe that is curated: the chosen sets, named for their day, and their sources.
-
-        Raises:
-            ConfigError: `only` names something that the recipe does not have.
-        """
-        names = [step.name for step in choose_steps(recipe, ("curate",), self.only)]
-        chosen = [entry for entry in recipe.curate if entry.name in names]
-        wanted = {entry.source for entry in chosen}
-        return recipe.model_copy(
-            update={
-                "sources": tuple(entry for entry in recipe.sources if entry.name in wanted),
-                "curate": tuple(partitions.snapshot(entry, self.day) for entry in chosen),
-            }
-        )
-
-    def cut(self, recipe: Recipe, workspace: Path) -> list[partitions.Partition]:
-        """All partitions of the chosen sets, whose sources are prepared; to `renew`, stale work is thrown away."""
-        if self.renew:
-            for entry in recipe.curate:
-                partitions.prepare_to_renew(entry, workspace)
-        entries = [entry for entry in recipe.curate if not (self.renew and partitions.is_stale(entry, workspace))]
-        return [
-            part
-            for entry in entries  # a stale set is made anew beside the old one, as a whole
-            for part in partitions.cut(entry, workspace, most=self.most, only=self.shards)
-        ]
-
-    def writing(self, recipe: Recipe) -> list[Step]:
-        """The look at each whole set and the writing of its shards; nothing when only some shards are fetched."""
-        if self.shards is not None:
-            return []
-        function = renew_shards if self.renew else curate_shards
-        return [Step("curate", entry.name, function) for entry in recipe.curate]
-
-
-def fetch_partition(recipe: Recipe, part: partitions.Partition, place: Place) -> partitions.Fetched:
-    """Fetch and judge one partition; waits for whoever holds some of its shards."""
-    entry = _entry(recipe.curate, part.set)
-    return partitions.fetch_partition(entry, place.workspace, part, resolve=place.resolve)
-
-
 def run_chain(recipe: Recipe, place: Place, progress: Progress = SILENT) -> list[Outcome]:
     """Take every step of a recipe in order; what is done is left as it is.
 
@@ -400,7 +333,12 @@ def _manifest_path(manifest: Manifest, place: Place) -> Path:
     return folder / manifest.name / MANIFEST_NAME
 
 
-def _entry(entries: Sequence[Any], name: str) -> Any:
+def entry_named(entries: Sequence[Any], name: str) -> Any:
+    """The entry of a recipe's section that is called so.
+
+    Raises:
+        ConfigError: naming the entries there are.
+    """
     found = next((entry for entry in entries if entry.name == name), None)
     if found is None:
         raise ConfigError(f"the recipe has no entry {name!r}; it has: {', '.join(e.name for e in entries) or 'none'}")

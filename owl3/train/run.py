@@ -15,8 +15,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,17 +24,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from filelock import FileLock, Timeout
 
 from owl3 import events
-from owl3.config import canonical_json, plain, validate
-from owl3.errors import ConfigError, InputError
+from owl3.config import plain, validate
+from owl3.errors import InputError
 from owl3.eval import queue
 from owl3.eval.settings import EvalConfig
 from owl3.manifest import (
     Manifest,
     find_current,
-    lock_path,
     read_manifest,
     tool_versions,
     write_manifest,
@@ -46,6 +43,7 @@ from owl3.train import distributed
 from owl3.train.assemble import Start, StepSource, load_tokenizer, make_model
 from owl3.train.best import best_checkpoint
 from owl3.train.checkpoint import Checkpoints, TrainerState, handed_over, state_reader
+from owl3.train.claim import check_same_as_before, claimed
 from owl3.train.distributed import World
 from owl3.train.engine import Engine, make_engine
 from owl3.train.export import digests_on_disk, verified_model, weights_digest
@@ -92,6 +90,12 @@ class Job:
         """What decides the weights: what the manifest and `run.json` hold of the recipe."""
         return self.recipe.meaning(self.stage)
 
+    @property
+    def task(self) -> list[Any]:
+        """All that ranks have to agree on: the recipe, and what the stage stands on."""
+        recipe = self.recipe
+        return [recipe.name, recipe.seed, plain(self.stage), plain(recipe.model), plain(list(self.start.parents))]
+
 
 def run_stage(recipe: TrainRecipe, stage_name: str, where: Where) -> Manifest:
     """Train a stage, or what is left of it, and write its manifest; a finished one is left alone.
@@ -108,12 +112,11 @@ def run_stage(recipe: TrainRecipe, stage_name: str, where: Where) -> Manifest:
     world = distributed.start(tensor_parallel=stage.tensor_parallel, timeout_s=where.timeout_s)
     job = Job(recipe, stage, start, stage_folder(where.workspace, recipe.name, stage.name), where, world)
     try:
-        _same_on_all_ranks(job)
-        with _only_run(job):
+        with claimed(job.folder, world, job.task):
             done = find_current(job.folder, job.meaning, start.parents)
             if done is not None:
                 return done
-            _same_run_as_before(job)
+            check_same_as_before(job.folder, world, job.meaning)
             state = _train(job)
             world.barrier()
             if world.is_main:
@@ -148,8 +151,7 @@ def preflight_stage(recipe: TrainRecipe, stage_name: str, where: Where) -> Repor
     world = distributed.start(tensor_parallel=stage.tensor_parallel, timeout_s=where.timeout_s)
     job = Job(recipe, stage, start, stage_folder(where.workspace, recipe.name, stage.name), where, world)
     try:
-        _same_on_all_ranks(job)
-        with _only_run(job):
+        with claimed(job.folder, world, job.task):
             tokenizer = load_tokenizer(recipe, where.workspace)
             source = StepSource(stage, start, where.workspace, world, tokenizer)
             engine, groups = _assemble(job, source, tokenizer, start.model_folder)
@@ -342,62 +344,6 @@ def fix_arithmetic(stage: StageConfig) -> None:
     torch.set_num_threads(stage.threads)
     if not torch.cuda.is_available():
         torch.use_deterministic_algorithms(True)
-
-
-def _same_on_all_ranks(job: Job) -> None:
-    """End before anything is touched when ranks were started with different recipes, plans or parents."""
-    recipe = job.recipe
-    mine = [recipe.name, recipe.seed, plain(job.stage), plain(recipe.model), plain(list(job.start.parents))]
-    everyone = job.world.gather(canonical_json(mine))
-    for rank, other in enumerate(everyone):
-        if other != everyone[0]:
-            raise ConfigError(f"rank {rank} has another recipe, plan or parent than rank 0; start all with the same")
-
-
-@contextmanager
-def _only_run(job: Job) -> Iterator[None]:
-    """Hold the stage's folder, on rank 0 for all. The lock ends with the process, however that dies."""
-    lock = FileLock(lock_path(job.folder))
-    taken = False
-    if job.world.is_main:
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            taken = True
-    if any(job.world.gather(taken)):
-        raise ConfigError(f"{job.folder}: another run is at work in this folder; wait for it, or end it")
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _same_run_as_before(job: Job) -> None:
-    """Refuse to continue a run under a recipe that would learn something else.
-
-    Raises:
-        ConfigError: naming the keys that differ.
-    """
-    path = job.folder / "run.json"
-    meaning = json.loads(canonical_json(job.meaning))
-    if path.is_file():
-        changed = sorted(_differences(json.loads(path.read_bytes()), meaning))
-        if changed:
-            raise ConfigError(
-                f"{path}: this run was begun with another recipe (differs in {', '.join(changed)}); "
-                "undo that, give the run another name, or remove the folder"
-            )
-    job.world.barrier()
-    if job.world.is_main:
-        write_atomic(path, json.dumps(meaning, indent=1, sort_keys=True).encode())
-
-
-def _differences(one: Any, other: Any, prefix: str = "") -> Iterator[str]:
-    if isinstance(one, dict) and isinstance(other, dict):
-        for key in sorted({*one, *other}):
-            yield from _differences(one.get(key), other.get(key), f"{prefix}{key}.")
-    elif one != other:
-        yield prefix.rstrip(".")
 
 
 def _link_folder(source: Path, target: Path) -> None:
