@@ -162,6 +162,7 @@ def _run(view: collect.RunView) -> dict[str, Any]:
         charts.lines(_only(view, "grad_norm"), caption="Gradient norm, logarithmic", log_y=True)
         if "grad_norm" in view.curves
         else None,
+        charts.lines(view.phases, caption="Seconds of a step by phase") if view.phases else None,
         score_curve(view.evaluations),
     ]
     stats = view.stats

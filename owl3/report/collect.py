@@ -52,6 +52,7 @@ class RunView:
     run: runs.Run
     curves: dict[str, list[tuple[float, float]]]
     rates: dict[str, list[tuple[float, float]]]
+    phases: dict[str, list[tuple[float, float]]]  # seconds of a step, by what it was at
     evaluations: list[runs.Evaluation]
     stats: dict[str, Any]
 
@@ -176,6 +177,7 @@ def _run_view(run: runs.Run) -> RunView:
     rows = runs.read_metrics(run.folder / "metrics.jsonl")
     curves: dict[str, list[tuple[float, float]]] = {}
     rates: dict[str, list[tuple[float, float]]] = {}
+    phases: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         step = float(row["step"])
         for key in ("loss", "grad_norm", "validation_loss", "tokens_per_s", "images_per_s"):
@@ -183,8 +185,10 @@ def _run_view(run: runs.Run) -> RunView:
                 curves.setdefault(key, []).append((step, float(row[key])))
         for group, rate in (row.get("learning_rate") or {}).items():
             rates.setdefault(group, []).append((step, float(rate)))
+        for phase, seconds in (row.get("phase_seconds") or {}).items():
+            phases.setdefault(phase, []).append((step, float(seconds)))
     stats = dict(run.manifest.stats) if run.manifest else {"steps": run.steps}
-    return RunView(run, curves, rates, runs.all_evaluations(run.folder), stats)
+    return RunView(run, curves, rates, phases, runs.all_evaluations(run.folder), stats)
 
 
 def example_trace(db: duckdb.DuckDBPyConnection, workspace: Path, datacards_dir: Path) -> Trace | None:

@@ -20,6 +20,7 @@ from owl3.errors import CheckFailed, Interrupted
 from owl3.planfile import Proof
 from owl3.storage import write_atomic
 from owl3.train.checkpoint import Checkpoints, Drop, TrainerState
+from owl3.train.clock import StepClock
 from owl3.train.distributed import World
 from owl3.train.engine import Engine
 from owl3.train.flops import StepFlops
@@ -146,22 +147,26 @@ def train(run: StageRun, state: TrainerState) -> TrainerState:
     steps = run.steps_from(state.step)
     while state.step < run.total_steps:
         began = time.perf_counter()
+        clock = StepClock(world.device)
+        clock.begin("load")
         run.watch("load", state.step, ())
         step = next(steps)
         assert step.index == state.step, f"the loader gave step {step.index} when {state.step} was due"
-        waited_s = time.perf_counter() - began
         rows = [row for batch in step.micro_batches for row in _rows(batch)]
         run.watch("compute", step.index, rows)
 
         _seed(run.seed, step.index, world.data_rank)
         losses = []
         for number, batch in enumerate(step.micro_batches, start=1):
+            clock.begin("forward")
             loss = engine.forward(
                 batch.to(world.device, engine.dtype), step.trained_tokens, last=number == len(step.micro_batches)
             )
+            clock.begin("backward")
             engine.backward(loss)
             losses.append(loss.detach())
 
+        clock.begin("exchange")
         run.watch("exchange", step.index, rows)
         total = _exchange(run, step, losses)
         if total.fingerprint != run.order.fingerprint(step.index):
@@ -169,7 +174,9 @@ def train(run: StageRun, state: TrainerState) -> TrainerState:
         if not math.isfinite(total.loss):
             raise _not_finite(run, step, losses, f"loss is {total.loss}")
         rates = [rate_at(step.index, run.total_steps, stage, group.rate) for group in run.groups]
+        clock.begin("optimizer")
         result = engine.step(rates)
+        clock.end()
         if not result.applied:
             raise _not_finite(run, step, losses, f"gradient norm is {result.grad_norm}")
 
@@ -178,8 +185,8 @@ def train(run: StageRun, state: TrainerState) -> TrainerState:
         is_last = state.step == run.total_steps
         validated = _validate(run, state.step)
         if state.step % stage.log_steps == 0 or is_last or validated:
-            timing = {"seconds": seconds, "waited_s": waited_s}
-            record = _record(run, state, step, total, grad_norm=result.grad_norm, rates=rates, **timing)
+            phases, grad_norm = clock.seconds(), result.grad_norm
+            record = _record(run, state, step, total, grad_norm=grad_norm, rates=rates, seconds=seconds, phases=phases)
             run.log({**record, **validated})
         _note_spike(run, step, losses, total.loss, result.grad_norm)
 
@@ -287,7 +294,7 @@ def _record(
     grad_norm: float,
     rates: Sequence[float],
     seconds: float,
-    waited_s: float,
+    phases: Mapping[str, float],
 ) -> dict[str, Any]:
     return {
         "step": state.step,
@@ -300,7 +307,8 @@ def _record(
         "images": total.images,
         "dropped": len(total.drops),
         "seconds": seconds,
-        "data_wait": waited_s / seconds,
+        "phase_seconds": phases,
+        "data_wait": phases["load"] / seconds,
         "tokens_per_s": total.tokens / seconds,
         "images_per_s": total.images / seconds,
         "mfu": run.flops.utilisation(total.tokens, total.images, seconds) if run.flops else None,

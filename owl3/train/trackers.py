@@ -36,15 +36,17 @@ def flat(record: Mapping[str, Any]) -> dict[str, float]:
     """A record as named numbers, in the spelling people know: train/loss, perf/tokens_per_s, …"""
     numbers: dict[str, float] = {}
     for key, value in record.items():
+        group = "perf" if key in _PERFORMANCE else "train"
         if isinstance(value, Mapping):
-            numbers |= {f"train/{key}/{part}": float(number) for part, number in value.items()}
+            numbers |= {f"{group}/{key}/{part}": float(number) for part, number in value.items()}
         elif isinstance(value, int | float) and key != "step":
-            group = "perf" if key in _PERFORMANCE else "train"
             numbers[f"{group}/{key}"] = float(value)
     return numbers
 
 
-_PERFORMANCE = frozenset({"seconds", "data_wait", "tokens_per_s", "images_per_s", "memory_bytes", "mfu"})
+_PERFORMANCE = frozenset(
+    {"seconds", "phase_seconds", "data_wait", "tokens_per_s", "images_per_s", "memory_bytes", "mfu"}
+)
 
 
 def _package(name: str, tracker: str) -> Any:

@@ -283,7 +283,14 @@ def make_run(workspace: Path, plan: Manifest, parent: Manifest | None, save_step
     counts = Counts(seen=steps * 2, kept=steps * 2)
     (folder / "proof.json").write_bytes(canonical_json({"steps": steps, "proof": "", "checkpoints": history}))
     metrics = [
-        {"step": n, "loss": 4.0 / n, "grad_norm": 1.0, "learning_rate": {"gate": 1e-3}, "seconds": 36.0}
+        {
+            "step": n,
+            "loss": 4.0 / n,
+            "grad_norm": 1.0,
+            "learning_rate": {"gate": 1e-3},
+            "seconds": 36.0,
+            "phase_seconds": {"load": 1.0, "forward": 12.0, "backward": 20.0, "exchange": 1.0, "optimizer": 2.0},
+        }
         for n in range(1, steps + 1)
     ]
     (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in metrics))

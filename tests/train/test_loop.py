@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -40,6 +41,18 @@ def test_frozen_parts_stay_bit_equal_and_trained_ones_move(tmp_path: Path) -> No
     after = dict(run.engine.weights())
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {name for name in before if not name.startswith("vision_model.")}
+
+
+def test_the_phases_of_a_step_are_told_apart_and_take_no_longer_than_the_step(tmp_path: Path) -> None:
+    run, state = toy_run(tmp_path, order=ToyOrder(micro_batches=4))
+    records: list[dict[str, Any]] = []
+    run.log = lambda record: records.append(dict(record))
+    train(run, state)
+    for record in records:
+        assert set(record["phase_seconds"]) == {"load", "forward", "backward", "exchange", "optimizer"}
+        assert all(seconds > 0 for seconds in record["phase_seconds"].values())
+        assert sum(record["phase_seconds"].values()) <= record["seconds"] + 1e-5  # each is rounded to a microsecond
+        assert record["data_wait"] == record["phase_seconds"]["load"] / record["seconds"]
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 5])

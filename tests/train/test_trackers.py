@@ -8,11 +8,22 @@ from owl3.errors import ConfigError
 from owl3.train import trackers
 from owl3.train.trackers import flat, make_trackers
 
-RECORD = {"step": 3, "loss": 2.5, "learning_rate": {"projector": 0.1}, "tokens_per_s": 10.0}
+RECORD = {
+    "step": 3,
+    "loss": 2.5,
+    "learning_rate": {"projector": 0.1},
+    "tokens_per_s": 10.0,
+    "phase_seconds": {"load": 0.5},
+}
 
 
 def test_a_record_becomes_the_names_people_know() -> None:
-    assert flat(RECORD) == {"train/loss": 2.5, "train/learning_rate/projector": 0.1, "perf/tokens_per_s": 10.0}
+    assert flat(RECORD) == {
+        "train/loss": 2.5,
+        "train/learning_rate/projector": 0.1,
+        "perf/tokens_per_s": 10.0,
+        "perf/phase_seconds/load": 0.5,
+    }
 
 
 def test_tensorboard_files_lie_beside_the_run(tmp_path: Path) -> None:
