@@ -101,6 +101,7 @@ def _describe(made: Any, balance: list[Any], picture: Path | None) -> list[Any]:
         f"worst step: {worst['step']:,} with {worst['tiles']:,} tiles and {worst['tokens']:,} tokens in "
         f"{worst['rows']:,} rows (owl3 inspect {made.folder} --step {worst['step']})",
         f"image tokens of a step's ranks differ by at most 10 % in {_balanced(balance)}",
+        *_idle(balance),
         f"not planned: {dropped}",
         f"digest {made.digest[:16]}  {made.folder}" + (f"  plot {picture}" if picture else ""),
         "",
@@ -116,6 +117,16 @@ def _balanced(balance: list[Any]) -> str:
     ]
     looked = f", of {balance[0].steps:,} steps looked at" if balance else ""
     return ", ".join(parts) + looked
+
+
+def _idle(balance: list[Any]) -> list[str]:
+    """A line on ranks that have no row while others do, where that is worth a word."""
+    from owl3.data.balance import IDLE_TOLERANCE
+
+    parts = [f"{at.idle:.1%} with {at.ranks}" for at in balance if at.idle >= IDLE_TOLERANCE]
+    if not parts:
+        return []
+    return [f"ranks are idle for want of rows, as part of a step: {', '.join(parts)} (data.rows_multiple mends that)"]
 
 
 def _show_needs(configs: dict[str, Any], workspace: Path, as_json: bool) -> None:

@@ -128,6 +128,8 @@ def _preflight_table(report: dict[str, Any]) -> Any:
     shown.add_row(f"one of {report['checkpoints']} checkpoints", size)
     need, free = report["disk_needed_bytes"] / 1e9, report["disk_free_bytes"] / 1e9
     shown.add_row("disk needed at once, and free", f"{need:.3f} GB, {free:.1f} GB")
+    for warning in report["warnings"]:
+        shown.add_row(f"warning: {warning}", "")
     return shown
 
 

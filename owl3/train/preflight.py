@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from owl3.config import Config, plain
+from owl3.data.balance import idle_warning
 from owl3.errors import CheckFailed, InputError
 from owl3.planfile import Plan
 from owl3.storage import write_atomic
@@ -58,6 +59,7 @@ class Report(Config):
     checkpoints: int  # written in the whole stage
     disk_needed_bytes: int  # kept at once: the limit, one being written, and the export
     disk_free_bytes: int
+    warnings: tuple[str, ...] = ()
 
 
 def heaviest_steps(plan: Plan) -> dict[str, int]:
@@ -116,6 +118,7 @@ def preflight(trial: Trial) -> Report:
         checkpoints=-(-source.total_steps // stage.save_steps),
         disk_needed_bytes=needed,
         disk_free_bytes=shutil.disk_usage(folder).free,
+        warnings=tuple(filter(None, [idle_warning(source.plan, world.data_size)])),
     )
     if world.is_main:
         write_atomic(folder / REPORT_NAME, json.dumps(plain(report), indent=1).encode())

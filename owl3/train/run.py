@@ -27,6 +27,7 @@ import torch
 
 from owl3 import events
 from owl3.config import plain, validate
+from owl3.data.balance import idle_warning
 from owl3.errors import InputError
 from owl3.eval import queue
 from owl3.eval.settings import EvalConfig
@@ -185,6 +186,9 @@ def _train(job: Job) -> TrainerState:
         return state
     if found:
         logger.warning("resuming %s after step %d of %d", stage.name, state.step, source.total_steps)
+    idle = idle_warning(source.plan, world.data_size)
+    if idle and world.is_main:
+        logger.warning("%s", idle)
 
     # Adapters are merged in a checkpoint's model: with them a stage goes on from where it began, and from its state.
     goes_on_from = found[0] / "model" if found and stage.lora is None else job.start.model_folder
