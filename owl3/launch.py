@@ -5,6 +5,7 @@ So a worker that orchestrates never imports torch, a crash of theirs cannot take
 
 import logging
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from owl3.errors import CheckFailed, InputError, Interrupted
 logger = logging.getLogger(__name__)
 
 _POLL_S = 0.1
+_STARTED = "$ "
+"""Logs are appended to: with this and its command begins what a process wrote."""
 
 
 def run_module(module: str, arguments: Sequence[str], *, log: Path | None = None, env: Mapping[str, str] = {}) -> None:
@@ -54,6 +57,8 @@ def start_module(
         return subprocess.Popen(command, env=full_env, start_new_session=True)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
+        output.write(f"{_STARTED}{shlex.join(command[4:])}\n".encode())
+        output.flush()
         return subprocess.Popen(command, env=full_env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
 
 
@@ -98,6 +103,9 @@ def run_ranks(module: str, arguments: Sequence[str], processes: int, *, apart: b
 def wait_for(process: "subprocess.Popen[bytes]", name: str, log: Path | None = None) -> None:
     """Wait for a started process. SIGTERM to us goes on to it, and it is waited for: it may have something to save.
 
+    Where somebody else handles SIGTERM, it stays with them: what their handler raises ends the process likewise, and is
+    raised on. So an orchestrator that cancels us does not take what it stopped for something that failed.
+
     Raises:
         CheckFailed: it ended with 1. InputError: with 2. Interrupted: with anything else but 0; running again resumes.
     """
@@ -118,9 +126,10 @@ def wait_for(process: "subprocess.Popen[bytes]", name: str, log: Path | None = N
 
 @contextmanager
 def _sigterm_passed_on(process: "subprocess.Popen[bytes]") -> Iterator[list[int]]:
-    """Yield the SIGTERMs that came meanwhile. Outside the main thread, which alone may handle signals, none come."""
+    """Yield the SIGTERMs that came meanwhile: none outside the main thread, which alone may handle signals."""
     came: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield came
         return
 
@@ -128,15 +137,18 @@ def _sigterm_passed_on(process: "subprocess.Popen[bytes]") -> Iterator[list[int]
         came.append(number)
         process.terminate()
 
-    before = signal.signal(signal.SIGTERM, pass_on)
+    signal.signal(signal.SIGTERM, pass_on)
     try:
         yield came
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _last_lines(log: Path | None) -> str:
+    """What the process said last: our own one-line error rather than what a launcher makes of it."""
     if log is None or not log.is_file():
         return ""
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return f": {lines[-1].strip()} (whole log: {log})" if lines else f" (log: {log})"
+    begins = max((n for n, line in enumerate(lines, start=1) if line.startswith(_STARTED)), default=0)
+    told = [line for line in lines[begins:] if line.startswith("owl3")] or lines[begins:]
+    return f": {told[-1].strip()} (whole log: {log})" if told else f" (log: {log})"

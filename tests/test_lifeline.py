@@ -4,14 +4,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
 from owl3 import lifeline
 from owl3.errors import CheckFailed, InputError, Interrupted
-from owl3.launch import run_module
+from owl3.launch import run_module, wait_for
 
 
 def _gone(pid: int, within_s: float = 10) -> bool:
@@ -55,12 +57,48 @@ def test_sigkill_of_the_lifeline_itself_ends_the_command() -> None:
 
 
 @pytest.mark.processes
+def test_an_error_tells_what_the_process_itself_said_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what a launcher says after it, and not what an earlier run wrote into the same log."""
+    (tmp_path / "talks.py").write_text(
+        "import sys; print('owl3 train [rank 1]: the folder is in use'); print('E1123 failed: rank 1'); sys.exit(2)"
+    )
+    (tmp_path / "breaks.py").write_text("import sys; print('Segmentation fault'); sys.exit(9)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(InputError, match=r"exit code 2: owl3 train \[rank 1\]: the folder is in use \(whole log"):
+        run_module("talks", [], log=tmp_path / "log")
+    with pytest.raises(Interrupted, match="exit code 9: Segmentation fault"):
+        run_module("breaks", [], log=tmp_path / "log")
+
+
+@pytest.mark.processes
 @pytest.mark.parametrize(("code", "error"), [(1, CheckFailed), (2, InputError), (3, Interrupted), (9, Interrupted)])
 def test_exit_codes_become_errors(code: int, error: type[Exception], tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     (tmp_path / "ends_with.py").write_text("import sys; print('the reason'); sys.exit(int(sys.argv[1]))")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(error, match="the reason"):
         run_module("ends_with", [str(code)], log=tmp_path / "log")
+
+
+@pytest.mark.processes
+def test_what_an_orchestrators_handler_of_sigterm_raises_ends_the_child_and_is_raised_on() -> None:
+    """Prefect's does: that is how a cancelled flow run ends, instead of trying again what it stopped itself."""
+
+    class CancelledError(Exception):
+        pass
+
+    def handler(*_: object) -> None:
+        raise CancelledError
+
+    child = subprocess.Popen(["sleep", "60"])
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        with pytest.raises(CancelledError):
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            wait_for(child, "sleep")
+        assert signal.getsignal(signal.SIGTERM) is handler, "Prefect takes no cancellation while it is another"
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert child.returncode == -signal.SIGTERM
 
 
 @pytest.mark.processes
