@@ -65,7 +65,10 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
     *parents, last = key.split(".")
     for part in parents:
         node = _child(node, part, override)
-    value = yaml.safe_load(raw)
+    try:
+        value = yaml.safe_load(raw)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: not readable as YAML: {' '.join(str(error).split())}") from error
     if isinstance(node, list):
         node[_list_index(node, last, override)] = value
     elif isinstance(node, dict):

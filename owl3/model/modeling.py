@@ -111,9 +111,12 @@ class Owl3PreTrainedModel(PreTrainedModel):  # type: ignore[misc]
     def from_pretrained(cls, folder: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
         """As transformers', but strict: a checkpoint of another architecture, or with weights missing, is an error.
 
+        Weights are read from safetensors alone; pickles (`pytorch_model.bin`) are not opened.
+
         Raises:
             InputError: naming the first weight that is missing, left over or of another shape.
         """
+        kwargs["use_safetensors"] = True
         try:
             model, info = super().from_pretrained(
                 folder, *args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
