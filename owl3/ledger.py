@@ -79,6 +79,7 @@ REASONS: dict[str, str] = {
     "unsafe": "safety score over the maximum",
     "watermark": "watermark score over the maximum",
     "licence_not_allowed": "a licence that the recipe leaves out",
+    "content_not_allowed": "shows something that the recipe leaves out",
     # dedup, takedown
     "duplicate_exact": "the same bytes are kept under another id",
     "duplicate_near": "nearly the same picture is kept under another id",

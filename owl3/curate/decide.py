@@ -7,6 +7,7 @@ to be thrown away; those about the picture come after it. What needs a view of a
 """
 
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -99,6 +100,24 @@ class ScoreRule(Config):
         return self
 
 
+class WordRule(Config):
+    """Words that one of the corpus's own columns must hold, or must not: a word or a list of them, as `categories`."""
+
+    column: str
+    any_of: tuple[str, ...] = ()
+    """Keep only rows that hold one of these; a row whose value is missing holds none."""
+    none_of: tuple[str, ...] = ()
+    """Drop rows that hold one of these."""
+    reason: str = "content_not_allowed"
+
+    @model_validator(mode="after")
+    def _is_a_rule(self) -> "WordRule":
+        if not self.any_of and not self.none_of:
+            raise ValueError(f"word rule on {self.column!r} needs any_of or none_of")
+        check_reason_word(self.reason)
+        return self
+
+
 class RowRules(Config):
     """What is decided before anything is fetched."""
 
@@ -106,6 +125,7 @@ class RowRules(Config):
     licences: tuple[str, ...] | None = None
     """Licences to keep; None keeps all."""
     scores: tuple[ScoreRule, ...] = ()
+    words: tuple[WordRule, ...] = Field(default=(), exclude_if=operator.not_)
 
 
 def check_reason_word(word: str) -> str:
@@ -131,6 +151,7 @@ def row_checks(rules: RowRules) -> list[Check]:
     if rules.licences is not None:
         checks.append(licence_in(rules.licences))
     checks += [score_within(rule) for rule in rules.scores]
+    checks += [words_within(rule) for rule in rules.words]
     checks += caption_checks(rules.caption)
     return checks
 
@@ -180,6 +201,18 @@ def score_within(rule: ScoreRule) -> Check:
         low = rule.min is not None and score < rule.min
         high = rule.max is not None and score > rule.max
         return rule.reason if low or high else None
+
+    return check
+
+
+def words_within(rule: WordRule) -> Check:
+    """Drop rows without any of the words they must hold, or with one that they must not; spelt alike but for case."""
+    wanted, unwanted = ({word.casefold() for word in words} for words in (rule.any_of, rule.none_of))
+
+    def check(row: Row) -> str | None:
+        value = row.columns.get(rule.column)
+        held = {str(word).casefold() for word in (value if isinstance(value, list) else [value]) if word is not None}
+        return rule.reason if (wanted and not wanted & held) or unwanted & held else None
 
     return check
 

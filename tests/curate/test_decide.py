@@ -70,6 +70,29 @@ def test_scores_of_the_corpus(value: object, missing: str, reason: str | None) -
     assert row_reason(replace(ROW, columns={"similarity": value}), scores=[rule]) == reason
 
 
+@pytest.mark.parametrize(
+    ("value", "rule", "kept"),
+    [
+        (["dog", "person"], {"none_of": ["Person"]}, False),
+        (["dog"], {"none_of": ["person"]}, True),
+        (["dog", "cat"], {"any_of": ["cat"]}, True),
+        ([], {"any_of": ["cat"]}, False),
+        (None, {"any_of": ["cat"]}, False),
+        (None, {"none_of": ["cat"]}, True),
+        ("cat", {"any_of": ["cat"], "none_of": ["dog"]}, True),
+    ],
+)
+def test_words_of_the_corpus(value: object, rule: dict[str, object], kept: bool) -> None:
+    reason = row_reason(replace(ROW, columns={"categories": value}), words=[{"column": "categories"} | rule])
+    assert reason == (None if kept else "content_not_allowed")
+
+
+def test_a_rule_on_words_names_some_and_leaves_the_digests_of_recipes_without_it_alone() -> None:
+    with pytest.raises(ValidationError, match="needs any_of or none_of"):
+        RowRules.model_validate({"words": [{"column": "x"}]})
+    assert "words" not in RowRules().model_dump(mode="json")
+
+
 def test_a_score_rule_needs_a_bound_and_a_known_reason() -> None:
     with pytest.raises(ValidationError, match="needs min or max"):
         ScoreRule(column="x", reason="unsafe")

@@ -1,12 +1,6 @@
-"""Corpora that come as a folder of pictures with one json: as rows for a URL table.
+"""Corpora that come as a folder of media with one file of text: as rows for a URL table.
 
-Their pictures are served over local HTTP and fetched like any corpus, so they get the same checks, hashes and ledger.
-
-COCO captions (`captions_val2017.json`):
-
-    {"images": [{"id": 397133, "file_name": "000000397133.jpg", "license": 4, "width": 640, …}],
-     "annotations": [{"image_id": 397133, "id": 370509, "caption": "A man is in a kitchen making pizzas."}],
-     "licenses": [{"id": 4, "name": "Attribution License", "url": "http://creativecommons.org/licenses/by/2.0/"}]}
+Their media are served over local HTTP and fetched like any corpus, so they get the same checks, hashes and ledger.
 
 LLaVA-pretrain (`blip_laion_cc_sbu_558k.json`):
 
@@ -26,40 +20,6 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from owl3.errors import InputError
-
-_COCO_LICENCES = {
-    1: "CC-BY-NC-SA-2.0",
-    2: "CC-BY-NC-2.0",
-    3: "CC-BY-NC-ND-2.0",
-    4: "CC-BY-2.0",
-    5: "CC-BY-SA-2.0",
-    6: "CC-BY-ND-2.0",
-    7: "no known copyright restrictions",
-    8: "United States Government Work",
-}
-"""COCO's licence ids, spelt as SPDX names where there is one."""
-
-
-def read_coco(files: Sequence[Path], base_url: str, captions: Literal["first", "each"]) -> Iterator[Mapping[str, Any]]:
-    """Rows of COCO captions files, pictures in the order of the file, captions in that of their ids."""
-    for path in files:
-        data = _load(path)
-        if not isinstance(data, dict) or "images" not in data or "annotations" not in data:
-            raise InputError(f"{path}: not in COCO layout; it must hold `images` and `annotations`")
-        by_image: dict[Any, list[Mapping[str, Any]]] = {}
-        for annotation in sorted(data["annotations"], key=lambda entry: entry["id"]):
-            by_image.setdefault(annotation["image_id"], []).append(annotation)
-        for image in data["images"]:
-            found = by_image.get(image["id"], [])
-            for annotation in (found if captions == "each" else found[:1]) or [{}]:
-                yield {
-                    "url": base_url + quote(str(image["file_name"])),
-                    "caption": annotation.get("caption"),
-                    "licence": _COCO_LICENCES.get(image.get("license"), ""),
-                    "src_image_id": image["id"],
-                    "src_caption_id": annotation.get("id"),
-                    "src_original_url": image.get("flickr_url") or image.get("coco_url"),
-                }
 
 
 def read_llava(files: Sequence[Path], base_url: str) -> Iterator[Mapping[str, Any]]:

@@ -10,6 +10,7 @@ of the whole source; shards, samples and plans follow its order.
 import itertools
 import logging
 import math
+import operator
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -22,8 +23,9 @@ from filelock import FileLock
 from pydantic import Field, model_validator
 
 from owl3.config import Config
+from owl3.curate.sources.coco import read_coco
 from owl3.curate.sources.corpus import find_corpus, merged
-from owl3.curate.sources.folders import read_coco, read_llava, read_msvd
+from owl3.curate.sources.folders import read_llava, read_msvd
 from owl3.curate.sources.hub import resolve_revision, stream_hub
 from owl3.curate.sources.tables import digest_files, read_table
 from owl3.errors import InputError
@@ -83,7 +85,7 @@ class SourceConfig(Config):
     layout: Literal["table", "coco", "llava", "msvd"] = "table"
     files: tuple[str, ...] = ()
     """Paths or glob patterns, absolute or relative to the workspace: tables (parquet, csv, tsv, json, jsonl; also .gz)
-    or the captions json of a COCO or LLaVA folder."""
+    or the json of a COCO (captions and, beside it, instances) or LLaVA folder."""
     hub: str | None = None
     """Instead of files: a dataset of the hub (or a local folder in its layout), read as a stream."""
     hub_revision: str = "main"
@@ -101,6 +103,8 @@ class SourceConfig(Config):
     """With base_url: how a row's URL is made of the name in its url column."""
     captions: Literal["first", "each"] = "first"
     """Where a medium has several captions: one row per medium, or one per caption."""
+    blur_categories: tuple[str, ...] = Field(default=(), exclude_if=operator.not_)
+    """With COCO's instances: objects that are blurred by their boxes, as in `[person]`."""
     licence: str = "unknown"
     """Licence of the media where the table has none."""
     metadata_licence: str = "unknown"
@@ -125,6 +129,8 @@ class SourceConfig(Config):
             raise ValueError("base_url must end with /")
         if self.layout != "table" and self.base_url is None:
             raise ValueError(f"layout {self.layout}: base_url must say where the media are served")
+        if self.blur_categories and self.layout != "coco":
+            raise ValueError("blur_categories has no effect but with layout: coco; boxes of a table: columns.boxes")
         return self
 
 
@@ -180,7 +186,7 @@ def find_files(config: SourceConfig, workspace: Path) -> list[Path]:
 def _read(config: SourceConfig, files: list[Path], revision: str) -> Iterator[Mapping[str, Any]]:
     """Rows with the names of our own columns; values as the dump has them."""
     if config.layout == "coco":
-        yield from read_coco(files, config.base_url or "", config.captions)
+        yield from read_coco(files, config.base_url or "", config.captions, config.blur_categories)
     elif config.layout == "llava":
         yield from read_llava(files, config.base_url or "")
     elif config.layout == "msvd":

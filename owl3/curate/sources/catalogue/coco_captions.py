@@ -1,4 +1,5 @@
-"""COCO captions: five sentences per photo, written for the purpose; local files.
+"""COCO captions: five sentences per photo, written for the purpose; local files. Beside them the instances json of the
+same photos: sizes, categories and boxes of objects, which a recipe's rules can use.
 
 {"images": [{"id": 397133, "file_name": "000000397133.jpg", "license": 4, "width": 640, "height": 427,
              "flickr_url": "http://farm7.staticflickr.com/6116/6255196340_da26cf2c9e_z.jpg", …}],
@@ -12,7 +13,7 @@ CORPUS = Corpus(
     title="COCO captions 2017",
     media="image",
     home="https://cocodataset.org",
-    metadata="annotations/captions_train2017.json and the folder of photos, from the home page",
+    metadata="annotations/{captions,instances}_train2017.json and the folder of photos, from the home page",
     metadata_licence="CC-BY-4.0",
     media_licence="per photo (Flickr licence in the json)",
     citation="Lin et al., Microsoft COCO: Common Objects in Context, 2014; Chen et al., Microsoft COCO Captions, 2015",
@@ -22,6 +23,7 @@ CORPUS = Corpus(
     hazards=(
         "VQAv2, OK-VQA, POPE, RefCOCO and GQA are made of the same photos: decontaminate",
         "licences differ per photo and many exclude commercial use: see the licence column",
+        "no boxes of faces: blur_categories: [person] blurs whole people by their boxes; faces: finds them by a model",
     ),
     checked="layout and licence ids: files of the 2017 release",
 )
