@@ -167,9 +167,11 @@ class VideoBuild(BuildBase):
 
     builder: Literal["video"]
     files: tuple[str, ...] = ()
-    """Question files whose `video` is a URL of the shard sets or a path under `media_root`. Empty: captions."""
+    """Question files (or captions as conversations) whose `video` is a URL of the shard sets or a path under
+    `media_root`: a clip, or a folder of frames that somebody cut out already. Empty: captions of the shard sets."""
     format: str = "auto"
-    media_root: str | None = None
+    media_root: str | tuple[str, ...] | None = None
+    """Folder that relative paths are under; of several, the first that has it."""
     frames: Frames = Frames()
     source: str = ""
     """Of the questions; default: the file's name. Captions are of their clip's source."""
@@ -190,8 +192,9 @@ class InstructBuild(BuildBase):
     """JSON or JSON-lines files (Parquet too), absolute or relative to the workspace."""
     format: str = "auto"
     """The layout of the files; `auto` looks at the first row. `owl3.build.importers.layouts.LAYOUTS` lists them."""
-    media_root: str | None = None
-    """Folder that relative picture paths are under. URLs are looked up in `shards`."""
+    media_root: str | tuple[str, ...] | None = None
+    """Folder that relative picture paths are under; of several, the first that has it. URLs are looked up in
+    `shards`."""
     source: str = ""
     """What to call the corpus in the ledger; default: the file's name."""
     licence: str = "unknown"

@@ -41,8 +41,9 @@ class RowBuilder(Builder[FileConfigT]):
         self.rows = RowTable(work / "rows.arrow")
         self._repeats: NDArray[np.bool_] = np.load(work / "repeats.npy", mmap_mode="r")
         pool = Pool(work / "pool.arrow") if (work / "pool.arrow").is_file() else None
-        media_root = None if isinstance(cfg, TextBuild) else cfg.media_root
-        self.finder = MediaFinder(pool, workspace / media_root if media_root is not None else None)
+        given = None if isinstance(cfg, TextBuild) else cfg.media_root
+        roots = (given,) if isinstance(given, str) else given or ()
+        self.finder = MediaFinder(pool, [workspace / root for root in roots])
         size = len(self.rows)
         self.order: Order = InFileOrder(size) if cfg.count == "all" else Shuffled(size, self.name, cfg.seed)
 

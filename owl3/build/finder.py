@@ -1,7 +1,9 @@
 """Where a medium that a row names really lies: in a shard set, under a folder, or inside the row itself."""
 
 import hashlib
+import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -11,7 +13,8 @@ from owl3.build.pool import Pool, medium_of
 from owl3.config import digest_of
 from owl3.storage import sha256_of
 
-_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".mp4", ".mkv", ".webm", ".avi")
+_CLIPS = (".mp4", ".mkv", ".webm", ".avi")
+_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", *_CLIPS)
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -30,11 +33,11 @@ class Found:
 
 
 class MediaFinder:
-    """Looks media up by URL or sample id among the shard sets, then by relative path under `media_root`."""
+    """Looks media up by URL or sample id among the shard sets, then by path below the folders of `media_root`."""
 
-    def __init__(self, pool: Pool | None, media_root: Path | None) -> None:
+    def __init__(self, pool: Pool | None, media_roots: Sequence[Path]) -> None:
         self._pool = pool
-        self._media_root = media_root
+        self._media_roots = media_roots
 
     def find(self, media: MediaName) -> Found:
         """Look a medium up.
@@ -51,10 +54,9 @@ class MediaFinder:
             if row is not None:
                 parent = self._pool[row]
                 return Found(medium_of(parent), parent["sample_id"], parent["source"] or "", parent["licence"] or "")
-        paths = [name for name in names if "://" not in name] if self._media_root is not None else []
-        for name in paths:
-            assert self._media_root is not None
-            path = local_medium(self._media_root, name)
+        paths = [name for name in names if "://" not in name] if self._media_roots else []
+        for root, name in itertools.product(self._media_roots, paths):
+            path = local_medium(root, name)
             if path is not None:
                 return Found(Medium(place=Place(str(path), 0, -1)), _name_by_content(path))
         where = "under media_root" if paths else "among the kept rows of the shard sets"
@@ -62,7 +64,9 @@ class MediaFinder:
 
 
 def local_medium(root: Path, name: str) -> Path | None:
-    """A file, or a folder of frames, below `root`; a name without an extension may have any usual one.
+    """A file, or a folder of frames, below `root`.
+
+    A name without an extension may have any usual one; that of a clip may mean the folder of its frames.
 
     Raises:
         Refused: `unsafe_path`.
@@ -70,6 +74,8 @@ def local_medium(root: Path, name: str) -> Path | None:
     path = safe_path(root, name)
     if path.exists():
         return path
+    if path.suffix in _CLIPS and path.with_suffix("").is_dir():
+        return path.with_suffix("")
     if not path.suffix:
         return next((found for end in _EXTENSIONS if (found := path.with_name(path.name + end)).is_file()), None)
     return None

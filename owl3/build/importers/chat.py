@@ -19,8 +19,9 @@ placeholder `<ImageHere>`; a row of MMDU-45k as converted to LLaVA's words, shor
     {"id": 64, "image": ["mmdu-45k_pics/Bk1Gh1Y1S2EChGZzde_1_1.jpg", "mmdu-45k_pics/Bk1GhVk1RhkB7W80RCTo_1.jpg"],
      "conversations": [{"from": "human", "value": "Image1: <image>\\nImage2: <image>\\n### Questions:\\nQ: …"}, …]}
 
-ShareGPTVideo-QA: `video` names a folder of frames; no row of it could be seen, its fields are those that public readers
-of chatgpt_qa_900k.jsonl use. Rows without media are text.
+ShareGPTVideo: `video` names a folder of frames, in the captions (video_caption_pretrain.jsonl) and in the questions
+(video_240k_caption_15k.jsonl: 240,000 of them, then captions); no row could be seen, the fields are those that public
+readers use. Rows without media are text.
 """
 
 from typing import Any

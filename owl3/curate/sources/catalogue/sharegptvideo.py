@@ -15,7 +15,10 @@ CORPUS = Corpus(
     title="ShareGPTVideo captions",
     media="video",
     home="https://huggingface.co/datasets/ShareGPTVideo/train_video_and_instruction",
-    metadata="video_caption_pretrain.jsonl from the home page; clips served as ID.mp4 under base_url",
+    metadata=(
+        "video_caption_pretrain.jsonl from the home page; clips served as ID.mp4 under base_url. Folders of frames, "
+        "and questions: flows/recipes/sharegptvideo-frames.yaml"
+    ),
     metadata_licence="Apache-2.0",
     media_licence="unknown",
     citation="Zhang et al., Direct Preference Optimization of Video LMMs … (arXiv:2404.01258), 2024",
