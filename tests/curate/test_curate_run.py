@@ -168,7 +168,6 @@ def test_webdataset_and_datasets_load_the_shards(done: Done) -> None:
 _KILLED = """
 import sys
 from pathlib import Path
-from owl3.curate.fetch import EngineConfig, check_distributor
 from owl3.curate.run import CurateConfig, curate
 workspace, port = Path(sys.argv[1]), sys.argv[2]
 config = CurateConfig.model_validate_json((workspace / "curate.json").read_text())
@@ -221,6 +220,13 @@ def test_fetching_needs_a_contact(workspace: Path) -> None:
 def test_a_distributor_that_is_not_there_is_told_before_anything_is_fetched() -> None:
     with pytest.raises(InputError, match=r"engine\.distributor pyspark: not there; run: .*pip install pyspark"):
         check_distributor(EngineConfig(distributor="pyspark"))
+
+
+@pytest.mark.parametrize("distributor", ["multiprocessing", "ray", "pyspark"])
+def test_a_distributor_is_passed_on_by_its_name_and_changes_no_digest(distributor: str) -> None:
+    config = CurateConfig.model_validate({"name": "s", "source": "s", "engine": {"distributor": distributor}})
+    assert config.engine.flags()["distributor"] == distributor
+    assert config.engine.recipe() == EngineConfig().recipe()
 
 
 def test_clips_go_the_same_way(workspace: Path) -> None:
