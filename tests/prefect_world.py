@@ -1,5 +1,9 @@
-"""One Prefect server for all flow tests: a real one, as `prefect server start` gives it, with its scheduler running."""
+"""One Prefect server for all flow tests: a real one, as `prefect server start` gives it, with its scheduler running.
 
+And workers of it, as `prefect worker start` gives them. Conftests of the folders that need them import the fixtures.
+"""
+
+import asyncio
 import os
 import socket
 import subprocess
@@ -8,13 +12,16 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from owl3 import lifeline
 
+ROOT = Path(__file__).parents[1]
 START_TIMEOUT_S = 180.0
 QUICK = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -83,3 +90,39 @@ def wait_until_healthy(server: "subprocess.Popen[bytes]", api: str, log: Path) -
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             assert time.monotonic() < deadline, f"no answer in {START_TIMEOUT_S:.0f} s; see {log}"
         time.sleep(0.2)
+
+
+@contextmanager
+def worker(pool: str, environment: dict[str, str], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A worker of a pool of processes, once the pool is there; it makes the pool where it is not. One run at a time."""
+    options = ["--pool", pool, "--type", "process", "--limit", "1"]
+    command = lifeline.wrap([sys.executable, "-m", "prefect", "worker", "start", *options])
+    with log.open("wb") as output:
+        started = subprocess.Popen(
+            command, env=environment, cwd=ROOT, stdout=output, stderr=output, start_new_session=True
+        )
+        try:
+            wait_until(lambda: pool in [found.name for found in ask("read_work_pools")], started, START_TIMEOUT_S)
+            yield started
+        finally:
+            _kill_tree(started)
+
+
+def wait_until(ready: Callable[[], bool], alive: "subprocess.Popen[bytes]", within_s: float) -> None:
+    """Wait for something that a living process does."""
+    deadline = time.monotonic() + within_s
+    while not ready():
+        assert alive.poll() is None, "the worker ended"
+        assert time.monotonic() < deadline, f"nothing in {within_s:.0f} s"
+        time.sleep(0.2)
+
+
+def ask(method: str, *arguments: Any, **named: Any) -> Any:
+    """Call one method of Prefect's client, on the server of this process's settings."""
+    from prefect import get_client
+
+    async def call() -> Any:
+        async with get_client() as client:
+            return await getattr(client, method)(*arguments, **named)
+
+    return asyncio.run(call())
