@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from pydantic import ValidationError
 
 from owl3.data.ranges import LocalTars, Tars, stale
@@ -19,6 +20,10 @@ from owl3.planfile import TAR_BLOCK, Place, Plan
 from owl3.sampleindex import kept_rows
 from owl3.samples import Sample
 from owl3.shards import read_member
+
+_SHARDS_IN_MEMORY = 128
+"""Of how many shards of references the places are kept: a shuffled order goes back and forth between all of them. As
+Arrow columns they take about 150 bytes per medium."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,7 @@ class SampleReader:
         self.plan = plan
         self.workspace = workspace
         self._tars: Tars = tars or LocalTars(workspace)
-        self._media_of_shard = lru_cache(maxsize=8)(self._read_media_places)
+        self._media_of_shard = lru_cache(maxsize=_SHARDS_IN_MEMORY)(self._read_media_places)
         self._tar = lru_cache(maxsize=1024)(self._find_tar)
 
     def read(self, position: int) -> StoredSample:
@@ -80,7 +85,7 @@ class SampleReader:
             return [data for _, data in members]
         dataset = self.plan.header.datasets[place.dataset]
         number = position - dataset.offset - dataset.shards[place.shard].first
-        places = self._media_of_shard(self._shard_path(place, ".parquet"))[number]
+        places = self._media_of_shard(self._shard_path(place, ".parquet"))[number].as_py()
         if len(places) != sample.num_media:
             raise stale(self._shard_path(place, ".tar"), f"{sample.id} has {len(places)} media of {sample.num_media}")
         return [self._parents_medium(p) for p in places]
@@ -95,9 +100,8 @@ class SampleReader:
             raise stale(path, f"the medium at byte {place['offset']} is not the one that samples refer to")
         return data
 
-    def _read_media_places(self, index: Path) -> list[list[dict[str, Any]]]:
-        places: list[list[dict[str, Any]]] = kept_rows(index, ["media"])["media"].to_pylist()
-        return places
+    def _read_media_places(self, index: Path) -> pa.ChunkedArray:
+        return kept_rows(index, ["media"])["media"]
 
     def _shard_path(self, place: Place, suffix: str) -> Path:
         return self._tar(place.dataset, place.shard)[0].with_suffix(suffix)
