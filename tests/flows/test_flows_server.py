@@ -68,7 +68,21 @@ def test_everything_in_prefect_yaml_deploys(prefect_environment: dict[str, str])
         assert deployed["entrypoint"] == entry["entrypoint"]
         assert len(deployed["schedules"]) == len(entry.get("schedules", []))
         assert "workspace" in deployed["parameter_openapi_schema"]["properties"], "the UI shows a form for it"
+    _schedules_make_runs(prefect_environment["PREFECT_API_URL"], wanted)
     _automations_follow_the_deployments(prefect_environment)
+
+
+def _schedules_make_runs(api: str, wanted: list[dict[str, Any]]) -> None:
+    """The server has made the next runs of each deployment with a schedule, at the hour that stands in the file."""
+    deadline = time.monotonic() + 120
+    for entry in wanted:
+        for schedule in entry.get("schedules", []):
+            while not (runs := [run for run in _runs_of(api, entry["name"]) if run["auto_scheduled"]]):
+                assert time.monotonic() < deadline, f"no run of {entry['name']} was scheduled"
+                time.sleep(0.5)
+            minute, hour, *_ = schedule["cron"].split()
+            assert {run["expected_start_time"][11:16] for run in runs} == {f"{hour:0>2}:{minute:0>2}"}
+            assert all(run["work_pool_name"] == entry["work_pool"]["name"] for run in runs)
 
 
 def _automations_follow_the_deployments(environment: dict[str, str]) -> None:
