@@ -1,0 +1,92 @@
+"""Cancelling a flow run ends the training process it had started, and leaves what the next run goes on from."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from prefect_world import ROOT, ask, wait_until, worker
+from train.world import make_world, recipe
+
+from owl3.manifest import read_manifest
+
+STEPS = 600
+POOL = "cancelling"
+WAIT_S = 200.0
+
+
+@pytest.mark.processes
+def test_a_cancelled_run_ends_its_children_and_the_next_one_goes_on(
+    prefect_environment: dict[str, str], prefect_server: str, tmp_path: Path
+) -> None:
+    workspace = tmp_path / "workspace"
+    workspace.mkdir()
+    parameters = write_world(workspace)
+    stage = workspace / "runs" / "tiny" / "pretrain"
+    metrics = stage / "metrics.jsonl"
+    with worker(POOL, prefect_environment, tmp_path / "worker.log") as process:
+        deploy()
+        first = start(parameters)
+        wait_until(lambda: state(first).is_final() or lines(metrics) >= 3, process, WAIT_S)
+        assert state(first).is_running(), state(first).message
+        family = started_by(process)
+        assert any("owl3.train" in child.cmdline() for child in family), "the stage is a process of its own"
+        cancel(first)
+        wait_until(lambda: state(first).is_final(), process, WAIT_S)
+        assert state(first).is_cancelled()
+        _, alive = psutil.wait_procs(family, timeout=20)
+        assert not alive, [child.cmdline() for child in alive]
+        assert not started_by(process), "neither a child nor a zombie is left"
+        [checkpoint] = (stage / "checkpoints").iterdir()
+        assert 3 <= int(checkpoint.name.removeprefix("step-")) < STEPS, "saved where it stood, and not tried again"
+        second = start(parameters)
+        wait_until(lambda: state(second).is_final(), process, WAIT_S)
+        assert state(second).is_completed(), state(second).message
+    assert read_manifest(stage).stats["steps"] == STEPS
+    numbers = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+    assert numbers == list(range(1, STEPS + 1)), "no step was taken twice, none is missing"
+
+
+def write_world(workspace: Path) -> dict[str, Any]:
+    """A stage that only a cancellation stops early, and what the flow is given for it."""
+    made = recipe(steps=STEPS, save_steps=STEPS, loader_workers=1)
+    make_world(workspace, made)
+    given = made.model_dump(mode="json", exclude_defaults=True) | {"tokenizer": {"name": "words", "folder": "here"}}
+    path = workspace / "tiny.yaml"
+    path.write_text(json.dumps(given))  # JSON is YAML
+    return {"recipe": str(path), "workspace": str(workspace), "only": ["pretrain"]}
+
+
+def deploy() -> None:
+    from prefect import flow
+
+    source = flow.from_source(source=str(ROOT), entrypoint="flows/stages.py:train")
+    source.deploy(name="to-cancel", work_pool_name=POOL, print_next_steps=False, ignore_warnings=True)  # type: ignore[attr-defined]
+
+
+def start(parameters: dict[str, Any]) -> Any:
+    from prefect.deployments import run_deployment
+
+    return run_deployment("train/to-cancel", parameters=parameters, timeout=0).id  # type: ignore[union-attr]
+
+
+def cancel(run: Any) -> None:
+    from prefect.states import Cancelling
+
+    ask("set_flow_run_state", run, Cancelling())
+
+
+def state(run: Any) -> Any:
+    return ask("read_flow_run", run).state
+
+
+def lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
+def started_by(process: "subprocess.Popen[bytes]") -> list[psutil.Process]:
+    """All processes of flow runs: what is below the worker, which is below its lifeline."""
+    [prefect] = psutil.Process(process.pid).children()
+    return prefect.children(recursive=True)
