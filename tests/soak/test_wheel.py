@@ -30,10 +30,15 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "env" / "bin" / "owl3"
 
 
+def environment() -> dict[str, str]:
+    """Ours, without the path by which a checkout may stand before the wheel."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return kept | {"OWL3_TOOLS_DIR": str(Path(sys.prefix) / "owl3-tools")}
+
+
 def run(owl3: Path, *arguments: str) -> str:
-    environment = {**os.environ, "OWL3_TOOLS_DIR": str(Path(sys.prefix) / "owl3-tools")}
     done = subprocess.run(
-        [str(owl3), *arguments], env=environment, cwd=owl3.parent, capture_output=True, text=True, check=False
+        [str(owl3), *arguments], env=environment(), cwd=owl3.parent, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
@@ -47,7 +52,7 @@ def test_it_is_the_installed_one_and_finds_recipes_facts_and_clusters(installed:
         "assert (RECIPES / 'demo.yaml').is_file() and (DATACARDS / 'demo' / 'facts.yaml').is_file();"
         "assert (root / 'infra' / 'clusters' / '8xH100.yaml').is_file() and (root / 'infra' / 'prefect.yaml').is_file()"
     )
-    subprocess.run([str(installed.with_name("python")), "-c", script], cwd=installed.parent, check=True)
+    subprocess.run([str(installed.with_name("python")), "-c", script], env=environment(), cwd=installed.parent, check=True)
     assert "0.1.0" in run(installed, "--version")
     assert "train sft" in run(installed, "demo", "--dry-run")
 
