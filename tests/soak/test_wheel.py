@@ -52,7 +52,9 @@ def test_it_is_the_installed_one_and_finds_recipes_facts_and_clusters(installed:
         "assert (RECIPES / 'demo.yaml').is_file() and (DATACARDS / 'demo' / 'facts.yaml').is_file();"
         "assert (root / 'infra' / 'clusters' / '8xH100.yaml').is_file() and (root / 'infra' / 'prefect.yaml').is_file()"
     )
-    subprocess.run([str(installed.with_name("python")), "-c", script], env=environment(), cwd=installed.parent, check=True)
+    subprocess.run(
+        [str(installed.with_name("python")), "-c", script], env=environment(), cwd=installed.parent, check=True
+    )
     assert "0.1.0" in run(installed, "--version")
     assert "train sft" in run(installed, "demo", "--dry-run")
 
