@@ -135,7 +135,7 @@ def _write_shard(folder: Path, shard: int, pictures: int, side_px: int) -> list[
             data, caption, url = kinds[number % 16], f"noise {number}", f"http://a.example.org/{number}.jpg"
             row: dict[str, Any] = {"sample_id": url_sample_id(url, caption), "url": url, "caption": caption}
             row |= {"decision": "kept", "width": side_px, "height": side_px, "extension": "jpg", "bytes": len(data)}
-            row |= {"key": row["sample_id"], "sha256": hashlib.sha256(data).hexdigest()}
+            row |= {"key": row["sample_id"], "shard": f"{shard:05d}", "sha256": hashlib.sha256(data).hexdigest()}
             members = {"jpg": data, "txt": caption.encode(), "json": canonical_json(row)}
             jpg, _, side = tar.add(row["key"], members)
             row |= {"media_offset": jpg.offset, "media_bytes": jpg.num_bytes}
