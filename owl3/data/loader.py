@@ -199,6 +199,7 @@ class StepLoader:
         micro_batch_rows: Rows per forward pass.
         start_step: The whole state: resume here, at any world size.
         num_workers: Worker processes; 0 encodes in this one. Changes no batch.
+        prefetch: Micro-batches that each of them makes ahead, at the least; together they make a whole step ahead.
         decoder: `pillow` gives the released processor's pixels; `opencv` is faster and a little different.
         tars_url: Read tars from there instead of the workspace: a workspace's URL that fsspec understands.
         max_drop_fraction: Stop when more of the planned samples than this have been dropped (after 1,000 of them).
@@ -241,7 +242,7 @@ class StepLoader:
             sampler=_StepOrder(self._split, start_step, self.plan.num_steps),
             batch_size=None,
             num_workers=num_workers,
-            prefetch_factor=prefetch if num_workers else None,
+            prefetch_factor=max(prefetch, -(-self._step_size() // num_workers)) if num_workers else None,
             pin_memory=pin_memory,
             collate_fn=_as_it_is,
             worker_init_fn=_leave_signals_to_the_trainer,
@@ -249,6 +250,10 @@ class StepLoader:
 
     def __len__(self) -> int:
         return self.plan.num_steps - self.start_step
+
+    def _step_size(self) -> int:
+        """Micro-batches of the first step: a step is taken at once, so less than it ahead would be waited for."""
+        return self._split.num_micro_batches(self.start_step) if len(self) else 1
 
     def __iter__(self) -> Iterator[Step]:
         batches = iter(self._batches)
