@@ -13,7 +13,7 @@ Shape letters in this file: B rows, S columns, I picture tiles.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -82,6 +82,13 @@ class MicroBatch:
         if self.tiles is not None:
             inputs["pixel_values"] = normalise(self.tiles.to(device, non_blocking=True)).to(pixel_dtype)
         return inputs
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Text leaves a worker by value: as tensors, each would cost a file descriptor and a round trip to fetch it."""
+        return self.__dict__ | {"text": {name: tensor.numpy() for name, tensor in self.text.items()}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state | {"text": {name: torch.from_numpy(array) for name, array in state["text"].items()}}
 
     def pin_memory(self) -> Self:
         """Called by torch's DataLoader: lets copies to a device overlap with work."""

@@ -7,11 +7,13 @@ Nothing is replayed and nothing is remembered: a step number, the plan and (rank
 planned sample ends as seen, or dropped with its reason; the fingerprints of what was met add up to the plan's.
 """
 
+import atexit
 import logging
 import signal
 import time
+import weakref
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,17 @@ from owl3.planfile import Plan
 from owl3.tokens import TextTokenizer
 
 log = logging.getLogger(__name__)
+
+
+_OPEN: weakref.WeakSet[Iterator["Step"]] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_workers() -> None:
+    """Let go of what is still open, so that its workers end: they ignore the signal that would end them at exit."""
+    for steps in list(_OPEN):
+        if isinstance(steps, Generator):
+            steps.close()
 
 
 class PlanDataset(Dataset[Row]):
@@ -256,6 +269,11 @@ class StepLoader:
         return self._split.num_micro_batches(self.start_step) if len(self) else 1
 
     def __iter__(self) -> Iterator[Step]:
+        steps = self._steps()
+        _OPEN.add(steps)
+        return steps
+
+    def _steps(self) -> Iterator[Step]:
         batches = iter(self._batches)
         for index in range(self.start_step, self.plan.num_steps):
             micro_batches = []

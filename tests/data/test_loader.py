@@ -1,6 +1,8 @@
 """The same samples at any world size, worker count and accumulation; drops counted, stale data refused."""
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from owl3 import lifeline
 from owl3.data.collate import IGNORED, MicroBatch
 from owl3.data.loader import PlanDataset, Step, StepLoader
 from owl3.errors import ConfigError, InputError, StaleError
@@ -18,7 +21,7 @@ from owl3.planfile import Plan
 from owl3.samples import Sample
 from owl3.shards import SAMPLE_INDEX, ShardWriter, iter_samples, read_member, write_index
 from owl3.template import render, tokenize
-from owl3.tokens import TextTokenizer, train_tiny
+from owl3.tokens import TextTokenizer, save_tokenizer, train_tiny
 from tests.data.conftest import TILE_PX, MakeSamples, conversation, draw_samples, picture, write_samples
 from tests.data.test_plan import config, planned
 
@@ -311,3 +314,23 @@ def test_tiles_of_another_size_are_refused(
     plan = planned(workspace, config(mixture=mixture, steps=2, max_tokens=300, max_tiles=30))
     with pytest.raises(ConfigError, match="costed for tiles of 28 px, the model's are 56 px"):
         StepLoader(plan.folder, workspace, tokenizer, tile_px=56)
+
+
+@pytest.mark.processes
+def test_a_program_may_end_before_the_plan_does(
+    fixed: Plan, tokenizer: TextTokenizer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Workers ignore the signal that torch ends them with; a half-used loader must not keep a program from ending."""
+    workspace, folder = fixed.folder.parents[2], tmp_path_factory.mktemp("ends")
+    save_tokenizer(tokenizer, folder)
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from owl3.data.loader import StepLoader; from owl3.tokens import TextTokenizer\n"
+        "plan, workspace, tokenizer = map(Path, sys.argv[1:4])\n"
+        "words = TextTokenizer.load(tokenizer)\n"
+        "loader = StepLoader(plan, workspace, words, tile_px=int(sys.argv[4]), num_workers=1)\n"
+        "steps = iter(loader); print(next(steps).index)"
+    )
+    command = [sys.executable, "-c", script, str(fixed.folder), str(workspace), str(folder), str(TILE_PX)]
+    done = subprocess.run(lifeline.wrap(command), capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
