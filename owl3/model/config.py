@@ -223,8 +223,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "text_config": _qwen2(hidden=896, mlp=4864, layers=24, heads=14, kv_heads=2, vocab=151851, tied=True),
         "vision_config": _siglip(384),
     },
-    # Trained from scratch in minutes on two cores: the demo and the tests. Tied embeddings would be pushed by the answers'
-    # softmax: all tokens that are never answered, digits among them, the same way, until "Image 1" and "Image 2" are alike.
+    # Trained from scratch in minutes on two cores: the demo and the tests. Tied, embeddings would be pushed by the
+    # answers' softmax: all tokens that are never answered the same way, digits among them, until all digits are alike.
     "tiny": {
         "fusion": "joint",
         "projector": "mlp",
