@@ -60,8 +60,17 @@ serve(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]))
 """
 
 
+PRELUDE = """
+import runpy
+program = runpy.run_path(RUN_CLIP)
+program["allow_torchvision_without_cuda"]()
+"""
+"""What our own program does first in that environment, which has a torch without CUDA here."""
+
+
 def in_clip(code: str, *arguments: str) -> str:
-    command = [str(tools.python("clip")), "-c", code, *arguments]
+    prelude = PRELUDE.replace("RUN_CLIP", repr(str(Path(tools.__file__).with_name("run_clip.py"))))
+    command = [str(tools.python("clip")), "-c", prelude + code, *arguments]
     return subprocess.run(lifeline.wrap(command), check=True, capture_output=True, text=True).stdout
 
 
