@@ -10,6 +10,7 @@
 It imports nothing of owl3, for owl3 is not installed there.
 """
 
+import importlib
 import json
 import sys
 import tempfile
@@ -75,7 +76,8 @@ def neighbours(index: str, vectors: str, count: int, min_cosine: float, pairs: s
 def serve(folder: str, name: str, model: str, port: int) -> dict[str, Any]:
     """Run clip-retrieval's own back end over an index; by itself it would listen on every interface."""
     import flask
-    from clip_retrieval import clip_back
+
+    clip_back: Any = importlib.import_module("clip_retrieval.clip_back")  # the package gives a function that name
 
     class Local(flask.Flask):
         def run(self, host: str | None = None, **options: Any) -> None:  # type: ignore[override]
