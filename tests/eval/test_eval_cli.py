@@ -13,15 +13,6 @@ from owl3.eval.settings import EvalConfig, TaskSetting
 Out = pytest.CaptureFixture[str]
 
 
-@pytest.fixture
-def model_dir(tmp_path: Path) -> Path:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "config.json").write_text("{}")
-    (folder / "model.safetensors").write_bytes(b"weights")
-    return folder
-
-
 def last_json(capsys: Out) -> dict[str, object]:
     data: dict[str, object] = json.loads(capsys.readouterr().out.splitlines()[-1])
     return data

@@ -27,7 +27,7 @@ end_with_launcher(os.environ)
 if sys.argv[2] == "fail":
     sys.exit(2 if os.environ["RANK"] == "1" else 0)
 signal.signal(signal.SIGTERM, save)
-print(os.getpid(), flush=True)
+os.write(1, f"{os.getpid()}\\n".encode())  # in one piece: both ranks write to one pipe
 time.sleep(120)
 """
 COMMAND = """
@@ -56,15 +56,16 @@ def started(arguments: list[str]) -> Iterator[tuple["subprocess.Popen[str]", lis
     line = [sys.executable, "-c", COMMAND, TORCHRUN, *arguments]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as command:
         assert command.stdout is not None
-        ranks = [psutil.Process(int(command.stdout.readline())) for _ in range(2)]
-        family = [*psutil.Process(command.pid).children(recursive=True), *ranks]
+        family: list[psutil.Process] = []
         try:
+            ranks = [psutil.Process(int(command.stdout.readline())) for _ in range(2)]
+            family += [*psutil.Process(command.pid).children(recursive=True), *ranks]
             yield command, ranks
         finally:
+            command.kill()
             for process in family:
                 if process.is_running():
                     process.kill()
-            command.kill()
 
 
 def ended(processes: list[psutil.Process], within_s: float = 30) -> bool:
