@@ -1,42 +1,29 @@
-"""Follow a plan: the rows of each step, read at random, encoded in worker processes, the same at any world size.
-
-    PlanDataset      one row of the plan by its number; map-style, so any torch sampler can drive it
-    StepLoader       the steps of one rank, from any step on; its whole state is the number of the next step
+"""Follow a plan: the steps of one rank, their rows encoded in worker processes, the same at any world size.
 
 Nothing is replayed and nothing is remembered: a step number, the plan and (rank, world size) say what to read. Every
 planned sample ends as seen, or dropped with its reason; the fingerprints of what was met add up to the plan's.
 """
 
 import atexit
-import logging
 import signal
-import time
 import weakref
-from bisect import bisect_right
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from owl3.data.collate import Drop, MicroBatch, Row, collate
-from owl3.data.costs import is_cut
-from owl3.data.encode import Decoder, EncodedSample, Encoder
+from owl3.data.collate import Drop, MicroBatch, collate
+from owl3.data.dataset import PlanDataset
+from owl3.data.drops import DropBudget
+from owl3.data.encode import Decoder
 from owl3.data.pack import share_rows
-from owl3.data.ranges import RemoteTars
-from owl3.data.reading import SampleReader, StoredSample
-from owl3.errors import ConfigError, InputError, Owl3Error
-from owl3.idhash import U64, fingerprints
-from owl3.ledger import check_reason, tombstones_path
-from owl3.media import MediaError
+from owl3.errors import ConfigError, Owl3Error
+from owl3.idhash import U64
 from owl3.planfile import Plan
 from owl3.tokens import TextTokenizer
-
-log = logging.getLogger(__name__)
-
 
 _OPEN: weakref.WeakSet[Iterator["Step"]] = weakref.WeakSet()
 
@@ -47,132 +34,6 @@ def _end_workers() -> None:
     for steps in list(_OPEN):
         if isinstance(steps, Generator):
             steps.close()
-
-
-class PlanDataset(Dataset[Row]):
-    """The rows of a plan by number; opens files lazily, so it can be sent to workers."""
-
-    def __init__(
-        self,
-        plan: Plan,
-        workspace: Path,
-        tokenizer: TextTokenizer,
-        *,
-        tile_px: int,
-        decoder: Decoder = "pillow",
-        tars_url: str | None = None,
-    ) -> None:
-        if tokenizer.digest != plan.header.tokenizer_digest:
-            raise ConfigError(
-                f"{plan.folder}: was planned with the tokenizer {plan.header.tokenizer_digest[:12]}, "
-                f"this one is {tokenizer.digest[:12]}; use the tokenizer that the samples were built with"
-            )
-        if plan.header.tile_px not in (0, tile_px):
-            raise ConfigError(
-                f"{plan.folder}: cut pictures were costed for tiles of {plan.header.tile_px} px, the model's are "
-                f"{tile_px} px; build the samples with tile_px: {tile_px}"
-            )
-        self.plan = plan
-        self.workspace = workspace
-        self.tars_url = tars_url
-        self.encoder = Encoder(
-            tokenizer,
-            release=plan.header.release,  # type: ignore[arg-type]  # checked by the template on first use
-            style="plain" if plan.header.prompt_style == "plain" else "chat",
-            tile_px=tile_px,
-            decoder=decoder,
-        )
-        self._reader: SampleReader | None = None
-        self._tombstones = _Tombstones(tombstones_path(workspace))
-
-    def __len__(self) -> int:
-        return len(self.plan.row_costs)
-
-    def __getitem__(self, number: int) -> Row:
-        """Encode row `number` of the whole plan."""
-        if not 0 <= number < len(self):
-            raise IndexError(f"{self.plan.folder}: has rows 0 to {len(self) - 1}, there is no row {number}")
-        step = bisect_right(self.plan.steps, number, key=lambda entry: int(entry["first_row"])) - 1
-        return self.row(step, number - int(self.plan.steps[step]["first_row"]))
-
-    def row(self, step: int, number: int) -> Row:
-        """Encode row `number` of a step.
-
-        Raises:
-            InputError: a shard is missing, damaged, or not the one that was planned.
-        """
-        started = time.perf_counter()
-        row = Row(step, number, samples=[])
-        met = 0
-        countable = True
-        positions = self.plan.positions(step)
-        slots = self.plan.rows(step)[number]
-        words: list[tuple[int, int]] = []
-        for slot in slots.tolist():
-            encoded, tokens = self._sample(row, int(positions[slot]), words)
-            met += tokens or 0
-            countable &= tokens is not None
-            if encoded is not None:
-                row.samples.append(encoded)
-        if countable and met != int(self.plan.row_tokens(step)[number]):
-            self._explain_cost(step, number)
-        row.fingerprint = fingerprints(np.array(words, dtype=np.uint64), slots).sum(axis=0, dtype=np.uint64)
-        row.seconds = time.perf_counter() - started
-        return row
-
-    def _sample(self, row: Row, position: int, words: list[tuple[int, int]]) -> tuple[EncodedSample | None, int | None]:
-        """Encode one sample into a row; return it, and its number of tokens where that can be known. Its id's two words
-        are added to those that have been met."""
-        if self._reader is None:
-            tars = RemoteTars(self.tars_url) if self.tars_url else None
-            self._reader = SampleReader(self.plan, self.workspace, tars)
-        stored = self._reader.read(position)
-        sample_id = stored.sample.id
-        words.append((int(sample_id[:16], 16), int(sample_id[16:], 16)))
-        dataset = self.plan.header.datasets[self.plan.dataset_of(position)]
-        cut = self._is_cut(position, stored, dataset.cut)
-        if sample_id in self._tombstones:
-            row.drops.append(Drop(row.step, sample_id, dataset.name, "tombstoned", stored.where, "retracted"))
-            return None, None
-        try:
-            encoded = self.encoder.encode(stored, cut)
-        except MediaError as error:
-            reason = check_reason(error.reason)
-            row.drops.append(Drop(row.step, sample_id, dataset.name, reason, stored.where, str(error)))
-            return None, None if cut else self.encoder.text_tokens(stored)
-        return encoded, len(encoded.input_ids)
-
-    def _is_cut(self, position: int, stored: StoredSample, share: float) -> bool:
-        if not share or self.plan.part_of(position) is not None:
-            return False
-        if any(segment.frame is not None for segment in stored.sample.segments):
-            return False
-        words = np.array([[int(stored.sample.id[:16], 16), int(stored.sample.id[16:], 16)]], dtype=np.uint64)
-        return bool(is_cut(words, np.array([stored.sample.num_media]), self.plan.header.seed, share)[0])
-
-    def _explain_cost(self, step: int, number: int) -> None:
-        """Name the sample whose cost is not the planned one.
-
-        Raises:
-            InputError: always, unless the row's samples all cost what their index says (then the plan is wrong).
-        """
-        style = "plain_tokens" if self.plan.header.prompt_style == "plain" else "text_tokens"
-        positions = self.plan.positions(step)[self.plan.rows(step)[number]].tolist()
-        index = self.plan.sample_rows(self.workspace, positions, [style, "cut_tokens"])
-        assert self._reader is not None
-        for position, costs in zip(positions, index, strict=True):
-            stored = self._reader.read(position)
-            dataset = self.plan.header.datasets[self.plan.dataset_of(position)]
-            cut = self._is_cut(position, stored, dataset.cut)
-            part = self.plan.part_of(position)
-            planned = costs["cut_tokens" if cut else style] if part is None else int(part["tokens"])
-            tokens = len(self.encoder.encode(stored, cut).input_ids) if cut else self.encoder.text_tokens(stored)
-            if tokens != planned:
-                raise InputError(
-                    f"{stored.where}: has {tokens} text tokens, its index says {planned}; "
-                    "its samples were costed with another template or tile size: build them again and plan anew"
-                )
-        raise AssertionError(f"step {step} row {number}: planned tokens differ from its samples' costs")
 
 
 @dataclass
@@ -249,7 +110,7 @@ class StepLoader:
         self.start_step = start_step
         dataset = PlanDataset(self.plan, workspace, tokenizer, tile_px=tile_px, decoder=decoder, tars_url=tars_url)
         self._split = _RowSplit(self.plan, rank, world_size, micro_batch_rows)
-        self._budget = _DropBudget(max_drop_fraction)
+        self._budget = DropBudget(max_drop_fraction)
         self._batches = DataLoader(
             _MicroBatches(dataset, self._split, tokenizer.end_of_text_id),
             sampler=_StepOrder(self._split, start_step, self.plan.num_steps),
@@ -337,56 +198,6 @@ class _MicroBatches(Dataset["MicroBatch | Owl3Error"]):
         batch = collate(rows, self.pad_id)
         batch.step = step
         return batch
-
-
-class _Tombstones:
-    """Retracted ids; read again when the file changes, so a retraction takes effect in a running training."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._stamp: tuple[int, int] | None = None
-        self._ids: frozenset[str] = frozenset()
-
-    def __contains__(self, sample_id: str) -> bool:
-        try:
-            stat = self.path.stat()
-        except FileNotFoundError:
-            return False
-        stamp = (stat.st_mtime_ns, stat.st_size)
-        if stamp != self._stamp:
-            ids = pq.read_table(self.path, columns=["sample_id"])["sample_id"].to_pylist()
-            self._stamp, self._ids = stamp, frozenset(ids)
-        return sample_id in self._ids
-
-
-class _DropBudget:
-    """Turns a stream of bad samples into an error that names the last one."""
-
-    CONSECUTIVE = 100
-    BEFORE_JUDGING = 1000
-
-    def __init__(self, max_fraction: float) -> None:
-        self.max_fraction = max_fraction
-        self.met = self.dropped = self.in_a_row = 0
-
-    def count(self, batch: MicroBatch) -> None:
-        """Account for a micro-batch.
-
-        Raises:
-            InputError: the budget is used up.
-        """
-        seen = sum(len(ids) for ids in batch.sample_ids)
-        bad = [drop for drop in batch.drops if drop.reason != "tombstoned"]
-        self.met += seen + len(bad)
-        self.dropped += len(bad)
-        self.in_a_row = 0 if seen else self.in_a_row + len(bad)
-        too_many = self.met >= self.BEFORE_JUDGING and self.dropped > self.max_fraction * self.met
-        if too_many or self.in_a_row >= self.CONSECUTIVE:
-            last = bad[-1]
-            raise InputError(
-                f"{last.where}: {last.reason} ({last.message}); {self.dropped} of {self.met} planned samples could not "
-                "be loaded: look at this shard with owl3 lint, or raise max_drop_fraction"
-            )
 
 
 def _leave_signals_to_the_trainer(_number: int) -> None:

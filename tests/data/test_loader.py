@@ -6,23 +6,21 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 
 from owl3 import lifeline
 from owl3.data.collate import IGNORED, MicroBatch
-from owl3.data.loader import PlanDataset, Step, StepLoader
-from owl3.errors import ConfigError, InputError, StaleError
-from owl3.ledger import TOMBSTONES, tombstones_path
+from owl3.data.loader import Step, StepLoader
+from owl3.errors import InputError, StaleError
 from owl3.manifest import Counts, write_manifest
 from owl3.planfile import Plan
 from owl3.samples import Sample
 from owl3.shards import SAMPLE_INDEX, ShardWriter, iter_samples, read_member, write_index
 from owl3.template import render, tokenize
-from owl3.tokens import TextTokenizer, save_tokenizer, train_tiny
-from tests.data.conftest import TILE_PX, MakeSamples, conversation, draw_samples, picture, write_samples
+from owl3.tokens import TextTokenizer, save_tokenizer
+from tests.data.conftest import TILE_PX, MakeSamples, conversation, draw_samples, write_samples
 from tests.data.test_plan import config, planned
 
 
@@ -137,18 +135,6 @@ def stored_samples(workspace: Path) -> dict[str, Sample]:
     return {sample.id: sample for sample in found}
 
 
-def test_rows_are_reached_by_their_number_in_the_whole_plan(fixed: Plan, tokenizer: TextTokenizer) -> None:
-    rows = PlanDataset(fixed, fixed.folder.parents[2], tokenizer, tile_px=TILE_PX)
-    assert len(rows) == sum(len(fixed.rows(step)) for step in range(fixed.num_steps))
-    number = 0
-    for step in range(3):
-        for row in range(len(fixed.rows(step))):
-            assert (rows[number].step, rows[number].row) == (step, row)
-            number += 1
-    with pytest.raises(IndexError, match="there is no row"):
-        rows[len(rows)]
-
-
 def test_the_loss_divisor_is_the_number_of_labels_over_all_ranks(fixed: Plan, tokenizer: TextTokenizer) -> None:
     ranks = [load(fixed, fixed.folder.parents[2], tokenizer, rank=r, world_size=3) for r in range(3)]
     for steps in zip(*ranks, strict=True):
@@ -173,36 +159,6 @@ def test_pictures_become_floats_as_the_released_processor_makes_them(fixed: Plan
     assert torch.allclose(pixels, (batch.tiles.float() / 255 - 0.5) / 0.5, atol=1e-6)
 
 
-def test_an_undecodable_picture_is_a_counted_drop(workspace: Path, tokenizer: TextTokenizer) -> None:
-    samples = [conversation("photos", i, 1, 5) for i in range(16)]
-    write_samples(workspace, tokenizer, "photos", samples, media=lambda i, k: b"no picture" if i == 3 else picture(i))
-    plan = planned(workspace, config("photos", steps=2))
-    steps = load(plan, workspace, tokenizer, world_size=1)
-    drops = [drop for step in steps for drop in step.drops]
-    assert [(drop.sample_id, drop.reason) for drop in drops] == [(samples[3].id, "not_an_image")]
-    assert drops[0].where == f"samples/photos/00000.tar:{samples[3].id}"
-    assert sum(step.num_samples for step in steps) + len(drops) == 16
-
-
-def test_a_stream_of_bad_samples_stops_the_run(workspace: Path, tokenizer: TextTokenizer) -> None:
-    samples = [conversation("photos", i, 1, 5) for i in range(104)]
-    write_samples(workspace, tokenizer, "photos", samples, media=lambda i, k: b"no picture", per_shard=52)
-    plan = planned(workspace, config("photos", steps=13))
-    with pytest.raises(InputError, match=r"samples/photos/0000\d\.tar:[0-9a-f]{32}: not_an_image .* owl3 lint"):
-        load(plan, workspace, tokenizer)
-
-
-def test_a_retraction_takes_effect_in_a_running_loader(plan: Plan, workspace: Path, tokenizer: TextTokenizer) -> None:
-    steps = iter(StepLoader(plan.folder, workspace, tokenizer, tile_px=TILE_PX))
-    next(steps)
-    gone = expected(plan, workspace)[5][0]
-    row = {"sample_id": gone, "matched_by": "sample_id", "matched_value": gone, "reason": "asked", "time": ""}
-    pq.write_table(pa.Table.from_pylist([row], schema=TOMBSTONES), tombstones_path(workspace))
-    rest = list(steps)
-    assert gone not in [i for step in rest for i in ids(step)]
-    assert {(d.sample_id, d.reason) for step in rest for d in step.drops} == {(gone, "tombstoned")}
-
-
 def test_cut_pictures_cost_what_was_planned(
     workspace: Path, make_samples: MakeSamples, tokenizer: TextTokenizer
 ) -> None:
@@ -213,11 +169,6 @@ def test_cut_pictures_cost_what_was_planned(
     tiles = sum(batch.images for step in steps for batch in step.micro_batches)
     assert tiles == int(plan.steps["tiles"].sum())
     assert 16 < tiles < 16 * 7
-
-
-def test_another_tokenizer_is_refused(fixed: Plan) -> None:
-    with pytest.raises(ConfigError, match="use the tokenizer that the samples were built with"):
-        load(fixed, fixed.folder.parents[2], train_tiny(["other words"] * 3, 400))
 
 
 def test_samples_made_anew_are_refused(
@@ -243,19 +194,6 @@ def test_a_shard_changed_during_training_is_named(
             tar.write_bytes(data[:-512] if damage == "truncate" else data[512:] + data[:512])
     with pytest.raises(InputError, match=rf"samples/photos/0000\d\.tar: {message}"):
         list(steps)
-
-
-def test_samples_costed_otherwise_are_named(
-    workspace: Path, make_samples: MakeSamples, tokenizer: TextTokenizer
-) -> None:
-    make_samples("photos", 16)
-    index = workspace / "samples" / "photos" / "00000.parquet"
-    table = pq.read_table(index)
-    wrong = pa.compute.add(table["text_tokens"], 1)
-    pq.write_table(table.set_column(table.column_names.index("text_tokens"), "text_tokens", wrong), index)
-    plan = planned(workspace, config("photos", steps=2))
-    with pytest.raises(InputError, match=r"samples/photos/00000\.tar:[0-9a-f]+: has \d+ text tokens, its index says"):
-        load(plan, workspace, tokenizer)
 
 
 def test_more_ranks_than_rows_still_keep_step(
@@ -304,16 +242,6 @@ def samples_by_reference(workspace: Path, tokenizer: TextTokenizer, samples: lis
     write_index(folder / "00000.parquet", [kept[sample.id] for sample in samples], SAMPLE_INDEX)
     stats = {"tokenizer_digest": tokenizer.digest, "release": "241101", "tile_px": TILE_PX}
     write_manifest(folder, kind="samples", name="references", counts=Counts(seen=8, kept=8), stats=stats)
-
-
-def test_tiles_of_another_size_are_refused(
-    workspace: Path, make_samples: MakeSamples, tokenizer: TextTokenizer
-) -> None:
-    make_samples("photos", 16)
-    mixture = {"datasets": [{"name": "photos", "cut": 0.5}]}
-    plan = planned(workspace, config(mixture=mixture, steps=2, max_tokens=300, max_tiles=30))
-    with pytest.raises(ConfigError, match="costed for tiles of 28 px, the model's are 56 px"):
-        StepLoader(plan.folder, workspace, tokenizer, tile_px=56)
 
 
 @pytest.mark.processes
