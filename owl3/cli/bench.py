@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     name: Annotated[str, typer.Argument(help="Which benchmark; none lists them.")] = "",
-    settings: Annotated[list[str] | None, typer.Argument(help="KEY=VALUE …", metavar="[KEY=VALUE]…")] = None,
+    settings: Annotated[list[str] | None, typer.Argument(help="Its settings.", metavar="KEY=VALUE")] = None,
     out: Annotated[Path, typer.Option(help="Where tables and plots are written.")] = Path("bench-out"),
     run_all: Annotated[
         bool, typer.Option("--all", help="Each one in turn; what needs a GPU only where one is.")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, TerminalProgress, Workspace, emit, table
 from owl3.errors import CheckFailed, InputError
@@ -83,7 +83,7 @@ def _show_diff(before: Path, after: Path, as_json: bool) -> None:
     from owl3.cards.runs import as_data
 
     changes = diff(before, after)
-    lines = [escape(f"- {change.sentence}") for change in changes] or ["the two cards tell of the same"]
+    lines = [f"- {change.sentence}" for change in changes] or ["the two cards tell of the same"]
     emit(as_json, {"changes": as_data(changes)}, f"from {before} to {after}", *lines)
 
 
@@ -137,8 +137,8 @@ def audit(
     false = [check for check in result.checks if not check.passed]
     shown = table(f"Audit of {result.card}", "", "area", "subject", "stated", "found")
     for check in result.checks if show_all else false:
-        mark = "[green]holds[/green]" if check.passed else "[red]FALSE[/red]"
-        shown.add_row(mark, check.area, *(escape(_short(text)) for text in (check.subject, check.stated, check.found)))
+        mark = Text("holds", style="green") if check.passed else Text("FALSE", style="red")
+        shown.add_row(mark, check.area, *map(_short, (check.subject, check.stated, check.found)))
     by_area: dict[str, list[int]] = {}
     for check in result.checks:
         by_area.setdefault(check.area, [0, 0])[not check.passed] += 1
@@ -223,7 +223,7 @@ def _trace_tables(found: Any) -> list[Any]:
     parts: list[Any] = []
     if found.urls:
         parts.append(f"From {found.urls_total:,} rows of URLs, {found.urls_kept:,} kept")
-        parts += [escape(f"  {_url_line(row)}") for row in found.urls[:10]]
+        parts += [f"  {_url_line(row)}" for row in found.urls[:10]]
     if found.built:
         shown = table(f"Built samples: {found.built_total:,}", "sample", "kind", "artifact", "shard", ">pictures")
         for row in found.built[:10]:
@@ -255,7 +255,7 @@ def _trace_tables(found: Any) -> list[Any]:
     if found.tombstoned:
         parts.append(f"{found.tombstoned:,} of these samples are retracted")
     if not parts:
-        parts.append(f"nothing in the workspace holds {escape(found.subject.text)!r} (read as {found.subject.what})")
+        parts.append(f"nothing in the workspace holds {found.subject.text!r} (read as {found.subject.what})")
     return parts
 
 
@@ -336,7 +336,7 @@ def _rerun_lines(stages: Sequence[Any], prepared: bool) -> list[Any]:
 
 
 def _impact_lines(impact: Any, buried: int, done: bool) -> list[Any]:
-    lines: list[Any] = [f"matches nothing: {subject.what} {escape(subject.text)}" for subject in impact.missing]
+    lines: list[Any] = [f"matches nothing: {subject.what} {subject.text}" for subject in impact.missing]
     if impact.is_empty:
         return lines
     shown = table("What is hit", "what", ">amount", "where")

@@ -37,19 +37,24 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on the
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")]
 Recipe = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="Overrides: key.sub=value …", show_default=False, metavar="[KEY=VALUE]…")
+    list[str] | None, typer.Argument(help="Overrides: key.sub=value …", show_default=False, metavar="KEY=VALUE")
 ]
 
 
 def emit(as_json: bool, data: Any, *human: Any) -> None:
-    """Print a result: one JSON line with `--json`, else `human` (strings or rich tables)."""
+    """Print a result: one JSON line with `--json`, else `human`: strings or rich tables.
+
+    Nothing in them is read as markup: a caption may say "[/b]", a folder may be called "[old]". A string is a line,
+    however long: a command that is to be copied has no line break of ours in it.
+    """
     if as_json:
         sys.stdout.write(json.dumps(plain(data), ensure_ascii=False) + "\n")
         sys.stdout.flush()
         return
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120, highlight=False)
+    width = None if sys.stdout.isatty() else 120
+    console = Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
     for part in human:
-        console.print(part)
+        console.print(part, soft_wrap=isinstance(part, str))
 
 
 def table(title: str, *columns: str) -> Table:
@@ -77,7 +82,8 @@ class TerminalProgress:
         self._label, self._total, self._done = label, total, 0
         self._since = self._told = time.monotonic()
         if sys.stderr.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            label_column = TextColumn("{task.description}", markup=False)
+            columns = (label_column, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
             self._bars = RichBars(*columns, console=Console(stderr=True), transient=True)
             self._bars.start()
             self._task = self._bars.add_task(label, total=total)

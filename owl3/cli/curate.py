@@ -65,11 +65,7 @@ def curate(  # noqa: PLR0917 - options of a command line
     numbers = parse_shards(shards)
     if dry_run:
         states = {config.name: _states(config, workspace, numbers) for config in chosen}
-        lines = [
-            f"{name}: " + ", ".join(f"{count} shards {state}" for state, count in found.items())
-            for name, found in states.items()
-        ]
-        emit(as_json, states, *lines)
+        emit(as_json, states, *(f"{name}: {_describe(found)}" for name, found in states.items()))
         return
     progress = TerminalProgress()
     wanted = {config.source for config in chosen}
@@ -131,6 +127,12 @@ def _states(config: "CurateConfig", workspace: Path, numbers: tuple[int, int] | 
         return {"unknown": 0}
     parts = partitions.cut(config, workspace, most=1 << 30, only=numbers)
     return dict(sorted(Counter(partitions.state(config, workspace, part) for part in parts).items()))
+
+
+def _describe(states: dict[str, int]) -> str:
+    if states == {"unknown": 0}:
+        return "its source is not prepared yet; the run does that first, and then knows its shards"
+    return ", ".join(f"{count} shards {state}" for state, count in states.items())
 
 
 def parse_resolve(values: list[str]) -> dict[str, str]:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from owl3.cli.common import DEFAULT_WORKSPACE, Json, Workspace, emit, table
 from owl3.errors import ConfigError, InputError
@@ -66,7 +65,7 @@ def _show_built(  # noqa: PLR0917 - they come from the command line
     from owl3.build.inspect import as_text, show_samples
 
     shown = show_samples(folder, workspace, keys=keys, random=random, sheet=sheet)
-    texts = [Text(as_text(entry) + "\n") for entry in shown]
+    texts = [as_text(entry) + "\n" for entry in shown]
     emit(as_json, [entry.row for entry in shown], *texts, *([f"sheet: {sheet}"] if sheet else []))
 
 
@@ -99,7 +98,7 @@ def _samples_table(plan: "Plan", step: int, samples: Sequence["SeenSample"]) -> 
             seen.dataset,
             seen.sample_id[:12],
             str(seen.num_media),
-            Text(text if len(text) <= 60 else text[:59] + "…"),  # never read as markup
-            Text((seen.urls[0] if seen.urls else "") + more),
+            text if len(text) <= 60 else text[:59] + "…",
+            (seen.urls[0] if seen.urls else "") + more,
         )
     return shown

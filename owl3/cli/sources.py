@@ -47,8 +47,8 @@ def show(name: Annotated[str, typer.Argument(help="A corpus of the catalogue.")]
     module = importlib.import_module(f"owl3.curate.sources.catalogue.{name.replace('-', '_')}")
     recipe = {"sources": [{"name": name, "corpus": name}], "curate": [{"name": name, "source": name, "corpus": name}]}
     parts = [
-        f"[bold]{corpus.title}[/bold]  {corpus.home}",
-        str(module.__doc__).strip().replace("[", r"\["),
+        f"{corpus.title}  {corpus.home}",
+        str(module.__doc__).strip(),
         f"\nmetadata: {corpus.metadata}\nlicence of the metadata: {corpus.metadata_licence}"
         f"\nlicence of the media: {corpus.media_licence}\ncite: {corpus.citation}",
         f"\ndefault filters ({corpus.filters_from}):\n{yaml.safe_dump(corpus.curate, sort_keys=False)}",

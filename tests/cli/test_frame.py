@@ -8,6 +8,7 @@ import pytest
 import typer
 
 from owl3.cli import build_app, main
+from owl3.cli.common import emit, table
 
 
 def _verbs() -> list[tuple[str, ...]]:
@@ -47,6 +48,20 @@ def test_a_wrong_input_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str])
 def test_json_is_one_object_on_the_last_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tools", "list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["img2dataset"] is True
+
+
+def test_what_is_printed_is_never_read_as_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "[/b] [red]a :smile: \\[x]"
+    shown = table(hostile, hostile)
+    shown.add_row(hostile)
+    emit(False, {}, hostile, shown)
+    assert capsys.readouterr().out.count(hostile) == 4
+
+
+def test_a_printed_command_is_one_line_however_long(capsys: pytest.CaptureFixture[str]) -> None:
+    command = "python -m owl3.train " + "--overlong option " * 30
+    emit(False, {}, command)
+    assert capsys.readouterr().out == command + "\n"
 
 
 def test_doctor_finds_this_machine_ready(capsys: pytest.CaptureFixture[str]) -> None:
