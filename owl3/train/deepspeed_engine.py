@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from owl3.model.modeling import Owl3ForConditionalGeneration
+from owl3.storage import range_lock
 from owl3.tools import tools_dir
 from owl3.train.distributed import World
 from owl3.train.engine import AVERAGE_KEY, STATE_KEYS, StepResult, saved_tensors, state_key, z_loss_arguments
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 def prepare_compilation() -> None:
     """Let DeepSpeed find the op that it compiles at its first start (45 s) where set-up has put it, and ninja."""
-    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(tools_dir() / "torch-extensions"))
+    os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(_own_operations()))
     scripts = str(Path(sys.prefix) / "bin")  # an environment that is called by path, not activated, is not on PATH
     if scripts not in os.environ.get("PATH", "").split(os.pathsep):
         os.environ["PATH"] = os.pathsep.join([scripts, os.environ.get("PATH", "")])
@@ -38,13 +39,31 @@ def prepare_compilation() -> None:
 
 def compile_operations() -> None:
     """Compile now what DeepSpeed would compile at its first start on this machine; a no-op when it is there."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    _import_deepspeed(device)
+    _import_deepspeed(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _own_operations() -> Path:
+    return tools_dir() / "torch-extensions"
+
+
+def _load_communication() -> None:
+    """Load the op through which ranks without a GPU talk; compile it where it is not yet there.
+
+    torch guards the folder of an op by a file, waits silently while it is there, and leaves it behind when it is
+    killed: then no training would ever start again. So a lock comes first that ends with its holder; whoever has it
+    knows that a file in our own folder is a dead process's. DeepSpeed then finds the op loaded.
+    """
+    import deepspeed
     from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
 
-    if device.type == "cpu":
-        with redirect_stdout(sys.stderr):
-            ShareMemCommBuilder().load(verbose=False)
+    builder = ShareMemCommBuilder()
+    if not deepspeed.ops.__compatible_ops__.get(builder.NAME, False):
+        return  # DeepSpeed then goes through torch
+    folder = Path(os.environ["TORCH_EXTENSIONS_DIR"])
+    with range_lock(folder / ".loading", 0, 1):
+        if folder == _own_operations():
+            (folder / builder.name / "lock").unlink(missing_ok=True)
+        builder.load(verbose=False)
 
 
 class DeepSpeedEngine:
@@ -245,6 +264,9 @@ def _import_deepspeed(device: torch.device) -> Any:
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     with redirect_stdout(sys.stderr):
         import deepspeed
+
+        if device.type == "cpu":
+            _load_communication()
     deepspeed.utils.logger.setLevel(logging.ERROR)
     return deepspeed
 
