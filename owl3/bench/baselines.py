@@ -15,8 +15,9 @@ from transformers import DynamicCache, Qwen2ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import repeat_kv
 
 from owl3.model.config import Owl3Config
+from owl3.model.decoder import Owl3DecoderLayer
 from owl3.model.hyper_attention import TwoSoftmaxAttention
-from owl3.model.modeling import Owl3DecoderLayer, Owl3ForConditionalGeneration
+from owl3.model.modeling import Owl3ForConditionalGeneration
 from owl3.model.rope import image_rotation, rotate
 
 

@@ -24,8 +24,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from owl3.errors import ConfigError
+from owl3.model.decoder import Owl3DecoderLayer
 from owl3.model.hyper_attention import HyperAttention
-from owl3.model.modeling import Owl3DecoderLayer, Owl3ForConditionalGeneration
+from owl3.model.modeling import Owl3ForConditionalGeneration
 from owl3.train.distributed import World
 
 _SPLIT_ROWS = re.compile(r"\.(self_attn\.(q_proj|k_proj|v_proj|v_kv_proj)|mlp\.(gate_proj|up_proj))\.(weight|bias)$")
