@@ -51,13 +51,14 @@ def start_module(
     The lifeline has a session of its own: a SIGKILL of our whole group leaves it alive to end the child.
     """
     command = lifeline.wrap([sys.executable, "-m", module, *arguments])
-    logger.info("starting %s", " ".join(command[4:]))
+    shown = shlex.join(["python", "-m", module, *arguments])
+    logger.info("starting %s", shown)
     full_env = {**os.environ, "PYTHONUNBUFFERED": "1", **env}
     if log is None:
         return subprocess.Popen(command, env=full_env, start_new_session=True)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        output.write(f"{_STARTED}{shlex.join(command[4:])}\n".encode())
+        output.write(f"{_STARTED}{shown}\n".encode())
         output.flush()
         return subprocess.Popen(command, env=full_env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
 
@@ -117,7 +118,8 @@ def wait_for(process: "subprocess.Popen[bytes]", name: str, log: Path | None = N
             process.wait()
             raise
     if asked_to_stop:
-        raise Interrupted(f"{name} was stopped by SIGTERM{_last_lines(log)}; run again to resume")
+        message = f"{name} was stopped by SIGTERM{_last_lines(log)}"
+        raise Interrupted(message if "run again to resume" in message else f"{message}; run again to resume")
     if code == 0:
         return
     message = f"{name} ended with exit code {code}{_last_lines(log)}"

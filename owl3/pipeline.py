@@ -35,6 +35,7 @@ from owl3.progress import SILENT, Progress
 from owl3.recipe import Recipe
 from owl3.storage import copy_exact, write_atomic
 from owl3.train.command import TrainCommand
+from owl3.train.metrics import METRICS_NAME, following
 from owl3.train.stages import TrainRecipe, finished, stage_folder
 
 logger = logging.getLogger(__name__)
@@ -123,11 +124,13 @@ def train_stage(recipe: Recipe, name: str, place: Place, progress: Progress = SI
     if done is not None:
         return done
     check_hand_over(recipe, name, workspace)
-    progress.start(f"train {name}")
+    folder = stage_folder(workspace, recipe.name, name)
+    progress.start(f"train {name}", recipe.stage(name).data.steps)
     command = TrainCommand(write_resolved(recipe, workspace), name, workspace, processes=place.processes)
     module, arguments = command.on_this_machine()
-    launch.run_module(module, arguments, log=workspace / "logs" / f"train-{recipe.name}-{name}.log")
-    manifest = read_manifest(stage_folder(workspace, recipe.name, name))
+    with following(folder / METRICS_NAME, progress):
+        launch.run_module(module, arguments, log=workspace / "logs" / f"train-{recipe.name}-{name}.log")
+    manifest = read_manifest(folder)
     progress.finish(f"{manifest.stats['steps']} steps, loss {manifest.stats['loss']:.3f}")
     return manifest
 

@@ -6,13 +6,18 @@ once. It holds speeds, hence times: it is not part of the run's digest.
 
 import json
 import math
+import shutil
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
+from owl3.progress import Progress
 from owl3.storage import write_atomic
 from owl3.train.stages import Spikes
 
@@ -61,6 +66,40 @@ def _lines(path: Path) -> Iterator[str]:
                 yield line.rstrip("\n")
 
 
+@contextmanager
+def following(path: Path, progress: Progress, poll_s: float = 0.5) -> Iterator[None]:
+    """Count the steps that another process writes to a `metrics.jsonl`, while the block runs."""
+    ended = threading.Event()
+
+    def follow() -> None:
+        told = 0
+        last = False
+        while not last:
+            last = ended.wait(poll_s)
+            step = _last_step(path)
+            if step > told:
+                progress.advance(step - told)
+                told = step
+
+    thread = threading.Thread(target=follow, name="following", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _last_step(path: Path, tail: int = 65536) -> int:
+    """Step of the last whole record, 0 where there is none; reads the file's end only."""
+    if not path.is_file():
+        return 0
+    with path.open("rb") as handle:
+        handle.seek(max(0, path.stat().st_size - tail))
+        whole = [line for line in handle.read().splitlines(keepends=True)[-2:] if line.endswith(b"}\n")]
+    return int(json.loads(whole[-1])["step"]) if whole else 0
+
+
 class SpikeDetector:
     """Tells whether a value stands out from the window of values before it."""
 
@@ -104,13 +143,17 @@ class StatusLine:
             return
         self._told = now
         since, first = self._began
-        left_s = (now - since) / max(1, step - first) * (self._total - step)
+        left = ""  # after the first step nobody knows; its start-up is no measure
+        if step > first:
+            left = f"  {timedelta(seconds=round((now - since) / (step - first) * (self._total - step)))} left"
         mfu = f"  mfu {record['mfu']:.2f}" if record.get("mfu") else ""
         line = (
             f"{self._label} {step}/{self._total}  loss {record['loss']:.4f}  {record['tokens_per_s']:.0f} tokens/s  "
             f"{record['images_per_s']:.1f} images/s{mfu}  data wait {record['data_wait']:.0%}  "
-            f"{record['memory_bytes'] / 2**30:.2f} GiB  {left_s:.0f} s left"
+            f"{record['memory_bytes'] / 2**30:.2f} GiB{left}"
         )
+        if is_terminal:  # a line that wraps could not be rewritten in place
+            line = line[: shutil.get_terminal_size().columns - 1]
         end = "\n" if not is_terminal or step >= self._total else ""
         sys.stderr.write((f"\r\033[K{line}" if is_terminal else line) + end)
         sys.stderr.flush()
