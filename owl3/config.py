@@ -6,7 +6,7 @@ Each module owns the config of the thing it does; `owl3/recipe.py` composes them
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from owl3.errors import ConfigError
+from owl3.secrecy import tells_secret
 
 
 class Config(BaseModel):
@@ -34,7 +35,8 @@ def load_yaml(path: Path, schema: type[ConfigT], overrides: Sequence[str] = ()) 
         overrides: Dotted assignments; values are YAML (`stages.0.steps=20`, `name=demo`).
 
     Raises:
-        ConfigError: naming the file, the key, and the nearest valid key for a misspelt one.
+        ConfigError: naming the file, the key, and the nearest valid key for a misspelt one; or a key whose value holds
+            a credential, for recipes are saved in manifests and shown on cards.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no such recipe; give the path of a YAML file")
@@ -46,6 +48,12 @@ def load_yaml(path: Path, schema: type[ConfigT], overrides: Sequence[str] = ()) 
         raise ConfigError(f"{path}: a recipe is one mapping of keys to values, this is a {type(data).__name__}")
     for override in overrides:
         _apply_override(data, override)
+    telling = next(_keys_that_tell(data), None)
+    if telling is not None:
+        raise ConfigError(
+            f"{path}: {telling}: holds a credential; take it out and set it in the environment, for recipes are saved "
+            "in manifests and cards"
+        )
     return validate(data, schema, where=str(path))
 
 
@@ -55,6 +63,18 @@ def validate(data: Any, schema: type[ConfigT], where: str) -> ConfigT:
         return schema.model_validate(data)
     except ValidationError as error:
         raise ConfigError(f"{where}: {_describe(error, schema)}") from error
+
+
+def _keys_that_tell(value: Any, key: str = "") -> Iterator[str]:
+    """Dotted keys whose text holds a password, a token or a signed URL."""
+    if isinstance(value, dict):
+        for name, entry in value.items():
+            yield from _keys_that_tell(entry, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for index, entry in enumerate(value):
+            yield from _keys_that_tell(entry, f"{key}.{index}")
+    elif isinstance(value, str) and tells_secret(value):
+        yield key
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import urllib.request
 from collections.abc import Iterator
+from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import psutil
 
 from owl3 import tools
 from owl3.config import Config
+from owl3.secrecy import hide
 
 _MIN_FREE_GB = 5.0
 _MIN_MEMORY_GB = 6.0
@@ -194,11 +196,11 @@ def _prefect() -> Iterator[Finding]:
         return
     try:
         with urllib.request.urlopen(f"{api.rstrip('/')}/health", timeout=_WAIT_S) as answer:
-            yield Finding(check="Prefect server", ok=answer.status == 200, found=f"{api} answers {answer.status}")
-    except (OSError, ValueError) as error:
+            yield Finding(check="Prefect server", ok=answer.status == 200, found=hide(f"{api} answers {answer.status}"))
+    except (OSError, ValueError, HTTPException) as error:
         yield Finding(
             check="Prefect server",
             ok=False,
-            found=f"PREFECT_API_URL={api} does not answer ({error})",
+            found=hide(f"PREFECT_API_URL={api} does not answer ({error})"),
             remedy="start it (prefect server start), or unset PREFECT_API_URL",
         )

@@ -10,11 +10,16 @@
 A bad *sample* is none of these: it is a drop, counted with its reason. A bug of ours is an `AssertionError`.
 """
 
+from owl3.secrecy import hide
+
 
 class Owl3Error(Exception):
-    """A person's mistake or a bad input; the message is one line that says what to do."""
+    """A person's mistake or a bad input; the message is one line that says what to do, and holds no secret."""
 
     exit_code: int = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__(hide(message))
 
 
 class ConfigError(Owl3Error):

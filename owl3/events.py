@@ -1,10 +1,12 @@
 """Tell an orchestrator that something happened, wherever the process was started from. Best effort: state is on disk.
 
 With PREFECT_API_URL set, an event is posted to that Prefect server, where automations wait for it
-(`infra/automations.yaml`). Without it, or when nobody answers, work goes on as if nothing had been asked: whoever looks
-at the folders later finds the same things to do.
+(`infra/automations.yaml`), with Prefect's own PREFECT_API_AUTH_STRING or PREFECT_API_KEY where one is set. Without a
+server, or when nobody answers, work goes on as if nothing had been asked: whoever looks at the folders later finds the
+same things to do.
 """
 
+import base64
 import json
 import logging
 import os
@@ -13,6 +15,7 @@ import urllib.request
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from http.client import HTTPException
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -48,17 +51,26 @@ def build(event: str, resource: str, labels: Mapping[str, str], payload: Mapping
     }
 
 
+def _credentials() -> dict[str, str]:
+    """What Prefect's own client would show the server."""
+    if auth := os.environ.get("PREFECT_API_AUTH_STRING"):
+        return {"Authorization": f"Basic {base64.b64encode(auth.encode()).decode()}"}
+    if key := os.environ.get("PREFECT_API_KEY"):
+        return {"Authorization": f"Bearer {key}"}
+    return {}
+
+
 def post(api: str, event: Mapping[str, Any]) -> bool:
     """Post one event; whether it arrived. Of an address only the first failure is logged."""
-    request = urllib.request.Request(
-        f"{api.rstrip('/')}/events",
-        data=json.dumps([event]).encode(),
-        headers={"Content-Type": "application/json"},
-    )
     try:
+        request = urllib.request.Request(
+            f"{api.rstrip('/')}/events",
+            data=json.dumps([event]).encode(),
+            headers={"Content-Type": "application/json", **_credentials()},
+        )
         with urllib.request.urlopen(request, timeout=TIMEOUT_S):
             return True
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         if api not in _SAID_NO:
             _SAID_NO.add(api)
             logger.warning("no event could be sent to PREFECT_API_URL (%s); everything else goes on", error)

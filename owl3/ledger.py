@@ -19,6 +19,7 @@ from owl3.errors import InputError
 REASONS: dict[str, str] = {
     # source: rows of a metadata dump
     "bad_url": "not an http(s) URL",
+    "signed_url": "signed for somebody (S3, Google, Azure …): a credential, which must not be written down",
     "missing_caption": "no caption, or one without text",
     "wrong_type": "a value of another type than its column's",
     "duplicate_row": "the same (URL, caption) stood in the table before",

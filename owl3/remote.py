@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 from owl3.config import Config
 from owl3.errors import ConfigError, InputError
 from owl3.manifest import MANIFEST_NAME, Manifest
+from owl3.secrecy import tells_secret
 from owl3.storage import atomic_writer, partial_path, sha256_of, write_atomic
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ def as_url(path: Path | str) -> str:
     """
     scheme, _, rest = str(path).partition(":")
     url = f"{scheme}://{rest.lstrip('/')}".rstrip("/")
-    if "@" in rest.lstrip("/").split("/")[0]:
+    if tells_secret(url):
         raise ConfigError(
             f"--workspace {scheme}://…: credentials do not belong into a URL; set them in the environment"
         )

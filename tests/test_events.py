@@ -12,6 +12,7 @@ from owl3 import events
 
 class Server(HTTPServer):
     heard: list[tuple[str, Any]]
+    authorization: str | None = None
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -20,6 +21,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.heard.append((self.path, body))
+        self.server.authorization = self.headers["Authorization"]
         self.send_response(204)
         self.end_headers()
 
@@ -58,3 +60,27 @@ def test_without_a_server_nothing_is_started(monkeypatch: pytest.MonkeyPatch) ->
     before = threading.active_count()
     events.emit("owl3.checkpoint.saved", "owl3.run.demo.sft")
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [("PREFECT_API_AUTH_STRING", "me:word", "Basic bWU6d29yZA=="), ("PREFECT_API_KEY", "pnu_1", "Bearer pnu_1")],
+)
+def test_a_server_with_a_login_is_shown_prefects_own_credentials(
+    name: str, value: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PREFECT_API_AUTH_STRING", raising=False)
+    monkeypatch.setenv(name, value)
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.heard = []
+        serving = threading.Thread(target=server.handle_request)
+        serving.start()
+        assert events.post(f"http://127.0.0.1:{server.server_port}/api", events.build("e", "r", {}, {}))
+        serving.join(30)
+    assert server.authorization == shown
+
+
+@pytest.mark.parametrize("api", ["http://someone:pa ss@127.0.0.1:9/api", "http://127.0.0.1:port/api", "nonsense"])
+def test_an_address_that_is_none_harms_nothing(api: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert events.post(api, events.build("e", "r", {}, {})) is False
+    assert len(caplog.records) == 1

@@ -13,6 +13,7 @@ import typer
 
 from owl3 import __version__
 from owl3.errors import Interrupted, Owl3Error
+from owl3.secrecy import guard_output
 
 GROUPS = (
     "demo",
@@ -70,6 +71,7 @@ def _root(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 a check failed, 2 wrong usage or input, 3 stopped."""
+    guard_output()
     command = typer.main.get_command(build_app())
     try:
         command.main(args=list(arguments) if arguments is not None else None, prog_name="owl3")

@@ -33,6 +33,7 @@ from owl3.curate.rights import RightsConfig, Verdict, check_headers
 from owl3.curate.spool import Body, Outcome, Spool, canonical_id
 from owl3.media import IMAGE_FORMATS, MAX_PIXELS
 from owl3.samples import canonical_url
+from owl3.secrecy import hide, hide_in_urls
 
 logger = logging.getLogger(__name__)
 
@@ -218,7 +219,7 @@ class Downloader:
         return Outcome(
             url_id=key,
             reason=failed.reason,
-            message=str(failed),
+            message=hide(str(failed)),
             http_status=failed.status,
             rights_signal=verdict.signal,
             rights_value=verdict.value,
@@ -230,7 +231,7 @@ class Downloader:
             url_id=key,
             reason=None,
             http_status=answer.status,
-            final_url=answer.url,
+            final_url=hide_in_urls(answer.url),  # a store signs where it redirects to
             rights_signal=answer.verdict.signal,
             rights_value=answer.verdict.value,
             attempts=attempts,

@@ -12,7 +12,6 @@ shard is accepted only when every row that was fetched is in it.
 
 import json
 import logging
-import os
 import shutil
 import subprocess
 import time
@@ -29,6 +28,7 @@ from owl3.config import Config
 from owl3.curate.gateway import Gateway
 from owl3.curate.spool import url_id
 from owl3.errors import InputError
+from owl3.secrecy import bare_environment
 
 logger = logging.getLogger(__name__)
 
@@ -231,7 +231,7 @@ class _Engine:
     """The img2dataset process and everything it starts, ended together, and with us however we end."""
 
     def __init__(self, options: dict[str, Any], log: int) -> None:
-        environment = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
+        environment = {key: value for key, value in bare_environment().items() if not key.lower().endswith("_proxy")}
         environment |= {"NO_ALBUMENTATIONS_UPDATE": "1", "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
         environment |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}  # no report, no token file
         command = [str(tools.python("img2dataset")), "-c", _LAUNCHER, json.dumps(options)]

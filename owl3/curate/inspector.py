@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Literal
 
 from owl3 import lifeline
 from owl3.media import IMAGE_FORMATS, MediaError, probe_image, upright_png
+from owl3.secrecy import bare_environment
 from owl3.video import probe_video
 
 _MEMORY_BYTES = 4 << 30
@@ -94,6 +95,7 @@ class Inspectors:
             *self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            env=bare_environment(),  # should a stranger's bytes take the decoder over, it knows nothing worth telling
             limit=1 << 24,
         )
         self._children.add(child)

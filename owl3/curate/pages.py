@@ -20,6 +20,7 @@ from owl3 import lifeline
 from owl3.curate.address import GuardedResolver, PrivateAddress
 from owl3.curate.response import Failed
 from owl3.errors import ConfigError
+from owl3.secrecy import bare_environment
 
 FORMAT = "best[ext=mp4][protocol^=http]/best[protocol^=http]"
 """One file with picture (and sound, if any): what a plain GET can fetch."""
@@ -59,6 +60,7 @@ async def find_clip(url: str, resolver: GuardedResolver, user_agent: str) -> str
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            env=bare_environment(),
         )
         try:
             out, errors = await child.communicate()

@@ -36,6 +36,7 @@ from owl3.eval.overlap import overlap_digest, overlap_files
 from owl3.eval.registry import Chosen, choose_tasks, find_task
 from owl3.progress import SILENT, Progress
 from owl3.ranks import ranks_in
+from owl3.secrecy import guard_output
 from owl3.storage import write_atomic
 
 logger = logging.getLogger(__name__)
@@ -270,6 +271,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None, load_answerer: LoadAnswerer | None = None) -> int:
     """Entry point; `load_answerer` is a seam for tests without torch."""
     options = _parser().parse_args(arguments)
+    guard_output()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname).1s %(name)s: %(message)s")
     stop = threading.Event()
     # A queue is left after the request in work; one checkpoint's answers are safe at any moment.

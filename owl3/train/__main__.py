@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from owl3.errors import Owl3Error
+from owl3.secrecy import guard_output
 from owl3.train.torchrun import end_with_launcher
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, run the stage, and turn errors into one line and an exit code."""
     options = _parser().parse_args(arguments)
+    guard_output()
     end_with_launcher(os.environ)
     rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
     logging.basicConfig(

@@ -32,6 +32,7 @@ from owl3.errors import InputError
 from owl3.manifest import Counts, Manifest, find_current, lock_path, now, write_manifest
 from owl3.progress import SILENT, Progress
 from owl3.samples import canonical_url, short_hash
+from owl3.secrecy import hide_in_urls, is_signed, without_user
 from owl3.shards import write_table
 
 logger = logging.getLogger(__name__)
@@ -259,7 +260,7 @@ class _Table:
             else:
                 self._seen_ids.add(identity)
         if isinstance(checked, str):
-            text = {name: str(row.get(name) or "")[:1000] for name in ("url", "caption")}
+            text = {name: hide_in_urls(str(row.get(name) or ""))[:1000] for name in ("url", "caption")}
             self._dropped.append({"row": number, "reason": checked} | text)
             return
         self._rows.append(checked | {"position": self._kept})
@@ -310,6 +311,8 @@ def clean_row(row: Mapping[str, Any], config: SourceConfig) -> dict[str, Any] | 
         return "bad_url"
     if parts.scheme not in ("http", "https") or not parts.hostname or len(url) > _MAX_TEXT:
         return "bad_url"
+    if is_signed(canonical):
+        return "signed_url"
     if not caption.strip():
         return "missing_caption"
     if len(caption) > _MAX_TEXT:
@@ -319,7 +322,7 @@ def clean_row(row: Mapping[str, Any], config: SourceConfig) -> dict[str, Any] | 
         return "control_characters"
     cleaned: dict[str, Any] = {
         "sample_id": short_hash("url", canonical, caption),
-        "url": url,
+        "url": without_user(url),  # which is never sent, and would be written down
         "canonical_url": canonical,
         "domain": parts.hostname,
         "caption": caption,
