@@ -11,10 +11,12 @@ Energon and Streaming take part when `owl3 tools install peers` has been run.
 
 import io
 import json
+import os
 import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -114,7 +116,10 @@ def opencv_difference(originals: Sequence[bytes]) -> dict[str, float]:
 
 def _contest(name: str, workspace: Path, *numbers: int) -> list[Any]:
     command = [sys.executable, "-m", "owl3.bench.loader_contest", name, str(workspace), *map(str, numbers)]
-    done = subprocess.run(lifeline.wrap(command), capture_output=True, text=True, check=False)
+    # MosaicML's locks have the same names for all users of a machine: a folder of their own keeps them apart, and goes.
+    with tempfile.TemporaryDirectory(prefix="owl3-bench-") as folder:
+        environment = {**os.environ, "TMPDIR": folder}
+        done = subprocess.run(lifeline.wrap(command), capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise InputError(f"the contestant {name!r} failed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
     measured: list[Any] = json.loads(done.stdout.splitlines()[-1])
