@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from owl3.errors import ConfigError
 from owl3.eval.evaluate import Ask
 from owl3.eval.lmms import lmms_results
 from owl3.eval.media import Shown
@@ -70,6 +71,51 @@ def test_requests_are_answered_in_batches_and_in_order(model: Any) -> None:
     requests = [request(context, asked, visuals, i, "t", "test") for i, context in enumerate(contexts)]
     assert model.generate_until(requests) == ["<image>What? 1 8", "<image> or <image>? 2 8", "Hello 0 8"]
     assert model.generator.batches == [2, 1]
+
+
+def test_an_answer_s_greatest_length_is_its_own_and_not_its_neighbour_s(model: Any) -> None:
+    requests = [request("What?", {"max_new_tokens": n}, visuals, 2, "t", "test") for n in (8, 16, 16)]
+    assert [said.split()[2] for said in model.generate_until(requests)] == ["8", "16", "16"]
+    assert model.generator.batches == [1, 2]
+
+
+def test_a_task_of_several_rounds_is_told_what_was_said_and_asks_on(model: Any) -> None:
+    """As lmms-eval's simple models are asked: the task gives the next pictures and text, until it says that it ends."""
+    told = []
+
+    def ask_on(
+        doc: dict[str, Any], *, previous_output: list[str], round_idx: int, previous_round_info: int | None
+    ) -> tuple[Any, ...]:
+        told.append((len(doc["images"]), round_idx, len(previous_output), previous_round_info))
+        last = round_idx == len(doc["images"]) + 1
+        if last:
+            return None, None, True, previous_output, None
+        return [Image.new("L", (4, 4))] * 2, f"Round {round_idx}?", False, previous_output, 10 * round_idx
+
+    asked = {"max_new_tokens": 8, "until": ["\n\n"]}
+    answers = model.generate_until_multi_round(
+        [request("First?", asked, visuals, ask_on, i, "t", "test") for i in (1, 2, 0)]
+    )
+    assert answers == [
+        ["<image><image>First? 2 8", "<image><image>Round 1? 2 8", "<image><image>Round 2? 2 8"],
+        ["First? 0 8"],
+        ["<image>First? 1 8", "<image><image>Round 1? 2 8"],
+    ]
+    assert model.generator.batches == [2, 1, 2, 1]  # three first rounds, two second ones, one third
+    assert told == [(2, 1, 1, None), (0, 1, 1, None), (1, 1, 1, None), (2, 2, 2, 10), (1, 2, 2, 10), (2, 3, 3, 20)]
+
+
+def test_an_argument_that_it_does_not_know_is_refused(model: Any) -> None:
+    with pytest.raises(ConfigError, match="owl3 has no argument 'num_frame'"):
+        type(model)("folder", num_frame=8, device="cuda:0", load=lambda _: Echo())
+
+
+def test_a_wish_for_sampling_is_answered_greedily_and_said_once(model: Any, caplog: pytest.LogCaptureFixture) -> None:
+    asked = {"do_sample": True, "temperature": 0.7}
+    model.generate_until([request("What?", asked, visuals, 2, "t", "test")] * 2)
+    assert [record.message for record in caplog.records] == [
+        "t/test/2 asks for {'do_sample': True, 'temperature': 0.7}; owl3 answers greedily all the same"
+    ]
 
 
 def test_targets_are_scored(model: Any) -> None:

@@ -3,12 +3,16 @@
     python -m lmms_eval --model owl3 --model_args pretrained=runs/demo/sft/model --tasks pope --batch_size 16
 
 Source: lmms-eval's "simple" model interface: a request's `args` are (context, generation arguments, doc_to_visual,
-doc_id, task, split); for `loglikelihood`, (context, doc_to_target, doc_to_visual, doc_id, task, split).
+doc_id, task, split); for `loglikelihood`, (context, doc_to_target, doc_to_visual, doc_id, task, split); for
+`generate_until_multi_round`, doc_to_text stands after doc_to_visual.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from lmms_eval.api.model import lmms
 from lmms_eval.api.registry import register_model
 from PIL import Image
 
+from owl3.errors import ConfigError
 from owl3.eval.evaluate import Ask
 from owl3.eval.generate import Generator
 from owl3.eval.items import Item, Medium
@@ -23,6 +28,25 @@ from owl3.eval.media import Shown, open_medium
 
 NUM_FRAMES = 16  # of a video that a task names by path; the released evaluation's number for MVBench
 PLACEHOLDER = "<image>"
+_SAMPLING = ("do_sample", "temperature", "num_beams")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What one request asks now. `visuals` gives its pictures and paths of videos: only when its batch is answered."""
+
+    doc: Any
+    name: str
+    context: str
+    visuals: Callable[[Any], Any]
+    generation: Mapping[str, Any]
+
+    @property
+    def max_new_tokens(self) -> int:
+        """How long the answer may be; the released evaluation's length where the task says nothing."""
+        return int(self.generation.get("max_new_tokens", 100))
 
 
 @register_model("owl3")
@@ -45,9 +69,12 @@ class Owl3(lmms):  # type: ignore[misc]
         num_frames: int = NUM_FRAMES,
         cut: bool = False,
         load: Callable[[Path], Any] = Generator.load,
-        **_: Any,
+        **given: Any,
     ) -> None:
         super().__init__()
+        unknown = sorted(given.keys() - {"device", "max_batch_size"})  # which lmms-eval adds; the device is found
+        if unknown:
+            raise ConfigError(f"model_args: owl3 has no argument {unknown[0]!r}; it takes pretrained, num_frames, cut")
         self.generator = load(Path(pretrained))
         self.batch_size = int(batch_size)
         self.num_frames = num_frames
@@ -55,48 +82,98 @@ class Owl3(lmms):  # type: ignore[misc]
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """Answer every request; an answer ends at the first of its `until` strings."""
-        answers: list[str] = []
-        for start in range(0, len(requests), self.batch_size):
-            batch = [request.args for request in requests[start : start + self.batch_size]]
-            shown = [self._shown(args[0], args[2], *args[3:6]) for args in batch]
-            longest = max(int(args[1].get("max_new_tokens", 100)) for args in batch)
-            said = self.generator.answer(shown, Ask(max_new_tokens=longest, cut=self.cut))
-            answers += [_until(text, args[1].get("until")) for text, args in zip(said, batch, strict=True)]
-        return answers
+        return self._answer([self._question(request.args) for request in requests])
+
+    def generate_until_multi_round(self, requests: Sequence[Any]) -> list[list[str]]:
+        """Answer tasks that look at an answer before they ask on (a search, a video that runs).
+
+        After each round the task's `doc_to_text` is told what was said, and gives the next round's pictures and text,
+        whole: a model sees no earlier round but what stands in that text. Rounds are batched over the requests that
+        go on.
+
+        Returns:
+            Per request the answers of its rounds, as its task left them when it ended.
+        """
+        said: list[list[str]] = [[] for _ in requests]
+        info: list[Any] = [None] * len(requests)
+        asked = {index: self._question((*r.args[:3], *r.args[4:])) for index, r in enumerate(requests)}
+        round_idx = 0
+        while asked:
+            round_idx += 1
+            answers = dict(zip(asked, self._answer(list(asked.values())), strict=True))
+            following = {}
+            for index, question in asked.items():
+                visuals, context, ended, rounds, info[index] = requests[index].args[3](
+                    question.doc,
+                    previous_output=[*said[index], answers[index]],
+                    round_idx=round_idx,
+                    previous_round_info=info[index],
+                )
+                said[index] = list(rounds)
+                if not ended:
+                    following[index] = replace(question, context=context, visuals=_always(visuals))
+            asked = following
+        return said
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """Log-likelihood of each target; whether greedy decoding would say it is not computed and given as False."""
         scores = []
         for request in requests:
-            context, target, visuals, doc_id, task, split = request.args
-            doc = self.task_dict[task][split][doc_id]
-            words = target if isinstance(target, str) else target(doc)
-            shown = self._shown(context, visuals, doc_id, task, split)
-            scores.append((float(self.generator.likelihoods(shown, [words], cut=self.cut)[0]), False))
+            context, target, *rest = request.args
+            question = self._question((context, {}, *rest))
+            words = target if isinstance(target, str) else target(question.doc)
+            scores.append((float(self.generator.likelihoods(self._shown(question), [words], cut=self.cut)[0]), False))
         return scores
 
-    def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
-        """Not offered: our evaluation asks single questions."""
-        raise NotImplementedError("owl3 answers single questions; choose tasks of one round")
+    def _question(self, args: Sequence[Any]) -> Question:
+        context, generation, visuals, doc_id, task, split = args
+        return Question(self.task_dict[task][split][doc_id], f"{task}/{split}/{doc_id}", context, visuals, generation)
 
-    def _shown(self, context: str, visuals: Callable[[Any], Any], doc_id: int, task: str, split: str) -> Shown:
+    def _answer(self, questions: Sequence[Question]) -> list[str]:
+        """Answers in order. A batch holds answers of one greatest length, so that none depends on its neighbours."""
+        self._warn_of_sampling(questions)
+        answers: list[str] = []
+        for length, alike in groupby(questions, lambda question: question.max_new_tokens):
+            members = list(alike)
+            for start in range(0, len(members), self.batch_size):
+                batch = members[start : start + self.batch_size]
+                ask = Ask(max_new_tokens=length, cut=self.cut)
+                said = self.generator.answer([self._shown(question) for question in batch], ask)
+                answers += [_until(text, q.generation.get("until")) for text, q in zip(said, batch, strict=True)]
+        return answers
+
+    def _warn_of_sampling(self, questions: Sequence[Question]) -> None:
+        """Say once per call that a task's wish for sampling or beams is not heard."""
+        for question in questions:
+            wishes = question.generation
+            beams = int(wishes.get("num_beams") or 1) > 1
+            if beams or (wishes.get("do_sample") and wishes.get("temperature") != 0):
+                asked = {name: wishes[name] for name in _SAMPLING if name in wishes}
+                logger.warning("%s asks for %s; owl3 answers greedily all the same", question.name, asked)
+                return
+
+    def _shown(self, question: Question) -> Shown:
         """A request as our generator takes it: pictures where the context names them, else before it."""
-        found = visuals(self.task_dict[task][split][doc_id]) or []
+        found = question.visuals(question.doc) or []
         media, pictures = [], []
         for visual in found:
             is_video = isinstance(visual, str)
             medium = Medium(Path(visual) if is_video else None, num_frames=self.num_frames if is_video else 0)
             media.append(medium)
             pictures.append(open_medium(medium) if is_video else (_rgb(visual),))
-        pieces = context.split(PLACEHOLDER)
+        pieces = question.context.split(PLACEHOLDER)
         if len(pieces) - 1 == len(media) and media:
             parts: list[str | Medium] = [pieces[0]]
             for medium, text in zip(media, pieces[1:], strict=True):
                 parts += [medium, text]
         else:
-            parts = [*media, context]
+            parts = [*media, question.context]
         prompt = tuple(part for part in parts if part != "")
-        return Shown(Item(f"{task}/{split}/{doc_id}", prompt), tuple(pictures))
+        return Shown(Item(question.name, prompt), tuple(pictures))
+
+
+def _always(visuals: Sequence[Any] | None) -> Callable[[Any], Any]:
+    return lambda _: visuals
 
 
 def _rgb(visual: Image.Image) -> Image.Image:
