@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from planted import holding
 
 from demo.tiny import CORPUS, write_tiny_recipe
 from owl3.demo.corpus import read_expected
@@ -111,6 +112,13 @@ def test_the_whole_chain_ends_in_scores_an_audited_card_a_trace_and_a_report(
     told = json.loads(json.dumps(account.to_dict(), default=lambda value: value.model_dump()))
     assert {"seconds", "digests", "counts", "eval", "report"} <= set(told)
     assert set(told["counts"]["shards scenes"]) == {"seen", "kept", "dropped"}
+
+
+@pytest.mark.processes
+def test_no_secret_of_the_environment_is_written_down_anywhere(demo_account: Account, demo_workspace: Path) -> None:
+    kinds = {path.suffix for path in demo_workspace.rglob("*") if path.is_file()}
+    assert {".tar", ".parquet", ".json", ".jsonl", ".html", ".md", ".log", ".safetensors"} <= kinds, "looked at all"
+    assert list(holding([demo_workspace])) == []
 
 
 def test_steps_are_chosen_by_kind_and_name(recipe: Recipe) -> None:
