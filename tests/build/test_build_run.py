@@ -327,7 +327,6 @@ def test_pictures_are_made_smaller_only_when_asked(workspace: Path) -> None:
             {"builder": "instruct", "files": ["a.json"], "media_root": "m", "store": "references"},
             "store: references can't go with media_root",
         ),
-        ({"builder": "distractor", "samples": ["s"], "policy": "topic"}, "Input should be 'random'"),
         ({"builder": "caption", "count": 0}, "count must be at least 1"),
         ({"builder": "selective_caption", "policy": "embedding"}, "policy: embedding and embeddings: FILE belong"),
         ({"builder": "interleaved_caption", "images": [3, 500]}, "images go up to 500, but max_images is 400"),
