@@ -4,6 +4,7 @@
 ordinal. So output shards can be made in any order, by any number of processes, and are the same bytes.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +33,7 @@ class Prepared:
     """Name → sha256 of input files that are no artifacts."""
 
 
-class Builder(Generic[ConfigT]):
+class Builder(ABC, Generic[ConfigT]):
     """See the head of this file. Subclasses say what a draft looks like."""
 
     code_version: ClassVar[str]
@@ -69,25 +70,25 @@ class Builder(Generic[ConfigT]):
         return f"{cls.code_version}.{templates.version}" if templates else cls.code_version
 
     @classmethod
+    @abstractmethod
     def prepare(cls, cfg: Any, workspace: Path, work: Path) -> Prepared:
         """Write the tables that drawing needs into `work`."""
-        raise NotImplementedError
 
     def sizes(self, ordinals: Int64s) -> Int64s:
         """How many parents each sample draws."""
         return np.ones(len(ordinals), dtype=np.int64)
 
+    @abstractmethod
     def draft(self, ordinal: int, rows: Sequence[int]) -> Draft:
         """Make a draft of drawn parents.
 
         Raises:
             Refused: with the reason, when it can't become a sample.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def parents_of(self, rows: Sequence[int]) -> tuple[str, ...]:
         """The ids of drawn parents, for the ledger row of a refused attempt."""
-        raise NotImplementedError
 
     def dice(self, ordinal: int) -> Dice:
         """Choices of one sample."""
