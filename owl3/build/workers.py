@@ -6,9 +6,10 @@ The bytes do not depend on it: a run is a pure function of the config and the ta
 import os
 import signal
 import time
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,26 +26,25 @@ from owl3.tokens import TextTokenizer
 
 _PATIENCE_S = 3.0
 """How long a build goes on in one process before it starts others: about what their imports take."""
-_WINDOW = 4
-"""Runs that wait per process: enough to keep all busy, few enough to keep memory flat."""
+_Writer = Callable[[Run], Future[None]]
 
 
 class Workers:
-    """Writes runs in this process or in several, a bounded number ahead."""
+    """Writes runs in this process, or in several of which this one is one."""
 
     def __init__(self, here: ShardBuilder, processes: int | None) -> None:
         self._here = here
         self._folder = here.folder
         self._processes = processes or len(os.sched_getaffinity(0))
         self._patience_s = _PATIENCE_S if processes is None else 0.0
-        self._pool: ProcessPoolExecutor | None = None
+        self._open = ExitStack()
+        self._idle: list[_Writer] = []
 
     def __enter__(self) -> "Workers":
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        self._open.close()
 
     def write_all(self, runs: Iterator[Run], progress: Progress) -> Iterator[Run]:
         """Write every run that is not done yet; yield each when it is."""
@@ -59,41 +59,48 @@ class Workers:
             yield run
 
     def _write_parallel(self, runs: Iterator[Run], progress: Progress) -> Iterator[Run]:
-        pool = self._open_pool()
-        waiting: dict[Future[None], Run] = {}
+        """Give whoever is idle the next run, so memory stays flat and all end within a run of each other."""
+        if not self._idle:
+            self._idle = self._start()
+        writing: dict[Future[None], tuple[Run, _Writer]] = {}
         for run in runs:
             if _is_done(self._folder, run):
                 progress.advance(run.count)
                 yield run
                 continue
-            waiting[pool.submit(_write_in_worker, run)] = run
-            if len(waiting) >= _WINDOW * self._processes:
-                yield from _collect(waiting, progress)
-        while waiting:
-            yield from _collect(waiting, progress)
+            if not self._idle:
+                yield from self._collect(writing, progress)
+            writer = self._idle.pop()
+            writing[writer(run)] = run, writer
+        while writing:
+            yield from self._collect(writing, progress)
 
-    def _open_pool(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            builder = self._here.builder
-            arguments = (builder.cfg.model_dump(mode="json"), self._folder, builder.workspace, builder.work)
-            self._pool = ProcessPoolExecutor(
-                self._processes, get_context("spawn"), initializer=_start_worker, initargs=arguments
-            )
-        return self._pool
+    def _start(self) -> list[_Writer]:
+        """Start the other processes; a thread of this one, which is taken first, writes while they still import."""
+        others = self._processes - 1
+        builder = self._here.builder
+        arguments = (builder.cfg.model_dump(mode="json"), self._folder, builder.workspace, builder.work)
+        pool = ProcessPoolExecutor(others, get_context("spawn"), initializer=_start_worker, initargs=arguments)
+        thread = ThreadPoolExecutor(1)
+        for executor in (pool, thread):
+            self._open.callback(executor.shutdown, cancel_futures=True)
+        here = self._here.write
+        return [*[lambda run: pool.submit(_write_in_worker, run)] * others, lambda run: thread.submit(here, run)]
 
-
-def _collect(waiting: dict[Future[None], Run], progress: Progress) -> Iterator[Run]:
-    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-    for future in done:
-        run = waiting.pop(future)
-        try:
-            future.result()
-        except BrokenProcessPool as error:
-            raise Interrupted(
-                f"a worker process ended while it wrote shard {run.shard}; run it again to go on"
-            ) from error
-        progress.advance(run.count)
-        yield run
+    def _collect(self, writing: dict[Future[None], tuple[Run, _Writer]], progress: Progress) -> Iterator[Run]:
+        """Wait until a run is written; its writer is idle again."""
+        done, _ = wait(writing, return_when=FIRST_COMPLETED)
+        for future in done:
+            run, writer = writing.pop(future)
+            try:
+                future.result()
+            except BrokenProcessPool as error:
+                raise Interrupted(
+                    f"a worker process ended while it wrote shard {run.shard}; run it again to go on"
+                ) from error
+            self._idle.append(writer)
+            progress.advance(run.count)
+            yield run
 
 
 _worker: ShardBuilder | None = None  # of this worker process
