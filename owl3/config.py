@@ -41,11 +41,12 @@ def load_yaml(path: Path, schema: type[ConfigT], overrides: Sequence[str] = ()) 
     if not path.is_file():
         raise ConfigError(f"{path}: no such recipe; give the path of a YAML file")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), _RecipeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{path}: not readable as YAML: {_yaml_complaint(error)}") from error
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: a recipe is one mapping of keys to values, this is a {type(data).__name__}")
+        found = "empty" if data is None else f"a {type(data).__name__}"
+        raise ConfigError(f"{path}: a recipe is one mapping of keys to values, this is {found}")
     for override in overrides:
         _apply_override(data, override)
     telling = next(_keys_that_tell(data), None)
@@ -55,6 +56,32 @@ def load_yaml(path: Path, schema: type[ConfigT], overrides: Sequence[str] = ()) 
             "in manifests and cards"
         )
     return validate(data, schema, where=str(path))
+
+
+class _RecipeLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping; YAML's own reader lets the last one win in silence."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Read a mapping as it is written, before `<<` merges others into it."""
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge" or not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                problem = f"the key {key.value!r} stands here twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return node
+
+
+def _yaml_complaint(error: Exception) -> str:
+    """One line: where, and what is wrong there."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return " ".join(str(error).split())
+    what = ": ".join(part for part in (getattr(error, "context", None), getattr(error, "problem", None)) if part)
+    return f"line {mark.line + 1}, column {mark.column + 1}: {what}"
 
 
 def validate(data: Any, schema: type[ConfigT], where: str) -> ConfigT:
@@ -88,7 +115,7 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
     try:
         value = yaml.safe_load(raw)
     except yaml.YAMLError as error:
-        raise ConfigError(f"override {override!r}: not readable as YAML: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"override {override!r}: not readable as YAML: {_yaml_complaint(error)}") from error
     if isinstance(node, list):
         node[_list_index(node, last, override)] = value
     elif isinstance(node, dict):
@@ -123,10 +150,37 @@ def _describe(error: ValidationError, schema: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in location)
     more = f" (and {len(rest)} more)" if rest else ""
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(location[-1]), sorted(_known_keys(schema)), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        return f"unknown key {key!r}{hint}{more}"
-    return f"{key or 'recipe'}: {first['msg']}{more}"
+        return f"unknown key {key!r}{_nearest(location, schema)}{more}"
+    message = "give a list, as in [a, b]" if first["type"] in _LIST_TYPES else first["msg"]
+    return f"{key or 'recipe'}: {message.removeprefix('Value error, ')}{more}"
+
+
+_LIST_TYPES = ("list_type", "tuple_type", "set_type", "frozen_set_type")
+
+
+def _nearest(location: Sequence[int | str], schema: type[BaseModel]) -> str:
+    """What may have been meant by an unknown key: one like it, first of its own section; else all of the section."""
+    sections = _sections_at(location[:-1], schema)
+    own = sorted({name for section in sections for name in section.model_fields})
+    for candidates in (own, sorted(_known_keys(schema))):
+        near = difflib.get_close_matches(str(location[-1]), candidates, n=1, cutoff=0.7)
+        if near:
+            return f"; did you mean {near[0]!r}?"
+    return f"; there are: {', '.join(own)}" if own else ""
+
+
+def _sections_at(location: Sequence[int | str], schema: type[BaseModel]) -> list[type[BaseModel]]:
+    """The models that may stand at a place in a recipe; numbers of lists and tags of unions name none."""
+    found = [schema]
+    for part in location:
+        below = [
+            nested
+            for section in found
+            if part in section.model_fields
+            for nested in _nested_models(section.model_fields[str(part)].annotation)
+        ]
+        found = below or found
+    return found
 
 
 def _known_keys(schema: type[BaseModel], seen: frozenset[type[BaseModel]] = frozenset()) -> set[str]:

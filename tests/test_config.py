@@ -30,7 +30,30 @@ def test_an_unknown_key_names_the_file_and_the_nearest_key(tmp_path: Path) -> No
         load_yaml(path, _Recipe)
 
 
-@pytest.mark.parametrize("text", ["- a", "name: [", "name: 3\n"])
+def test_an_unknown_key_like_no_other_is_told_what_there_is(tmp_path: Path) -> None:
+    path = _write(tmp_path, "name: x\nstages: [{name: a, colour: 1}]")
+    with pytest.raises(ConfigError, match=r"unknown key 'stages\.0\.colour'; there are: learning_rate, name"):
+        load_yaml(path, _Recipe)
+
+
+def test_a_key_that_stands_twice_is_refused_where_it_stands(tmp_path: Path) -> None:
+    """YAML's own reader lets the last one win: the first would be a setting that has no effect, in silence."""
+    path = _write(tmp_path, "name: x\nstages:\n  - name: a\n    learning_rate: 1\n    name: b\n")
+    with pytest.raises(ConfigError, match=r"line 5, column 5: the key 'name' stands here twice"):
+        load_yaml(path, _Recipe)
+
+
+def test_what_a_merge_brings_may_be_overridden(tmp_path: Path) -> None:
+    path = _write(tmp_path, "name: x\nstages:\n  - &a {name: a, learning_rate: 1}\n  - {<<: *a, name: b}\n")
+    assert [stage.name for stage in load_yaml(path, _Recipe).stages] == ["a", "b"]
+
+
+def test_a_single_value_for_a_list_is_told_in_yaml_words(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"stages: give a list, as in \[a, b\]"):
+        load_yaml(_write(tmp_path, "name: x\nstages: a"), _Recipe)
+
+
+@pytest.mark.parametrize("text", ["- a", "", "name: [", "name: 3\n"])
 def test_what_is_no_recipe_is_a_config_error(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"r\.yaml"):
         load_yaml(_write(tmp_path, text), _Recipe)
