@@ -13,7 +13,8 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends g++ \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 1000 owl3 \
-    && install -d -o owl3 -g owl3 /workspace /opt/owl3
+    && install -d -o owl3 -g owl3 /workspace /opt/owl3 \
+    && ln -s /workspace /opt/owl3/workspace
 
 USER owl3
 WORKDIR /opt/owl3
@@ -23,9 +24,12 @@ COPY --chown=owl3 flows flows
 COPY --chown=owl3 datacards datacards
 COPY --chown=owl3 infra infra
 
-# TORCH_INDEX: an index that offers torch's CPU build; without one, pip takes the default build, gigabytes of CUDA with it
+# TORCH_INDEX: an index that offers torch's CPU build; without one, pip takes the default build, gigabytes of CUDA with it.
+# It stays in the image's history, so it holds no password; pip reads those from the secret `netrc`, which does not:
+#     docker build --secret id=netrc,src=$HOME/.netrc --file infra/docker/curation.Dockerfile .
 ARG TORCH_INDEX=
-RUN python -m venv .venv \
+RUN --mount=type=secret,id=netrc,target=/home/owl3/.netrc,uid=1000 \
+    python -m venv .venv \
     && .venv/bin/pip install --no-cache-dir --constraint constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch \
     && .venv/bin/pip install --no-cache-dir --constraint constraints.txt --editable '.[s3]' \
     && .venv/bin/owl3 tools install img2dataset \

@@ -15,6 +15,7 @@ from owl3.cli import build_app
 INFRA = Path(__file__).parents[2] / "infra"
 SCRIPTS = sorted(INFRA.glob("slurm/*.sbatch"))
 MANIFESTS = sorted(INFRA.glob("k8s/*.yaml"))
+DOCKERFILES = sorted(INFRA.glob("docker/*.Dockerfile"))
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
@@ -63,14 +64,50 @@ def test_compose_publishes_on_loopback_only_and_holds_no_password() -> None:
     for name, service in compose["services"].items():
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
         for key, value in service.get("environment", {}).items():
-            assert "PASSWORD" not in key or str(value).startswith("${"), f"{name}: {key} is written out"
+            is_secret = re.search("PASSWORD|SECRET|AUTH|KEY|USER$", key) and value != "prefect"
+            assert not is_secret or str(value).startswith("${"), f"{name}: {key} is written out"
+            assert not re.search(r"://[^/:@]*:[^$/@][^/@]*@", str(value)), f"{name}: {key} holds a password"
         assert set(service.get("depends_on", {})) <= set(compose["services"])
 
 
-@pytest.mark.parametrize("dockerfile", sorted(INFRA.glob("docker/*.Dockerfile")), ids=lambda path: path.name)
+def test_every_variable_that_compose_asks_for_is_in_the_example_and_has_no_value_there() -> None:
+    asked = set(re.findall(r"\$\{(\w+)", (INFRA / "docker" / "compose.yaml").read_text()))
+    lines = (INFRA / "docker" / "env.example").read_text().splitlines()
+    assert {line for line in lines if not line.startswith("#")} == {f"{name}=" for name in asked}
+
+
+def test_every_image_that_is_pulled_has_a_version() -> None:
+    compose = yaml.safe_load((INFRA / "docker" / "compose.yaml").read_text())
+    named = [service["image"] for service in compose["services"].values() if "image" in service]
+    named += [re.search(r"^FROM (\S+)", text.read_text(), re.M).group(1) for text in DOCKERFILES]  # type: ignore[union-attr]
+    assert all(re.search(r":\D*\d", image) for image in named), named
+
+
+def test_a_service_that_others_wait_for_says_whether_it_is_healthy() -> None:
+    services = yaml.safe_load((INFRA / "docker" / "compose.yaml").read_text())["services"]
+    for name, service in services.items():
+        for other, condition in service.get("depends_on", {}).items():
+            assert condition == {"condition": "service_healthy"} and "healthcheck" in services[other], name
+
+
+def test_builders_are_sent_what_images_copy_and_no_password_file() -> None:
+    ignored = (INFRA.parent / ".dockerignore").read_text().splitlines()
+    rules = [line for line in ignored if not line.startswith("#")]
+    copied = {name for text in DOCKERFILES for name in _copied(text)}
+    assert rules[0] == "*" and {f"!{name}" for name in copied} == {rule for rule in rules if rule.startswith("!")}
+    last = max(number for number, rule in enumerate(rules) if rule.startswith("!"))
+    assert "**/.env*" in rules[last + 1 :], "the last rule that fits decides"
+
+
+def _copied(dockerfile: Path) -> list[str]:
+    lines = re.findall(r"^COPY (?:--\S+ )*(.*)$", dockerfile.read_text(), re.M)
+    return [word for line in lines for word in line.split()[:-1]]
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
 def test_an_image_copies_what_is_there_and_ends_as_a_user(dockerfile: Path) -> None:
     text = dockerfile.read_text()
-    copied = [word for line in re.findall(r"^COPY (?:--\S+ )*(.*)$", text, re.M) for word in line.split()[:-1]]
+    copied = _copied(dockerfile)
     assert copied
     assert all((INFRA.parent / name).exists() for name in copied), copied
     assert re.search(r"^USER (?!root)", text, re.M)
