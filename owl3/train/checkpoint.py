@@ -13,6 +13,7 @@ random state is kept: every step seeds itself from the run's seed and its own nu
 
 import logging
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,7 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from owl3.config import Config, canonical_json
-from owl3.errors import InputError, Interrupted, Owl3Error
+from owl3.errors import InputError, Interrupted
 from owl3.manifest import MANIFEST_NAME, Counts, Parent, read_manifest, verify_files, write_manifest
 from owl3.planfile import Proof
 from owl3.storage import partial_path, write_atomic
@@ -37,6 +38,7 @@ from owl3.train.export import Savable, write_model
 logger = logging.getLogger(__name__)
 
 _STATE_FILE_BYTES = 2 << 30
+_NAME = re.compile(r"step-\d+")
 
 AVERAGE = "average"
 """Model folder of averaged weights; where there is one it is what a stage hands over and evaluation loads."""
@@ -102,7 +104,11 @@ class _Begun:
     writer: threading.Thread | None = None
 
     def write(self, parts: Iterable[Callable[[], None]]) -> None:
-        """Write parts; note a failure instead of raising, for other ranks wait in the next exchange."""
+        """Write parts; note a failure instead of raising, for other ranks wait in the next exchange.
+
+        Also one that nobody has thought of: raised in a thread it would only be printed, and the checkpoint would pass
+        for complete without this part.
+        """
         for part in parts:
             if self.errors or self.failure:
                 return
@@ -110,7 +116,7 @@ class _Begun:
                 part()
             except (OSError, SafetensorError) as error:
                 self.errors.append(str(error))
-            except Owl3Error as error:
+            except Exception as error:  # noqa: BLE001 - `finish` raises it
                 self.failure = error
 
 
@@ -159,11 +165,11 @@ class Checkpoints:
         assert self._begun is None, "the checkpoint before is not finished"
         assert state.proof is not None, "a checkpoint is saved after a step"
         target = self.path(state.step)
-        begun = self._begun = _Begun(target, partial_path(target), state, keep_in_history)
+        begun = _Begun(target, partial_path(target), state, keep_in_history)
         if self._world.is_main:
-            shutil.rmtree(begun.aside, ignore_errors=True)
-            (begun.aside / "state").mkdir(parents=True)
-        self._world.barrier()
+            begun.write([partial(_make_empty, begun.aside)])
+        self._raise_together(begun)
+        self._begun = begun
         later: list[Callable[[], None]] | None = [] if aside_of_training else None
         self._write_weights(begun, engine, "model", later)
         if self.keeps_average:
@@ -258,6 +264,7 @@ class Checkpoints:
             if target.exists():  # a damaged one that resuming went back before
                 shutil.rmtree(target)
             aside.replace(target)
+            _sync_entry(target.parent)  # its name too, before `prune` takes an older one away
         except OSError as error:
             begun.errors.append(str(error))
 
@@ -303,7 +310,8 @@ class Checkpoints:
 
     def all(self) -> list[Path]:
         """Every complete checkpoint, oldest first."""
-        return sorted(path for path in self.folder.glob("step-*") if path.is_dir() and not path.suffix)
+        found = [path for path in self.folder.glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir()]
+        return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
     def prune(self, keep: Iterable[Path] = ()) -> None:
         """Remove the oldest beyond the limit, except those in `keep` (the best one, one waiting for evaluation)."""
@@ -314,7 +322,10 @@ class Checkpoints:
             if path not in kept:
                 aside = partial_path(path)
                 path.rename(aside)  # so that a kill while removing leaves no half checkpoint under its name
-                shutil.rmtree(aside)
+                try:
+                    shutil.rmtree(aside)
+                except OSError as error:  # a network disk, where somebody still reads a file of it
+                    logger.warning("%s: could not be removed (%s); the next start does it", aside, error)
 
 
 def state_reader(checkpoint: Path) -> Callable[[str], Tensor]:
@@ -364,11 +375,21 @@ def _check(path: Path) -> list[str]:
         return [str(error)]
 
 
+def _make_empty(aside: Path) -> None:
+    shutil.rmtree(aside, ignore_errors=True)
+    (aside / "state").mkdir(parents=True)
+
+
 def _sync(folder: Path) -> None:
     """Bring every file below `folder` to disk before its name says it is complete."""
     for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync_entry(path)
+
+
+def _sync_entry(path: Path) -> None:
+    """Bring a file to disk, or what a folder says of its entries."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

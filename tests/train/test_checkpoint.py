@@ -1,5 +1,6 @@
 """Checkpoints: whole or absent, checked before use, readable by any engine."""
 
+import shutil
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -129,6 +130,55 @@ def test_no_space_left_beside_training_ends_the_run_at_the_next_exchange(
     with pytest.raises(Interrupted, match=r"could not save step 2 .*No space left"):
         train(run, state)
     assert not list((tmp_path / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_failure_that_nobody_thought_of_leaves_no_checkpoint_without_its_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: bool
+) -> None:
+    run, state = toy_run(tmp_path, toy_stage(save_async=beside))
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise MemoryError("cannot allocate")
+
+    monkeypatch.setattr(checkpoint_module, "save_file", fail)
+    with pytest.raises(MemoryError, match="cannot allocate"):
+        train(run, state)
+    assert not run.checkpoints.all()
+
+
+def test_a_disk_on_which_nothing_can_be_begun_is_said_in_one_line(tmp_path: Path) -> None:
+    run, state = toy_run(tmp_path)
+    (tmp_path / "checkpoints").write_text("in the way")
+    with pytest.raises(Interrupted, match=r"rank 0 could not save step 2 \(.*(Not a directory|File exists)"):
+        train(run, state)
+
+
+def test_the_newest_checkpoint_is_the_one_with_the_highest_number(tmp_path: Path) -> None:
+    checkpoints = toy_run(tmp_path)[0].checkpoints
+    for step in (999_999, 1_000_000, 20_000_000):
+        checkpoints.path(step).mkdir(parents=True)
+    (checkpoints.folder / "step-000007.damaged").mkdir()
+    assert checkpoints.all() == [checkpoints.path(step) for step in (999_999, 1_000_000, 20_000_000)]
+
+
+def test_an_old_checkpoint_that_cannot_be_removed_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, state = toy_run(tmp_path, limit=1)
+    remove = shutil.rmtree
+
+    def busy(path: Path, **options: Any) -> None:
+        if path.name == ".step-000002.partial" and (path / "manifest.json").exists():
+            raise OSError(39, "Directory not empty")
+        remove(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", busy)
+    assert train(run, state).step == 6
+    assert "step-000002.partial: could not be removed" in caplog.text
+    monkeypatch.undo()
+    assert toy_run(tmp_path)[1].step == 6
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000006"]
 
 
 def test_state_of_other_parameters_is_refused_by_name(tmp_path: Path) -> None:
