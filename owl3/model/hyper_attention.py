@@ -26,6 +26,7 @@ No further query projection, norm, MLP or residual branch: what a hyper layer ad
 Source: mPLUG-Owl3 (arXiv:2408.04840 §2.2) and the released code of the three models.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -89,7 +90,7 @@ class SelfAttention(Qwen2Attention):  # type: ignore[misc]
         return q, k, v
 
 
-class HyperAttention(SelfAttention):
+class HyperAttention(SelfAttention, ABC):
     """Self-attention that also reads images; the base of the three fusions."""
 
     def __init__(self, config: Qwen2Config, layer_idx: int) -> None:
@@ -152,9 +153,9 @@ class HyperAttention(SelfAttention):
         kv = self.v_kv_proj(normed).unflatten(-1, (-1, 2, self.head_dim))
         return rotate(kv[..., 0, :], cos[:, None, None], sin[:, None, None]), kv[..., 1, :]
 
+    @abstractmethod
     def fuse(self, q: Tensor, k: Tensor, v: Tensor, visual: VisualKV, layout: Layout) -> Tensor:
         """Text and images to (B, S, H, d)."""
-        raise NotImplementedError
 
     def anchor(self, text: Tensor, visual: VisualKV) -> Tensor:
         """`text`, in whose graph the visual parameters stand with a gradient of zero."""
@@ -172,9 +173,9 @@ class JointAttention(HyperAttention):
 class TwoSoftmaxAttention(HyperAttention):
     """A softmax over the text and one over the images, mixed by a gate."""
 
+    @abstractmethod
     def gate_of(self, text: Tensor) -> Tensor:
         """The share of the images, in (0, 1), broadcastable to (B, S, H, d)."""
-        raise NotImplementedError
 
     def fuse(self, q: Tensor, k: Tensor, v: Tensor, visual: VisualKV, layout: Layout) -> Tensor:
         """(1 - g) h_text + g h_image; g is 0 where no image is seen."""
