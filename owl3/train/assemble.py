@@ -22,6 +22,7 @@ from owl3.model.processing import Owl3Processor
 from owl3.planfile import Plan, Proof
 from owl3.template import Release, Style
 from owl3.tokens import END_OF_TEXT, TURN_END, TextTokenizer
+from owl3.train.ahead import one_ahead
 from owl3.train.distributed import World
 from owl3.train.export import Savable
 from owl3.train.loop import Fingerprint
@@ -90,7 +91,7 @@ class StepSource:
         return {name: partial(self._load, folder / name, 0) for name in names}
 
     def _load(self, plan_folder: Path, step: int) -> Iterator[Step]:
-        return iter(
+        steps = iter(
             StepLoader(
                 plan_folder,
                 self._workspace,
@@ -104,6 +105,7 @@ class StepSource:
                 pin_memory=self._world.device.type == "cuda",
             )
         )
+        return one_ahead(steps) if self._stage.loader_workers else steps
 
     def fingerprint(self, step: int) -> Fingerprint:
         """Of the whole step, as planned."""
