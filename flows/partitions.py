@@ -21,6 +21,7 @@ from owl3.curate.partitions import Fetched, Partition
 from owl3.pipeline import Place
 from owl3.recipe import Recipe
 from owl3.report.sheet import contact_sheet
+from owl3.secrecy import silenced
 
 
 @task(
@@ -35,7 +36,8 @@ from owl3.report.sheet import contact_sheet
 )
 def fetch(part: Partition, recipe: Recipe, place: Place) -> Fetched:
     """Fetch and judge one partition; what was fetched before is not fetched again."""
-    return fetch_partition(recipe, part, place)
+    with silenced():
+        return fetch_partition(recipe, part, place)
 
 
 def fetch_all(wanted: Backfill, recipe: Recipe, place: Place) -> list[Fetched]:

@@ -26,6 +26,7 @@ from owl3.curate.yields import judge_yield
 from owl3.errors import CheckFailed, Interrupted
 from owl3.pipeline import Outcome, Place, Step
 from owl3.recipe import RECIPES, Recipe
+from owl3.secrecy import silenced
 
 DEMO = RECIPES / "demo.yaml"
 WORKSPACE = Path("workspace")
@@ -49,11 +50,12 @@ async def is_transient(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) 
 )
 def take(step: Step, recipe: Recipe, place: Place) -> Outcome:
     """Take a step; what it makes lies on disk, so there is nothing for Prefect to keep."""
-    try:
-        return step.run(recipe, place)
-    except CheckFailed as failed:
-        events.emit("owl3.check.failed", f"owl3.step.{step.kind}.{step.name}", payload={"message": str(failed)})
-        raise
+    with silenced():
+        try:
+            return step.run(recipe, place)
+        except CheckFailed as failed:
+            events.emit("owl3.check.failed", f"owl3.step.{step.kind}.{step.name}", payload={"message": str(failed)})
+            raise
 
 
 def take_step(step: Step, recipe: Recipe, place: Place) -> Outcome:

@@ -5,6 +5,7 @@ Credentials come from the environment (or from Prefect's blocks) and nowhere els
     hide(text)           text that somebody will read: secrets become ***
     tells_secret(text)   text that will be kept: does it hold one?
     guard_output()       logs and tracebacks of this process, whoever writes them, go through `hide`
+    silenced()           what a block raises goes through `hide`, for whoever shows errors his own way
     bare_environment()   for programs that read strangers' bytes: ours, without the secrets in it
 """
 
@@ -17,6 +18,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
@@ -100,6 +102,26 @@ def guard_output() -> None:
         logging.setLogRecordFactory(_Hiding(make))
         sys.excepthook = _told
         threading.excepthook = lambda died: _told(died.exc_type, died.exc_value or died.exc_type(), died.exc_traceback)
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Guard the output while the block runs and ever after, and take secrets out of what it raises, causes included."""
+    guard_output()
+    try:
+        yield
+    except Exception as error:
+        _hide_in(error)
+        raise
+
+
+def _hide_in(error: BaseException | None) -> None:
+    while error is not None:
+        error.args = tuple(hide(part) if isinstance(part, str) else part for part in error.args)
+        if isinstance(error, OSError) and isinstance(error.strerror, str):  # it says this instead of its arguments
+            error.strerror = hide(error.strerror)
+            error.filename = hide(error.filename) if isinstance(error.filename, str) else error.filename
+        error = error.__cause__ or error.__context__
 
 
 class _Hiding:

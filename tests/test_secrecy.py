@@ -22,7 +22,7 @@ from owl3.curate.run import CurateConfig, curate
 from owl3.curate.sources.prepare import SourceConfig, prepare
 from owl3.doctor import examine
 from owl3.errors import ConfigError, InputError
-from owl3.secrecy import bare_environment, guard_output, hide, is_signed, tells_secret, without_user
+from owl3.secrecy import bare_environment, guard_output, hide, is_signed, silenced, tells_secret, without_user
 
 URLS = [
     "https://someone:planted@bucket.test/a.jpg",
@@ -113,6 +113,17 @@ def test_logs_of_any_library_and_their_tracebacks_say_no_secret(
     assert "planted" not in caplog.text and "asked https://***@bucket.test" in caplog.text
     assert "OSError: https://bucket.test" in str(told.exc_text)
     assert plain.args == (3, "left as it is")
+
+
+def test_what_a_block_raises_says_no_secret_down_to_its_cause(planted: None, guarded: None) -> None:
+    with pytest.raises(RuntimeError) as raised, silenced():
+        try:
+            raise PermissionError(13, "denied", f"s3://{VARIABLES['AWS_SECRET_ACCESS_KEY']}/x")
+        except OSError as error:
+            raise RuntimeError(URLS[0], 3) from error
+    assert "planted" not in "".join(traceback.format_exception(raised.value)).split("raise RuntimeError")[-1]
+    assert raised.value.args == ("https://***@bucket.test/a.jpg", 3)
+    assert str(raised.value.__cause__) == "[Errno 13] denied: 's3://***/x'"
 
 
 def test_a_program_that_dies_of_a_bug_says_no_secret() -> None:

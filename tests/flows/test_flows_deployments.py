@@ -48,3 +48,22 @@ def test_every_schedule_fires_when_it_should() -> None:
             clock = Clock.model_validate(CronSchedule.model_validate(schedule).model_dump())
             [found[entry["name"]]] = asyncio.run(clock.get_dates(n=1, start=MONDAY_NOON))
     assert found == NEXT, "curated every night; audited and asked again for its rights on Sundays, in this order"
+
+
+@pytest.mark.parametrize(
+    ("subject", "is_taken"),
+    [
+        ("photos.owl3.test", True),
+        ("https://photos.owl3.test/a.jpg?size=2#me@home", True),
+        ("https://someone:password@photos.owl3.test/a.jpg", False),
+        ("https://b.test/a.jpg?x=1&X-Amz-Signature=0a", False),
+        ("https://b.test/a.jpg?sv=1&sig=0a", False),
+    ],
+)
+def test_the_form_of_a_retraction_takes_no_url_with_a_credential(subject: str, is_taken: bool) -> None:
+    from prefect.utilities.schema_tools.validation import is_valid
+
+    from flows.rights import retract
+
+    given = {"subject": subject, "reason": "asked", "workspace": "w"}
+    assert is_valid(given, retract.parameters.model_dump()) is is_taken

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from demo.tiny import write_tiny_recipe
+from planted import SIGNED_QUERY, VARIABLES, holding
 
 from owl3.demo.world import served
 from owl3.errors import ConfigError, InputError, Interrupted
-from owl3.pipeline import Place, choose_steps, digests
+from owl3.pipeline import Place, Step, choose_steps, digests
 from owl3.recipe import load_recipe
 
 FLOWS = sorted((Path(__file__).parents[2] / "flows").glob("*.py"))
@@ -47,6 +48,33 @@ def _artifacts() -> list[Any]:
             return list(await client.read_artifacts())
 
     return asyncio.run(read())
+
+
+@pytest.mark.processes
+def test_neither_a_run_nor_its_failure_tells_prefect_a_secret(
+    prefect_server: str, prefect_environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect import flow
+
+    from flows.steps import take_step
+
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value)
+
+    def fail(*_: Any) -> Any:
+        raise PermissionError(f"https://someone:planted@bucket.test/x?{SIGNED_QUERY} and {VARIABLES['HF_TOKEN']}")
+
+    @flow
+    def failing() -> None:
+        step = Step("audit", "it", fail)
+        take_step(step, load_recipe(write_tiny_recipe(tmp_path / "tiny.yaml")), Place.at(tmp_path, {}))
+
+    monkeypatch.setattr("flows.steps.take.retries", 0)
+    with pytest.raises(PermissionError, match="bucket"):
+        failing()
+    home = Path(prefect_environment["PREFECT_HOME"])
+    assert (home / "prefect.db").is_file()
+    assert list(holding([home, tmp_path])) == []
 
 
 @pytest.mark.processes

@@ -5,13 +5,13 @@ import os
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from prefect_world import ask
 
 from owl3 import events, lifeline
 
@@ -53,7 +53,9 @@ def test_an_embedded_server_starts(tmp_path: Path) -> None:
     assert "returned 1" in done.stdout, done.stderr[-2000:]
 
 
-def test_everything_in_prefect_yaml_deploys(prefect_environment: dict[str, str]) -> None:
+def test_everything_in_prefect_yaml_deploys(
+    prefect_environment: dict[str, str], prefect_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = {"env": prefect_environment, "cwd": ROOT, "check": True, "capture_output": True, "text": True}
     prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
     wanted = yaml.safe_load(DEPLOYMENTS.read_text(encoding="utf-8"))["deployments"]
@@ -68,16 +70,17 @@ def test_everything_in_prefect_yaml_deploys(prefect_environment: dict[str, str])
         assert deployed["entrypoint"] == entry["entrypoint"]
         assert len(deployed["schedules"]) == len(entry.get("schedules", []))
         assert "workspace" in deployed["parameter_openapi_schema"]["properties"], "the UI shows a form for it"
-    _schedules_make_runs(prefect_environment["PREFECT_API_URL"], wanted)
+    _schedules_make_runs(wanted)
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", prefect_environment["PREFECT_API_AUTH_STRING"])
     _automations_follow_the_deployments(prefect_environment)
 
 
-def _schedules_make_runs(api: str, wanted: list[dict[str, Any]]) -> None:
+def _schedules_make_runs(wanted: list[dict[str, Any]]) -> None:
     """The server has made the next runs of each deployment with a schedule, at the hour that stands in the file."""
     deadline = time.monotonic() + 120
     for entry in wanted:
         for schedule in entry.get("schedules", []):
-            while not (runs := [run for run in _runs_of(api, entry["name"]) if run["auto_scheduled"]]):
+            while not (runs := [run for run in _runs_of(entry["name"]) if run["auto_scheduled"]]):
                 assert time.monotonic() < deadline, f"no run of {entry['name']} was scheduled"
                 time.sleep(0.5)
             minute, hour, *_ = schedule["cron"].split()
@@ -96,14 +99,14 @@ def _automations_follow_the_deployments(environment: dict[str, str]) -> None:
     event = events.build("owl3.checkpoint.saved", "owl3.run.demo.sft", labels, {"step": 3})
     assert events.post(api, event)
     deadline = time.monotonic() + 120
-    while not (started := _runs_of(api, "evaluate")):
+    while not (started := _runs_of("evaluate")):
         assert time.monotonic() < deadline, "no evaluation was started by the checkpoint's event"
         time.sleep(0.5)
     assert started[0]["parameters"] == {"recipe": "/w/runs/demo/recipe.json", "workspace": "/w"}
 
 
-def _runs_of(api: str, deployment: str) -> list[dict[str, Any]]:
-    body = json.dumps({"deployments": {"name": {"any_": [deployment]}}}).encode()
-    request = urllib.request.Request(f"{api}/flow_runs/filter", data=body, headers={"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)  # type: ignore[no-any-return]
+def _runs_of(deployment: str) -> list[dict[str, Any]]:
+    from prefect.client.schemas.filters import DeploymentFilter
+
+    named = DeploymentFilter.model_validate({"name": {"any_": [deployment]}})
+    return [run.model_dump(mode="json") for run in ask("read_flow_runs", deployment_filter=named)]
