@@ -30,7 +30,10 @@ QUICK = {
     "PREFECT_WORKER_QUERY_SECONDS": "1",
     "PREFECT_LOGGING_LEVEL": "WARNING",
     "PREFECT_CLI_PROMPT": "false",
+    "PREFECT_SERVER_API_AUTH_STRING": "owl3:planted-password",
+    "PREFECT_API_AUTH_STRING": "owl3:planted-password",
 }
+"""A server with a login, as `infra/docker` starts it."""
 
 
 @pytest.fixture(scope="session")
@@ -58,10 +61,11 @@ def prefect_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
 @pytest.fixture
 def prefect_server(prefect_environment: dict[str, str]) -> Iterator[str]:
     """Use the server in this process; yields its API's address."""
-    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
     api, home = prefect_environment["PREFECT_API_URL"], Path(prefect_environment["PREFECT_HOME"])
-    with temporary_settings({PREFECT_API_URL: api, PREFECT_HOME: home}):
+    login = prefect_environment["PREFECT_API_AUTH_STRING"]
+    with temporary_settings({PREFECT_API_URL: api, PREFECT_HOME: home, PREFECT_API_AUTH_STRING: login}):
         yield api
 
 
@@ -126,3 +130,36 @@ def ask(method: str, *arguments: Any, **named: Any) -> Any:
             return await getattr(client, method)(*arguments, **named)
 
     return asyncio.run(call())
+
+
+def deploy(flow: str, pool: str) -> None:
+    """Make the deployment FLOW/to-cancel of a flow of `flows/stages.py`."""
+    from prefect import flow as prefect_flow
+
+    source = prefect_flow.from_source(source=str(ROOT), entrypoint=f"flows/stages.py:{flow}")
+    source.deploy(name="to-cancel", work_pool_name=pool, print_next_steps=False, ignore_warnings=True)  # type: ignore[attr-defined]
+
+
+def start(flow: str, parameters: dict[str, Any]) -> Any:
+    """Start a run of it and return its id."""
+    from prefect.deployments import run_deployment
+
+    return run_deployment(f"{flow}/to-cancel", parameters=parameters, timeout=0).id  # type: ignore[union-attr]
+
+
+def cancel(run: Any) -> None:
+    """As the button of the UI does."""
+    from prefect.states import Cancelling
+
+    ask("set_flow_run_state", run, Cancelling())
+
+
+def state(run: Any) -> Any:
+    """The state of a run."""
+    return ask("read_flow_run", run).state
+
+
+def started_by(process: "subprocess.Popen[bytes]") -> list[psutil.Process]:
+    """All processes of flow runs: what is below the worker, which is below its lifeline."""
+    [prefect] = psutil.Process(process.pid).children()
+    return prefect.children(recursive=True)

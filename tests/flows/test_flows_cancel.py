@@ -1,13 +1,12 @@
 """Cancelling a flow run ends the training process it had started, and leaves what the next run goes on from."""
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from prefect_world import ROOT, ask, wait_until, worker
+from prefect_world import cancel, deploy, start, started_by, state, wait_until, worker
 from train.world import make_world, recipe
 
 from owl3.manifest import read_manifest
@@ -27,8 +26,8 @@ def test_a_cancelled_run_ends_its_children_and_the_next_one_goes_on(
     stage = workspace / "runs" / "tiny" / "pretrain"
     metrics = stage / "metrics.jsonl"
     with worker(POOL, prefect_environment, tmp_path / "worker.log") as process:
-        deploy()
-        first = start(parameters)
+        deploy("train", POOL)
+        first = start("train", parameters)
         wait_until(lambda: state(first).is_final() or lines(metrics) >= 3, process, WAIT_S)
         assert state(first).is_running(), state(first).message
         family = started_by(process)
@@ -41,7 +40,7 @@ def test_a_cancelled_run_ends_its_children_and_the_next_one_goes_on(
         assert not started_by(process), "neither a child nor a zombie is left"
         [checkpoint] = (stage / "checkpoints").iterdir()
         assert 3 <= int(checkpoint.name.removeprefix("step-")) < STEPS, "saved where it stood, and not tried again"
-        second = start(parameters)
+        second = start("train", parameters)
         wait_until(lambda: state(second).is_final(), process, WAIT_S)
         assert state(second).is_completed(), state(second).message
     assert read_manifest(stage).stats["steps"] == STEPS
@@ -59,34 +58,5 @@ def write_world(workspace: Path) -> dict[str, Any]:
     return {"recipe": str(path), "workspace": str(workspace), "only": ["pretrain"]}
 
 
-def deploy() -> None:
-    from prefect import flow
-
-    source = flow.from_source(source=str(ROOT), entrypoint="flows/stages.py:train")
-    source.deploy(name="to-cancel", work_pool_name=POOL, print_next_steps=False, ignore_warnings=True)  # type: ignore[attr-defined]
-
-
-def start(parameters: dict[str, Any]) -> Any:
-    from prefect.deployments import run_deployment
-
-    return run_deployment("train/to-cancel", parameters=parameters, timeout=0).id  # type: ignore[union-attr]
-
-
-def cancel(run: Any) -> None:
-    from prefect.states import Cancelling
-
-    ask("set_flow_run_state", run, Cancelling())
-
-
-def state(run: Any) -> Any:
-    return ask("read_flow_run", run).state
-
-
 def lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.is_file() else 0
-
-
-def started_by(process: "subprocess.Popen[bytes]") -> list[psutil.Process]:
-    """All processes of flow runs: what is below the worker, which is below its lifeline."""
-    [prefect] = psutil.Process(process.pid).children()
-    return prefect.children(recursive=True)
