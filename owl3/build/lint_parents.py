@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 
 from owl3.build.findings import Finding
-from owl3.ledger import connect
+from owl3.ledger import connect, open_duckdb
 
 _EXAMPLES = 20
 """Findings of one kind that are written out; of the rest it says how many they are."""
@@ -18,7 +18,7 @@ _KEPT_ROWS = ("shard_rows", "sample_rows")
 
 def find_repeats(folder: Path, tars: Sequence[Path]) -> list[Finding]:
     """Samples that several rows keep."""
-    with duckdb.connect(":memory:") as connection:
+    with open_duckdb() as connection:
         query = (
             f"SELECT sample_id FROM {_indexes(tars)} WHERE decision = 'kept' GROUP BY 1 HAVING count(*) > 1 ORDER BY 1"
         )

@@ -7,6 +7,7 @@ from typing import Any
 import duckdb
 import pyarrow.parquet as pq
 
+from owl3.ledger import open_duckdb
 from owl3.manifest import Counts
 
 
@@ -21,7 +22,7 @@ def count_index(path: Path) -> Counts:
 def sample_stats(folder: Path) -> dict[str, Any]:
     """Totals of a sample set: tokens, images, how many images a sample has, how often a parent is used."""
     files = (folder / "[0-9][0-9][0-9][0-9][0-9].parquet").as_posix().replace("'", "''")
-    connection = duckdb.connect(":memory:")
+    connection = open_duckdb()
     connection.execute(f"CREATE VIEW kept AS SELECT * FROM read_parquet('{files}') WHERE decision = 'kept'")
     totals = _row(
         connection,
