@@ -9,12 +9,14 @@ import re
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import duckdb
-import fsspec
 import pyarrow as pa
 
 from owl3.errors import InputError
+
+if TYPE_CHECKING:
+    import duckdb
 
 REASONS: dict[str, str] = {
     # source: rows of a metadata dump
@@ -150,8 +152,10 @@ VIEWS = {
 """Views of a workspace, and the tables behind each."""
 
 
-def open_duckdb() -> duckdb.DuckDBPyConnection:
+def open_duckdb() -> "duckdb.DuckDBPyConnection":
     """Open an in-memory DuckDB that keeps to `MEMORY_LIMIT` and spills into the system's folder for such things."""
+    import duckdb  # a seventh of what a worker's imports take; most only want to know a reason
+
     connection = duckdb.connect(":memory:")
     spill = f"{tempfile.gettempdir()}/owl3-duckdb-{os.getpid()}-{next(_SPILLS)}".replace("'", "''")
     connection.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
@@ -160,7 +164,7 @@ def open_duckdb() -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def connect(workspace: Path | str, views: Collection[str] = tuple(VIEWS)) -> duckdb.DuckDBPyConnection:
+def connect(workspace: Path | str, views: Collection[str] = tuple(VIEWS)) -> "duckdb.DuckDBPyConnection":
     """Open an in-memory DuckDB with one view per kind of table of the workspace, read in place.
 
     Views, where such tables exist: `shard_rows`, `sample_rows`, `source_rows`, `evidence`, `tombstones`; each with the
@@ -197,7 +201,11 @@ class _Place:
         # A Path of "s3://bucket" holds "s3:/bucket".
         scheme = re.match(r"([a-z][a-z0-9+.-]+):/+(.+)", str(workspace))
         self.root = f"{scheme[1]}://{scheme[2].rstrip('/')}" if scheme else Path(workspace).as_posix()
-        self.files = fsspec.filesystem(scheme[1]) if scheme else None
+        self.files: Any = None  # a file system of fsspec's
+        if scheme:
+            import fsspec
+
+            self.files = fsspec.filesystem(scheme[1])
 
     def exists(self) -> bool:
         return Path(self.root).is_dir() if self.files is None else bool(self.files.exists(self.root))
