@@ -109,9 +109,11 @@ class Sample(Config):
 
     def to_json(self) -> bytes:
         """The bytes of KEY.json: canonical, so the same sample is the same bytes."""
-        data = {name: getattr(self, name) for name in type(self).model_fields}  # model_dump takes five times as long
-        data["segments"] = [{name: value for name, value in segment if value is not None} for segment in self.segments]
-        data["turns"] = [dict(turn) for turn in self.turns]
+        data = self.__dict__.copy()  # the fields as they are: model_dump takes five times as long
+        data["segments"] = [
+            {name: value for name, value in segment.__dict__.items() if value is not None} for segment in self.segments
+        ]
+        data["turns"] = [turn.__dict__ for turn in self.turns]
         data["meta"] = plain(self.meta)
         return plain_json(data)
 
@@ -126,11 +128,20 @@ def short_hash(*parts: str) -> str:
     return digest.hexdigest()[:32]
 
 
+_LABEL = r"[a-z0-9_-]{1,63}"
+_CANONICAL_URL = re.compile(
+    rf"https?://{_LABEL}(?:\.{_LABEL})*/[A-Za-z0-9/%:@!$&'()*+,;=~._-]*(?:\?[A-Za-z0-9/%:@!$&'()*+,;=~._?-]+)?"
+)
+"""What is spelt as `canonical_url` spells it: most URLs, told in a tenth of the time that taking them apart needs."""
+
+
 def canonical_url(url: str) -> str:
     """Spell a URL one way: lower-case scheme and host, no default port, no fragment, escapes for what needs them.
 
     The path's case and the query's order are kept: servers may tell them apart.
     """
+    if _CANONICAL_URL.fullmatch(url):
+        return url
     parts = urlsplit(url.strip())
     scheme = parts.scheme.lower()
     host = (parts.hostname or "").encode("idna").decode("ascii") if parts.hostname else ""

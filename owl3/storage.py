@@ -29,7 +29,7 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = partial_path(path)
     try:
-        with aside.open("wb") as handle:
+        with aside.open("wb", buffering=_CHUNK_BYTES) as handle:
             yield handle
             handle.flush()
             os.fsync(handle.fileno())

@@ -20,7 +20,7 @@ Source: the processors of the three releases of mPLUG-Owl3 (7B-240728, 1B/2B-241
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from owl3.samples import Segment, Turn
 from owl3.tokens import END_OF_TEXT, PLACEHOLDER, TURN_END, TURN_START, TextTokenizer
@@ -33,8 +33,7 @@ Grid = tuple[int, int]
 RELEASES: tuple[Release, ...] = ("240728", "241014", "241101")
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(NamedTuple):
     """A piece of text that is tokenised alone.
 
     `trained`: the model learns to say it. `medium`: the number of the medium that it is a placeholder of; the
