@@ -89,8 +89,8 @@ $(AUDIT)/.done:
 	$(AUDIT)/bin/python -m pip install --quiet 'pip-audit>=2.9' 'cyclonedx-bom>=7'
 	touch $@
 
-audit-deps: $(AUDIT)/.done ## Ask for known holes in what we depend on (needs PyPI; fails where it cannot ask)
-	$(AUDIT)/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict --desc off
+audit-deps: $(AUDIT)/.done ## Ask for known holes in what we depend on; AUDIT_OPTIONS='--service osv' asks there instead of pypi.org
+	$(PYTHON) infra/audit.py $(AUDIT)/bin/pip-audit $(AUDIT_OPTIONS) constraints.txt owl3/tools/clip.txt owl3/tools/img2dataset.txt owl3/tools/peers.txt
 
 sbom: setup $(AUDIT)/.done ## Write dist/sbom.json: everything that is installed, as CycloneDX
 	mkdir -p dist
