@@ -183,7 +183,7 @@ class _Frame:
 
     def axes(self, x_label: str, log_y: bool) -> Markup:
         parts: list[Markup] = []
-        for value in ticks(self.y_min, self.y_max):
+        for value in log_ticks(self.y_min, self.y_max) if log_y else ticks(self.y_min, self.y_max):
             height = self.y(value)
             text = number(10**value if log_y else value)
             parts.append(
@@ -208,6 +208,17 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw)
     first = math.ceil(low / step)
     return [round(index * step, 12) for index in range(first, math.floor(high / step) + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Logarithms inside [low, high] of 1, 2 and 5 times powers of ten, or of the powers alone where these suffice."""
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    for digits in ((1,), (1, 2, 5)):
+        found = [power + math.log10(digit) for power in powers for digit in digits]
+        found = [value for value in found if low <= value <= high]
+        if len(found) >= 3:
+            return found
+    return found if len(found) > 1 else ticks(low, high)
 
 
 def _scaled(value: float, log: bool) -> float:

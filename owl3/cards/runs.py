@@ -87,13 +87,15 @@ class Run:
 
 
 def iter_runs(workspace: Path) -> list[Run]:
-    """Every stage of every run with at least one checkpoint, by name."""
-    found = []
-    for folder in sorted(path for path in workspace.glob("runs/*/*") if path.is_dir()):
-        run = read_run(workspace, folder)
-        if run is not None:
-            found.append(run)
-    return found
+    """Every stage of every run with at least one checkpoint: by run, and in it in the order of training."""
+    folders = sorted(path for path in workspace.glob("runs/*/*") if path.is_dir())
+    found = {run.name: run for folder in folders if (run := read_run(workspace, folder)) is not None}
+
+    def depth(run: Run) -> int:
+        before = found.get(run.parent or "")
+        return 0 if before is None else 1 + depth(before)
+
+    return sorted(found.values(), key=lambda run: (run.name.split("/")[0], depth(run), run.name))
 
 
 def read_run(workspace: Path, folder: Path) -> Run | None:
@@ -167,19 +169,19 @@ def tainted(workspace: Path, plan_steps: Mapping[str, Sequence[int]]) -> list[Ta
 
 def evaluations(workspace: Path, hits: Iterable[Tainted]) -> list[Evaluation]:
     """Finished results of tainted checkpoints."""
-    wanted = {(hit.checkpoint.run, hit.checkpoint.step) for hit in hits}
+    wanted = list(dict.fromkeys((hit.checkpoint.run, hit.checkpoint.step) for hit in hits))
     return [
         result
-        for name in sorted({run for run, _ in wanted})
+        for name in dict.fromkeys(run for run, _ in wanted)
         for result in all_evaluations(workspace / "runs" / name)
         if (result.run, _step_of(result, workspace)) in wanted
     ]
 
 
 def all_evaluations(folder: Path) -> list[Evaluation]:
-    """Finished results of one stage, by checkpoint and title."""
+    """Finished results of one stage, by checkpoint (the end last) and title."""
     found = []
-    for path in sorted(folder.glob("evals/*/*/summary.json")):
+    for path in sorted(folder.glob("evals/*/*/summary.json"), key=lambda path: (path.parts[-3] == "end", path)):
         if not (path.parent / MANIFEST_NAME).is_file():
             continue
         summary = json.loads(path.read_bytes())

@@ -163,7 +163,7 @@ def _run(view: collect.RunView) -> dict[str, Any]:
         if "grad_norm" in view.curves
         else None,
         charts.lines(view.phases, caption="Seconds of a step by phase") if view.phases else None,
-        score_curve(view.evaluations),
+        score_curve(view.evaluations, view.run.steps),
     ]
     stats = view.stats
     wanted = ("steps", "loss", "trained_tokens", "images")

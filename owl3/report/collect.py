@@ -163,14 +163,7 @@ def _medium(workspace: Path, medium: dict[str, Any], side_px: int) -> str | None
 
 def run_views(workspace: Path) -> list[RunView]:
     """Every stage with its curves, in the order in which stages follow each other."""
-    found = [_run_view(run) for run in runs.iter_runs(workspace)]
-    names = {view.run.name: view for view in found}
-
-    def depth(view: RunView) -> int:
-        parent = view.run.parent
-        return 0 if parent is None or parent not in names else 1 + depth(names[parent])
-
-    return sorted(found, key=lambda view: (view.run.name.split("/")[0], depth(view), view.run.name))
+    return [_run_view(run) for run in runs.iter_runs(workspace)]
 
 
 def _run_view(run: runs.Run) -> RunView:

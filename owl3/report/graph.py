@@ -12,6 +12,8 @@ from owl3.cards.words import shown
 NODE_WIDTH, NODE_HEIGHT = 172, 58
 GAP_X, GAP_Y = 44, 14
 MARGIN = 4
+SMALLEST = 0.85
+"""A drawing shrinks to its page down to this part of its size, and scrolls from there on."""
 _NAME_LETTERS = 23
 _NOTE_LETTERS = 27
 
@@ -48,7 +50,7 @@ def draw_graph(
         description: Name of the picture.
     """
     columns = [column for column in columns if column]
-    width = 2 * MARGIN + len(columns) * (NODE_WIDTH + GAP_X) - GAP_X
+    width = 2 * MARGIN + len(columns) * (NODE_WIDTH + GAP_X)
     height = max((_height(column) for column in columns), default=0)
     places = {
         node.key: (
@@ -64,8 +66,10 @@ def draw_graph(
     nodes = Markup("").join(_box(node, *places[node.key]) for column in columns for node in column)
     return Markup(
         '<div class="graph" tabindex="0" role="region" aria-label="{}">'
-        '<svg width="{}" height="{}" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}</svg></div>'
-    ).format(label, width, height, width, height, description, curves, nodes)
+        "<style>@media print{{.graph svg{{min-width:0!important}}}}</style>"
+        '<svg style="width:100%;min-width:{}px;max-width:{}px;height:auto" viewBox="0 0 {} {}" role="img" '
+        'aria-label="{}">{}{}</svg></div>'
+    ).format(label, int(SMALLEST * width), width, width, height, description, curves, nodes)
 
 
 def _height(column: Sequence[Node]) -> int:
@@ -103,5 +107,8 @@ def _cut(text: str, most: int) -> str:
 def _curve(start: tuple[int, int], end: tuple[int, int]) -> Markup:
     x0, y0 = start[0] + NODE_WIDTH, start[1] + NODE_HEIGHT // 2
     x1, y1 = end[0], end[1] + NODE_HEIGHT // 2
+    if start[0] == end[0]:  # within a column: a bow on its right, not a line back through the boxes
+        x1, bow = x0, x0 + GAP_X
+        return Markup('<path d="M{} {}C{} {} {} {} {} {}"/>').format(x0, y0, bow, y0, bow, y1, x1, y1)
     bend = max(20, (x1 - x0) // 2)
     return Markup('<path d="M{} {}C{} {} {} {} {} {}"/>').format(x0, y0, x0 + bend, y0, x1 - bend, y1, x1, y1)

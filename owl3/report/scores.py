@@ -14,13 +14,17 @@ from owl3.eval.plots import cells_of
 from owl3.eval.results import read_summary
 
 
-def score_curve(results: Sequence[Evaluation]) -> Markup | None:
-    """Scores by step with their 95 % intervals, blind runs left out."""
+def score_curve(results: Sequence[Evaluation], steps: int) -> Markup | None:
+    """Scores by step with their 95 % intervals, blind runs left out; the stage's end stands at its last step.
+
+    Args:
+        steps: The stage's steps.
+    """
     series: dict[str, list[tuple[float, float]]] = {}
     bands: dict[str, list[tuple[float, float, float]]] = {}
     for result in results:
-        if not result.blind and result.score is not None and result.checkpoint.startswith("step-"):
-            step = float(result.checkpoint.removeprefix("step-"))
+        if not result.blind and result.score is not None:
+            step = float(steps if result.checkpoint == "end" else result.checkpoint.removeprefix("step-"))
             series.setdefault(result.title, []).append((step, result.score))
             if result.interval is not None:
                 bands.setdefault(result.title, []).append((step, *result.interval))
@@ -30,13 +34,17 @@ def score_curve(results: Sequence[Evaluation]) -> Markup | None:
 
 
 def score_table(results: Sequence[Evaluation]) -> dict[str, Any] | None:
-    """Checkpoints by tasks: in each cell the score, its interval, the blind one; a task's best score is marked."""
+    """Checkpoints by tasks: in each cell the score, its interval, the blind one; a task's best score is marked.
+
+    The best is sought among those that answered most questions: a part of them is another, often luckier, task.
+    """
     if not results:
         return None
     titles = sorted({result.title for result in results})
+    most = {title: max(r.num_questions for r in results if r.title == title) for title in titles}
     best: dict[str, Evaluation] = {}
     for result in results:
-        if not result.blind and result.score is not None:
+        if not result.blind and result.score is not None and result.num_questions == most[result.title]:
             known = best.get(result.title)
             best[result.title] = result if known is None or result.score > (known.score or 0) else known
     rows: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}

@@ -1,17 +1,20 @@
 """Scores in the report: what stands beside each, and which is marked best."""
 
 import json
+import math
 from pathlib import Path
+
+import pytest
 
 from owl3.cards import charts
 from owl3.cards.runs import Evaluation
-from owl3.report.scores import distractor_curve, score_table
+from owl3.report.scores import distractor_curve, score_curve, score_table
 
 
-def evaluation(checkpoint: str, score: float | None, *, blind: bool = False) -> Evaluation:
+def evaluation(checkpoint: str, score: float | None, *, blind: bool = False, questions: int = 120) -> Evaluation:
     interval = None if score is None else (score - 0.1, score + 0.1)
     paper = (("7B-240728", 0.882), ("2B", 0.874))
-    return Evaluation("demo/sft", checkpoint, "pope", blind, "f1", score, 120, Path(), interval, paper)
+    return Evaluation("demo/sft", checkpoint, "pope", blind, "f1", score, questions, Path(), interval, paper)
 
 
 def test_the_best_checkpoint_is_marked_with_interval_and_blind_run_and_the_paper_beside() -> None:
@@ -23,6 +26,29 @@ def test_the_best_checkpoint_is_marked_with_interval_and_blind_run_and_the_paper
     assert [name for name, cell in cells.items() if cell["best"]] == ["step-000020"]
     assert cells["end"]["interval"] == "0.500-0.700"
     assert cells["end"]["blind"] == "0.950"
+
+
+def test_a_part_of_the_questions_is_never_marked_best() -> None:
+    table = score_table([evaluation("step-000010", 0.9, questions=40), evaluation("end", 0.6)])
+    assert table is not None
+    assert [row["checkpoint"] for row in table["rows"] if row["cells"][0]["best"]] == ["end"]
+
+
+def test_the_curve_ends_where_the_stage_ended() -> None:
+    drawn = str(score_curve([evaluation("step-000010", 0.5), evaluation("end", 0.6)], 30))
+    assert "<b>0.6</b>" in drawn
+    assert ">30</text>" in drawn
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.3, 9.0, ["1", "2", "5"]), (0.5, 40.0, ["1", "10"]), (0.05, 80.0, ["0.1", "1", "10"]), (1.2, 1.4, None)],
+)
+def test_a_logarithmic_axis_has_round_numbers(low: float, high: float, expected: list[str] | None) -> None:
+    found = charts.log_ticks(math.log10(low), math.log10(high))
+    assert found
+    assert expected is None or set(expected) <= {charts.number(10**value) for value in found}
+    assert all(math.log10(low) <= value <= math.log10(high) for value in found)
 
 
 def test_nothing_is_best_where_nothing_is_scored() -> None:

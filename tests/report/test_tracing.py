@@ -76,6 +76,14 @@ def test_hostile_words_stay_words(tmp_path: Path) -> None:
     assert "\u202e" not in text
 
 
+def test_a_parent_in_the_same_column_is_reached_by_a_bow_on_the_right() -> None:
+    """A line from its right side to the other's left would go back through both boxes."""
+    column = [Node("a", "", "", "", ""), Node("b", "", "", "", "")]
+    drawn = draw_graph([column], [("a", "b")], label="", description="")
+    start, bow, end = map(int, re.findall(r'd="M(\d+) \d+C(\d+) \d+ \d+ \d+ (\d+) \d+"', drawn)[0])
+    assert start == end < bow
+
+
 def test_boxes_do_not_overlap() -> None:
     drawn = draw_graph(
         [[Node("a", "", "", "", "")], [Node("b", "", "", "", "")]], [("a", "b")], label="", description=""
