@@ -1,8 +1,10 @@
 """Curves elsewhere, when asked for: TensorBoard, W&B, MLflow. Off by default; `metrics.jsonl` is always written.
 
-Nothing here needs a network: W&B is offline unless its own variables say otherwise, MLflow writes beside the run.
+Nothing here needs a network: W&B is offline unless its own variables say otherwise, MLflow writes beside the run. A run
+that is resumed goes on with its own curves; the ids by which the services know it lie beside their files.
 """
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
@@ -10,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from owl3.errors import ConfigError
+from owl3.storage import write_atomic
 from owl3.train.metrics import Tracker
+
+logger = logging.getLogger(__name__)
 
 NAMES = ("tensorboard", "wandb", "mlflow")
 
@@ -30,6 +35,28 @@ def make_trackers(names: Sequence[str], folder: Path, run: str) -> list[Tracker]
         makers = {"tensorboard": _TensorBoard, "wandb": _Wandb, "mlflow": _MLflow}
         made.append(makers[name](folder, run))
     return made
+
+
+class Trackers:
+    """All of them. One that fails while the run goes on is given up, aloud: `metrics.jsonl` holds every record."""
+
+    def __init__(self, trackers: Sequence[Tracker]) -> None:
+        self._trackers = list(trackers)
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Tell them of a step."""
+        for tracker in list(self._trackers):
+            try:
+                tracker.log(record["step"], flat(record))
+            except Exception as error:  # noqa: BLE001 - whatever a service's client raises: days of training go on
+                self._trackers.remove(tracker)
+                name = type(tracker).__name__.strip("_")
+                logger.warning("%s: gets no more records (%s); metrics.jsonl has them all", name, error)
+
+    def close(self) -> None:
+        """Flush and end."""
+        for tracker in self._trackers:
+            tracker.close()
 
 
 def flat(record: Mapping[str, Any]) -> dict[str, float]:
@@ -56,6 +83,11 @@ def _package(name: str, tracker: str) -> Any:
         raise ConfigError(f"--report-to {tracker}: {error.name} is not installed; pip install {tracker}") from error
 
 
+def _known(path: Path) -> str | None:
+    """The id under which a service knows this run, when it was started before."""
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
 class _TensorBoard:
     def __init__(self, folder: Path, run: str) -> None:
         writer = _package("torch.utils.tensorboard", "tensorboard").SummaryWriter
@@ -72,7 +104,10 @@ class _TensorBoard:
 class _Wandb:
     def __init__(self, folder: Path, run: str) -> None:
         os.environ.setdefault("WANDB_MODE", "offline")
-        self._run = _package("wandb", "wandb").init(project="owl3", name=run, id=run.replace("/", "-"), dir=folder)
+        known_as = folder / "wandb-id"
+        wandb = _package("wandb", "wandb")
+        self._run = wandb.init(project="owl3", name=run, id=_known(known_as), resume="allow", dir=folder)
+        write_atomic(known_as, str(self._run.id).encode())
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step=step)
@@ -86,7 +121,9 @@ class _MLflow:
         self._mlflow = _package("mlflow", "mlflow")
         if "MLFLOW_TRACKING_URI" not in os.environ:
             self._mlflow.set_tracking_uri((folder / "mlruns").resolve().as_uri())
-        self._mlflow.start_run(run_name=run)
+        known_as = folder / "mlflow-id"
+        started = self._mlflow.start_run(run_id=_known(known_as), run_name=run)
+        write_atomic(known_as, str(started.info.run_id).encode())
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._mlflow.log_metrics(dict(values), step=step)
