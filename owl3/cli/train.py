@@ -34,6 +34,7 @@ def train(  # noqa: PLR0917 - options of a command line
     processes: Processes = 1,
     deepspeed_json: DeepSpeedJson = None,
     grace: Annotated[float, typer.Option(help="Seconds that SIGTERM leaves for saving.")] = 30.0,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds after which a rank that is late is an error.")] = 600.0,
     report_to: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb or mlflow (repeat it).")] = None,
     quarantine: Annotated[
         list[str] | None, typer.Option(help="A sample id to take out first (repeat it); training goes on without it.")
@@ -68,6 +69,7 @@ def train(  # noqa: PLR0917 - options of a command line
             processes=processes,
             deepspeed_json=deepspeed_json,
             grace_s=grace,
+            timeout_s=timeout,
             preflight=preflight,
             report_to=tuple(report_to or ()),
         )
@@ -123,7 +125,7 @@ def _preflight_table(report: dict[str, Any]) -> Any:
         name = f"{tried['why']} (step {tried['step']}: {tried['tokens']} tokens, {tried['tiles']} tiles)"
         shown.add_row(name, f"{tried['seconds']:.2f} s")
     shown.add_row("peak memory of a rank", f"{report['peak_memory_bytes'] / 2**30:.2f} GiB")
-    shown.add_row("whole stage at the average step's speed", f"{report['hours']:.2f} h")
+    shown.add_row("whole stage at the average step's speed, with checkpoints", f"{report['hours']:.2f} h")
     size = f"{report['checkpoint_bytes'] / 1e9:.3f} GB in {report['checkpoint_seconds']:.1f} s"
     shown.add_row(f"one of {report['checkpoints']} checkpoints", size)
     need, free = report["disk_needed_bytes"] / 1e9, report["disk_free_bytes"] / 1e9

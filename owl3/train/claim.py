@@ -65,7 +65,9 @@ def _check_same_on_all_ranks(world: World, task: Any) -> None:
     everyone = world.gather(canonical_json(task))
     for rank, other in enumerate(everyone):
         if other != everyone[0]:
-            raise ConfigError(f"rank {rank} has another recipe, plan or parent than rank 0; start all with the same")
+            raise ConfigError(
+                f"rank {rank} has another recipe, plan, parent or --deepspeed-json than rank 0; start all with the same"
+            )
 
 
 def _differences(one: Any, other: Any, prefix: str = "") -> Iterator[str]:

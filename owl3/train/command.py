@@ -24,6 +24,7 @@ class TrainCommand:
     processes: int = 1
     deepspeed_json: Path | None = None
     grace_s: float = 30.0
+    timeout_s: float = 600.0
     preflight: bool = False
     report_to: tuple[str, ...] = ()
 
@@ -36,7 +37,7 @@ class TrainCommand:
             made += ["--report-to", tracker]
         if self.preflight:
             made += ["--preflight"]
-        return [*made, "--grace", f"{self.grace_s:g}"]
+        return [*made, "--grace", f"{self.grace_s:g}", "--timeout", f"{self.timeout_s:g}"]
 
     def on_this_machine(self) -> tuple[str, list[str]]:
         """A module and its arguments for `owl3.launch.run_module`: one process needs no launcher."""

@@ -5,12 +5,12 @@ step in which one rank has no picture; one checkpoint written and read back. Not
 """
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -25,10 +25,13 @@ from owl3.train.checkpoint import Checkpoints, TrainerState, state_reader
 from owl3.train.distributed import World
 from owl3.train.engine import Engine
 from owl3.train.loop import Step, memory_bytes
-from owl3.train.optim import ParameterGroup
+from owl3.train.optim import ParameterGroup, full_shape
 from owl3.train.stages import StageConfig
 
 REPORT_NAME = "preflight.json"
+
+_ASIDE = ".preflight"
+"""Folder of the checkpoint that is written for a trial; never to be part of a run."""
 
 _PICTURES = ("pixel_values", "image_rows", "image_starts")
 
@@ -53,11 +56,11 @@ class Report(Config):
     parameters: dict[str, int]  # trained ones, by group
     tried: tuple[TriedStep, ...]
     peak_memory_bytes: int
-    hours: float  # of the whole stage, at the speed of a step of average size
+    hours: float  # of the whole stage: every step at the speed of one of average size, and its checkpoints
     checkpoint_bytes: int
     checkpoint_seconds: float
     checkpoints: int  # written in the whole stage
-    disk_needed_bytes: int  # kept at once: the limit, one being written, and the export
+    disk_needed_bytes: int  # kept at once: the limit, the best one if it is kept, one being written, and the export
     disk_free_bytes: int
     warnings: tuple[str, ...] = ()
 
@@ -85,6 +88,13 @@ class Trial:
     groups: Sequence[ParameterGroup]
     world: World
     folder: Path
+    grace_s: float  # what SIGTERM leaves for saving
+    timeout_s: float  # how long ranks wait for one another
+
+
+def sweep(folder: Path) -> None:
+    """Remove from a stage's folder what a preflight left there that was killed."""
+    shutil.rmtree(folder / _ASIDE, ignore_errors=True)
 
 
 def preflight(trial: Trial) -> Report:
@@ -104,7 +114,9 @@ def preflight(trial: Trial) -> Report:
     average = tried[wanted["average step"]]
     no_picture = _try_step(trial, "rank 0 has no picture", 0, blind_rank=0)
     size, seconds = _save_and_load(trial)
-    needed = size * (stage.save_total_limit + 1) + size
+    needed = size * (stage.save_total_limit + 2 + bool(stage.keep_best))
+    checkpoints = -(-source.total_steps // stage.save_steps)
+    saving_s = 0.0 if stage.save_async else checkpoints * seconds
     report = Report(
         stage=stage.name,
         ranks=world.size,
@@ -112,13 +124,13 @@ def preflight(trial: Trial) -> Report:
         parameters=_count(trial.groups),
         tried=(*sorted(tried.values(), key=lambda one: one.step), no_picture),
         peak_memory_bytes=max(world.gather(memory_bytes(world.device))),
-        hours=average.seconds * source.total_steps / 3600,
+        hours=(average.seconds * source.total_steps + saving_s) / 3600,
         checkpoint_bytes=size,
         checkpoint_seconds=seconds,
-        checkpoints=-(-source.total_steps // stage.save_steps),
+        checkpoints=checkpoints,
         disk_needed_bytes=needed,
         disk_free_bytes=shutil.disk_usage(folder).free,
-        warnings=tuple(filter(None, [idle_warning(source.plan, world.data_size)])),
+        warnings=tuple(filter(None, [idle_warning(source.plan, world.data_size), *_late(trial, seconds)])),
     )
     if world.is_main:
         write_atomic(folder / REPORT_NAME, json.dumps(plain(report), indent=1).encode())
@@ -128,6 +140,22 @@ def preflight(trial: Trial) -> Report:
             "free; make room, or lower save_total_limit"
         )
     return report
+
+
+def _late(trial: Trial, saving_s: float) -> list[str]:
+    """What the time that a checkpoint takes puts in danger."""
+    warnings = []
+    if saving_s > trial.grace_s:
+        warnings.append(
+            f"saving takes {saving_s:.0f} s and --grace leaves {trial.grace_s:.0f} s for it: a stop would lose up to "
+            "save_steps steps; raise --grace, and what the scheduler waits between SIGTERM and SIGKILL"
+        )
+    if saving_s > trial.timeout_s / 2:
+        warnings.append(
+            f"saving takes {saving_s:.0f} s and ranks wait {trial.timeout_s:.0f} s for one another: on a busy disk "
+            "the run would end while it saves; raise --timeout"
+        )
+    return warnings
 
 
 def _try_step(trial: Trial, why: str, number: int, blind_rank: int | None = None) -> TriedStep:
@@ -165,18 +193,19 @@ def _without_pictures(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _save_and_load(trial: Trial) -> tuple[int, float]:
     """Write a checkpoint, read its state back; return its bytes and the seconds that writing took."""
     source, engine, world = trial.source, trial.engine, trial.world
-    aside = trial.folder / ".preflight"
-    checkpoints = Checkpoints(aside, world, plan=source.plan.manifest.as_parent(), limit=1)
+    checkpoints = Checkpoints(trial.folder / _ASIDE, world, plan=source.plan.manifest.as_parent(), limit=1)
     checkpoints.extras = source.extras
     checkpoints.keeps_average = trial.stage.ema_decay is not None
-    began = time.perf_counter()
-    path, _ = checkpoints.save(engine, TrainerState(step=1, proof=source.proof(1)), keep_in_history=False)
-    seconds = time.perf_counter() - began
-    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    engine.load_state(state_reader(path), steps_taken=1)
-    world.barrier()
-    if world.is_main:
-        shutil.rmtree(aside)
+    try:
+        began = time.perf_counter()
+        path, _ = checkpoints.save(engine, TrainerState(step=1, proof=source.proof(1)), keep_in_history=False)
+        seconds = time.perf_counter() - began
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        engine.load_state(state_reader(path), steps_taken=1)
+        world.barrier()
+    finally:
+        if world.is_main:
+            sweep(trial.folder)
     return size, max(world.gather(seconds))
 
 
@@ -184,11 +213,5 @@ def _count(groups: Sequence[ParameterGroup]) -> dict[str, int]:
     """Trained parameters by group, of this rank's share."""
     counts: dict[str, int] = {}
     for group in groups:
-        counts[group.group] = counts.get(group.group, 0) + sum(p.numel() for p in group.parameters)
+        counts[group.group] = counts.get(group.group, 0) + sum(math.prod(full_shape(p)) for p in group.parameters)
     return counts
-
-
-def read_report(folder: Path) -> dict[str, Any]:
-    """The report of the last preflight of a stage, as plain values."""
-    data: dict[str, Any] = json.loads((folder / REPORT_NAME).read_bytes())
-    return data

@@ -52,12 +52,12 @@ from owl3.train.flops import StepFlops
 from owl3.train.loop import StageRun
 from owl3.train.metrics import METRICS_NAME, MetricsFile, SpikeDetector, StatusLine
 from owl3.train.optim import ParameterGroup, freeze, parameter_groups
-from owl3.train.preflight import REPORT_NAME, Report, Trial, preflight
+from owl3.train.preflight import REPORT_NAME, Report, Trial, preflight, sweep
 from owl3.train.signals import StopSignal
 from owl3.train.stages import StageConfig, TrainRecipe, plan_folder, stage_folder
-from owl3.train.trackers import flat, make_trackers
+from owl3.train.trackers import Trackers, make_trackers
 from owl3.train.validation import validation_losses
-from owl3.train.watch import train_watched
+from owl3.train.watch import left_by_others, train_watched
 
 logger = logging.getLogger(__name__)
 
@@ -93,9 +93,10 @@ class Job:
 
     @property
     def task(self) -> list[Any]:
-        """All that ranks have to agree on: the recipe, and what the stage stands on."""
-        recipe = self.recipe
-        return [recipe.name, recipe.seed, plain(self.stage), plain(recipe.model), plain(list(self.start.parents))]
+        """All that ranks have to agree on: the recipe, what the stage stands on, and how they talk."""
+        recipe, options = self.recipe, self.where.deepspeed_options  # other bucket sizes: ranks wait for ever
+        meaning = [recipe.name, recipe.seed, plain(self.stage), plain(recipe.model), plain(list(self.start.parents))]
+        return [*meaning, plain(options)]
 
 
 def run_stage(recipe: TrainRecipe, stage_name: str, where: Where) -> Manifest:
@@ -113,7 +114,9 @@ def run_stage(recipe: TrainRecipe, stage_name: str, where: Where) -> Manifest:
     world = distributed.start(tensor_parallel=stage.tensor_parallel, timeout_s=where.timeout_s)
     job = Job(recipe, stage, start, stage_folder(where.workspace, recipe.name, stage.name), where, world)
     try:
-        with claimed(job.folder, world, job.task):
+        with left_by_others(world), claimed(job.folder, world, job.task):
+            if world.is_main:
+                sweep(job.folder)
             done = find_current(job.folder, job.meaning, start.parents)
             if done is not None:
                 return done
@@ -152,11 +155,12 @@ def preflight_stage(recipe: TrainRecipe, stage_name: str, where: Where) -> Repor
     world = distributed.start(tensor_parallel=stage.tensor_parallel, timeout_s=where.timeout_s)
     job = Job(recipe, stage, start, stage_folder(where.workspace, recipe.name, stage.name), where, world)
     try:
-        with claimed(job.folder, world, job.task):
+        with left_by_others(world), claimed(job.folder, world, job.task):
             tokenizer = load_tokenizer(recipe, where.workspace)
             source = StepSource(stage, start, where.workspace, world, tokenizer)
             engine, groups = _assemble(job, source, tokenizer, start.model_folder)
-            return preflight(Trial(stage, source, engine, groups, world, job.folder))
+            trial = Trial(stage, source, engine, groups, world, job.folder, where.grace_s, where.timeout_s)
+            return preflight(trial)
     finally:
         distributed.stop()
 
@@ -323,15 +327,14 @@ class _Log:
     def __init__(self, job: Job, resume_step: int, total_steps: int) -> None:
         self._file = MetricsFile(job.folder / METRICS_NAME, resume_step) if job.world.is_main else None
         names = job.where.report_to if job.world.is_main else ()
-        self._trackers = make_trackers(names, job.folder / "trackers", f"{job.recipe.name}/{job.stage.name}")
+        self._trackers = Trackers(make_trackers(names, job.folder / "trackers", f"{job.recipe.name}/{job.stage.name}"))
         self._status = StatusLine(job.stage.name, total_steps)
 
     def __call__(self, record: Any) -> None:
         if self._file is not None:
             self._file.write(record)
             self._status.show(record)
-            for tracker in self._trackers:
-                tracker.log(record["step"], flat(record))
+            self._trackers.log(record)
 
     def __enter__(self) -> "_Log":
         return self
@@ -339,8 +342,7 @@ class _Log:
     def __exit__(self, *error: object) -> None:
         if self._file is not None:
             self._file.close()
-        for tracker in self._trackers:
-            tracker.close()
+        self._trackers.close()
 
 
 def fix_arithmetic(stage: StageConfig) -> None:

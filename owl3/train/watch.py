@@ -10,7 +10,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -18,12 +19,15 @@ from typing import Any, Self
 import torch.distributed as dist
 
 from owl3.errors import Interrupted
+from owl3.secrecy import hide
 from owl3.storage import write_atomic
 from owl3.train.checkpoint import TrainerState
 from owl3.train.distributed import World
 from owl3.train.loop import Row, StageRun, train
 
 _EXIT_INTERRUPTED = 3
+_COLLECTIVE = ("gloo", "closed by peer", "monitoredbarrier")
+_LAST_WORDS_S = 2.0
 _WAITING = ("exchange", "compute", "validate")
 """Phases in which a rank may be waiting for others: small exchanges, and gradients reduced in the backward pass."""
 
@@ -41,14 +45,34 @@ def train_watched(run: StageRun, state: TrainerState, deadline_s: float) -> Trai
         except RuntimeError as error:
             if run.world.size == 1 or not _is_from_collective(error):
                 raise
-            time.sleep(min(2.0, deadline_s / 4))  # the other one may still be writing down why
-            others = watch.blame() or "another rank died without a word (killed, or out of memory)"
+            others = watch.wait_for_blame() or "another rank died without a word (killed, or out of memory)"
             raise Interrupted(f"rank {run.world.rank}: {others}; run again to resume") from error
+
+
+@contextmanager
+def left_by_others(world: World) -> Iterator[None]:
+    """Around the loop nothing is noted down: a rank that is left waiting there can only say that it was.
+
+    Raises:
+        Interrupted: instead of the collective's own error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if world.size == 1 or not _is_from_collective(error):
+            raise
+        raise Interrupted(
+            f"rank {world.rank}: another rank ended, or was late for longer than --timeout, before or after the steps "
+            f"({' '.join(str(error).split())[:120]}); see what it said itself; run again to resume"
+        ) from error
 
 
 def _is_from_collective(error: RuntimeError) -> bool:
     """Gloo raises plain RuntimeErrors; NCCL and the store have classes of their own."""
-    return isinstance(error, dist.DistError) or "gloo" in str(error).lower() or "closed by peer" in str(error)
+    told = str(error).lower()
+    return isinstance(error, dist.DistError) or any(
+        word in told for word in ("gloo", "closed by peer", "monitoredbarr")
+    )
 
 
 @dataclass
@@ -101,6 +125,13 @@ class Watch:
                 told.append(_sentence(json.loads(path.read_bytes())))
         return "; ".join(told)
 
+    def wait_for_blame(self) -> str:
+        """The same, when another rank has just ended: it may still be writing down why."""
+        until = time.monotonic() + min(_LAST_WORDS_S, self._deadline_s / 4)
+        while not (told := self.blame()) and time.monotonic() < until:
+            time.sleep(0.05)
+        return told
+
     def _look(self) -> None:
         while not self._stop.wait(min(1.0, self._deadline_s / 4)):
             lasted_s = time.monotonic() - self._note.since
@@ -109,8 +140,8 @@ class Watch:
 
     def _end(self, lasted_s: float) -> None:
         """Say where this rank stands, wait a moment for what the others say, and end."""
-        self._write(f"no progress for {lasted_s:.0f} s")
-        time.sleep(min(2.0, self._deadline_s / 4))
+        self._write(f"no progress for {lasted_s:.0f} s (--timeout)")
+        time.sleep(min(_LAST_WORDS_S, self._deadline_s / 4))
         others = self.blame()
         stuck = _sentence(json.loads(self._path(self._world.rank).read_bytes()))
         sys.stderr.write(f"owl3 train: {stuck}{'. Other ranks: ' + others if others else ''}; run again to resume\n")
@@ -125,7 +156,7 @@ class Watch:
             "phase": note.phase,
             "step": note.step,
             "samples": samples,
-            "why": why,
+            "why": hide(why),
         }
         write_atomic(self._path(self._world.rank), json.dumps(data, indent=1).encode())
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from owl3.errors import ConfigError
+from owl3.errors import ConfigError, Interrupted
 from owl3.train import distributed
 from owl3.train.distributed import World, ranks_in
 from owl3.train.run import Where, run_stage
@@ -60,6 +60,21 @@ def test_ranks_with_different_recipes_end_before_anything_is_touched(
 
     alone = WithAnother(0, 1, 0, torch.device("cpu"))
     monkeypatch.setattr(distributed, "start", lambda **options: alone)
-    with pytest.raises(ConfigError, match="rank 1 has another recipe, plan or parent than rank 0"):
+    with pytest.raises(ConfigError, match="rank 1 has another recipe, plan, parent or --deepspeed-json than rank 0"):
         run_stage(made, "pretrain", Where(tmp_path, {}))
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_rank_that_is_left_waiting_outside_of_the_steps_says_so_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = recipe()
+    make_world(tmp_path, made)
+
+    class Deserted(World):
+        def gather(self, value: object) -> list[object]:  # type: ignore[override]
+            raise RuntimeError("[../gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4711\nBack")
+
+    monkeypatch.setattr(distributed, "start", lambda **options: Deserted(1, 2, 1, torch.device("cpu")))
+    with pytest.raises(Interrupted, match=r"rank 1: another rank ended, or was late .*Connection closed.*run again"):
+        run_stage(made, "pretrain", Where(tmp_path, {}))

@@ -1,5 +1,6 @@
 """The training process as launchers and schedulers meet it: command lines, SIGTERM, exit codes."""
 
+import errno
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import pytest
 from owl3.cli import main
 from owl3.manifest import read_manifest
 from owl3.planfile import Plan
+from owl3.train import __main__ as entry
 from owl3.train.command import TrainCommand
 from train.world import make_world, recipe, write_recipe
 
@@ -73,6 +75,20 @@ def start(workspace: Path) -> "subprocess.Popen[bytes]":
     arguments = ["--recipe", str(workspace / "recipe.json"), "--stage", "pretrain", "--workspace", str(workspace)]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen([sys.executable, "-m", "owl3.train", *arguments], env=env, start_new_session=True)
+
+
+def test_a_full_disk_wherever_it_is_met_can_be_resumed_and_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/tiny/sft/metrics.jsonl")
+
+    monkeypatch.setattr(entry, "_run", full)
+    monkeypatch.setattr(entry, "guard_output", lambda: None)
+    assert entry.main(["--recipe", "r.json", "--stage", "sft", "--workspace", "w"]) == 3
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("owl3 train [rank 0]: ")
+    assert "No space left on device: 'runs/tiny/sft/metrics.jsonl'; make room and run again" in line
 
 
 @pytest.mark.processes

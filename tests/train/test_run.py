@@ -302,6 +302,25 @@ def test_preflight_tries_the_heaviest_steps_and_leaves_nothing_behind(copied: Pa
     assert run_stage(recipe(), "sft", Where(copied, {})).digest == read_manifest(folder).digest
 
 
+def test_what_a_killed_preflight_left_is_no_part_of_a_run(copied: Path) -> None:
+    folder = copied / "runs" / "tiny" / "sft"
+    before = read_manifest(folder)
+    (folder / "manifest.json").unlink()
+    rest = folder / ".preflight" / ".step-000001.partial" / "model"
+    rest.mkdir(parents=True)
+    (rest / "model.safetensors").write_bytes(b"half")
+    assert run_stage(recipe(), "sft", Where(copied, {})).digest == before.digest
+    assert not (folder / ".preflight").exists()
+
+
+def test_preflight_warns_of_a_checkpoint_that_takes_longer_than_it_may(copied: Path) -> None:
+    report = preflight_stage(recipe(), "sft", Where(copied, {}, grace_s=0.001, timeout_s=0.002))
+    grace, timeout = report.warnings
+    assert "--grace leaves 0 s" in grace
+    assert "raise --timeout" in timeout
+    assert report.hours * 3600 >= report.checkpoints * report.checkpoint_seconds
+
+
 def test_preflight_refuses_a_disk_that_cannot_hold_the_checkpoints(
     copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
