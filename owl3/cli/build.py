@@ -5,7 +5,18 @@ from typing import Annotated, Any
 
 import typer
 
-from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, Overrides, Recipe, TerminalProgress, Workspace, emit, table
+from owl3.cli.common import (
+    DEFAULT_WORKSPACE,
+    DryRun,
+    Json,
+    Overrides,
+    Recipe,
+    TerminalProgress,
+    Workspace,
+    emit,
+    table,
+    workspace_of,
+)
 from owl3.errors import CheckFailed, ConfigError
 
 
@@ -83,7 +94,7 @@ def lint(
     """
     from owl3.build.lint import lint as check
 
-    report = check(path, workspace, sample=sample)
+    report = check(path, workspace_of(path, workspace), sample=sample)
     shown = table(f"Findings in {path}", "rule", "where", "what")
     for finding in report.findings[:limit]:
         shown.add_row(finding.rule, finding.where, finding.what)

@@ -11,9 +11,25 @@ from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, TerminalProgress, W
 from owl3.errors import CheckFailed, InputError
 
 Datacards = Annotated[
-    Path, typer.Option("--datacards", envvar="OWL3_DATACARDS", help="Folder of facts files and rendered cards.")
+    Path | None,
+    typer.Option(
+        "--datacards",
+        envvar="OWL3_DATACARDS",
+        help="Folder of facts files and rendered cards; without it WORKSPACE/datacards, else ./datacards.",
+    ),
 ]
-DEFAULT_DATACARDS = Path("datacards")
+
+
+def datacards_of(workspace: Path, given: Path | None, name: str = "") -> Path:
+    """Where cards lie: as said, else where `owl3 run` puts them, else in the folder where one works.
+
+    Args:
+        name: A card that is asked for; a folder that has it goes before one that does not.
+    """
+    if given is not None:
+        return given
+    places = [place for place in (workspace / "datacards", Path("datacards")) if place.is_dir()]
+    return next((place for place in places if (place / name).exists()), next(iter(places), Path("datacards")))
 
 
 def register(app: typer.Typer) -> None:
@@ -36,7 +52,7 @@ def card(
     other: Annotated[str | None, typer.Option("--diff", help="Compare CARD with this one instead.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Render a draft again over other inputs.")] = False,
     workspace: Workspace = DEFAULT_WORKSPACE,
-    datacards: Datacards = DEFAULT_DATACARDS,
+    datacards: Datacards = None,
     as_json: Json = False,
 ) -> None:
     """Render a datacard from manifests, ledger and facts.yaml, or with --run the model card of a trained stage.
@@ -45,6 +61,7 @@ def card(
 
     Example: `owl3 card demo --shards photos --samples together`, `owl3 card demo/1.0.0 --diff demo/1.1.0`
     """
+    datacards = datacards_of(workspace, datacards, name.split("/")[0])
     if other is not None:
         _show_diff(find_card(name, datacards), find_card(other, datacards), as_json)
         return
@@ -123,7 +140,7 @@ def audit(
     expect: Annotated[str | None, typer.Option("--expect", help="The card's digest as published elsewhere.")] = None,
     show_all: Annotated[bool, typer.Option("--all", help="List the claims that hold, too.")] = False,
     workspace: Workspace = DEFAULT_WORKSPACE,
-    datacards: Datacards = DEFAULT_DATACARDS,
+    datacards: Datacards = None,
     as_json: Json = False,
 ) -> None:
     """Derive every figure of a card again from the shards, offline, and walk its digests back to the sources.
@@ -132,7 +149,7 @@ def audit(
     """
     from owl3.cards.audit import audit as run_audit
 
-    folder = find_card(name, datacards)
+    folder = find_card(name, datacards_of(workspace, datacards, name))
     result = run_audit(folder, workspace, sample=sample, seed=seed, expect=expect, progress=TerminalProgress())
     false = [check for check in result.checks if not check.passed]
     shown = table(f"Audit of {result.card}", "", "area", "subject", "stated", "found")
@@ -187,7 +204,7 @@ def trace(
     what: Annotated[str | None, typer.Option("--as", help="What it is, where the guess is wrong.")] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write it as a page, too: drawn, with pictures.")] = None,
     workspace: Workspace = DEFAULT_WORKSPACE,
-    datacards: Datacards = DEFAULT_DATACARDS,
+    datacards: Datacards = None,
     as_json: Json = False,
 ) -> None:
     """Follow one thing back to its source and forward to every sample, step, checkpoint, score and card it touched.
@@ -198,7 +215,7 @@ def trace(
     from owl3.cards.subjects import understand
     from owl3.cards.trace import trace as run_trace
 
-    found = run_trace(workspace, understand(subject, what), datacards)  # type: ignore[arg-type]
+    found = run_trace(workspace, understand(subject, what), datacards_of(workspace, datacards))  # type: ignore[arg-type]
     if html is not None:
         from owl3.report.tracing import write_trace_page
 
@@ -277,7 +294,7 @@ def retract(
     remove: Annotated[str | None, typer.Option("--remove-run", help="Delete a run that a clean one replaced.")] = None,
     dry_run: DryRun = False,
     workspace: Workspace = DEFAULT_WORKSPACE,
-    datacards: Datacards = DEFAULT_DATACARDS,
+    datacards: Datacards = None,
     as_json: Json = False,
 ) -> None:
     """Show what a retraction hits; with --yes bury it, with --purge take the bytes out, with --rerun plan a clean run.
@@ -302,7 +319,7 @@ def retract(
         subjects += [understand(str(value), what) for value in values or []]  # type: ignore[arg-type]
     for path in removal_list or []:
         subjects += library.read_list(path)
-    impact = library.assess(workspace, subjects, datacards)
+    impact = library.assess(workspace, subjects, datacards_of(workspace, datacards))
     todo = retraction.plan_rerun(workspace, impact.plans)
     act = yes and not dry_run and not impact.is_empty
     progress = TerminalProgress()
@@ -311,7 +328,7 @@ def retract(
     left = retraction.prepare_rerun(workspace, *_rename(rerun), progress=progress) if act and rerun else []
     data = runs.as_data(impact) | {"buried": buried, "purged": purged, "rerun": runs.as_data(left or todo)}
     data.pop("matched")
-    lines = [*_impact_lines(impact, buried, act), *_rerun_lines(left or todo, act and bool(rerun))]
+    lines = [*_impact_lines(impact, buried, act, reason), *_rerun_lines(left or todo, act and bool(rerun))]
     lines += [f"{p.kind} {p.name}: {p.removed} samples taken out, digest now {p.new_digest[:16]}" for p in purged]
     emit(as_json, runs.as_data(data), *lines)
 
@@ -335,7 +352,7 @@ def _rerun_lines(stages: Sequence[Any], prepared: bool) -> list[Any]:
     return [shown, hint]
 
 
-def _impact_lines(impact: Any, buried: int, done: bool) -> list[Any]:
+def _impact_lines(impact: Any, buried: int, done: bool, reason: str) -> list[Any]:
     lines: list[Any] = [f"matches nothing: {subject.what} {subject.text}" for subject in impact.missing]
     if impact.is_empty:
         return lines
@@ -354,9 +371,8 @@ def _impact_lines(impact: Any, buried: int, done: bool) -> list[Any]:
     for entry in impact.cards:
         shown.add_row("card", "1", entry["name"])
     lines.append(shown)
-    lines.append(
-        f"{buried:,} tombstones written" if done else "nothing was written; add --reason TEXT --yes to bury these"
-    )
+    wanted = "--yes" if reason else "--reason TEXT --yes"
+    lines.append(f"{buried:,} tombstones written" if done else f"nothing was written; add {wanted} to bury these")
     return lines
 
 
@@ -382,7 +398,7 @@ def index(workspace: Workspace = DEFAULT_WORKSPACE, dry_run: DryRun = False, as_
 def report(
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the pages; default WORKSPACE/report.")] = None,
     workspace: Workspace = DEFAULT_WORKSPACE,
-    datacards: Datacards = DEFAULT_DATACARDS,
+    datacards: Datacards = None,
     as_json: Json = False,
 ) -> None:
     """Build static pages about a workspace: corpora, samples, lineage, runs, scores, cards.
@@ -391,5 +407,7 @@ def report(
     """
     from owl3.report.build import build_report
 
-    index = build_report(workspace, datacards, out or workspace / "report", progress=TerminalProgress())
+    index = build_report(
+        workspace, datacards_of(workspace, datacards), out or workspace / "report", progress=TerminalProgress()
+    )
     emit(as_json, {"report": index}, f"open {index}")

@@ -41,6 +41,14 @@ Overrides = Annotated[
 ]
 
 
+def workspace_of(artifact: Path, workspace: Path) -> Path:
+    """The workspace that an artifact lies in, where none was named: what an artifact refers to lies beside it."""
+    if workspace != DEFAULT_WORKSPACE:
+        return workspace
+    kinds = ("shards", "samples", "plans", "runs")
+    return next((folder.parent for folder in artifact.absolute().parents if folder.name in kinds), workspace)
+
+
 def emit(as_json: bool, data: Any, *human: Any) -> None:
     """Print a result: one JSON line with `--json`, else `human`: strings or rich tables.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from owl3.cli.common import DEFAULT_WORKSPACE, Json, Workspace, emit, table
+from owl3.cli.common import DEFAULT_WORKSPACE, Json, Workspace, emit, table, workspace_of
 from owl3.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def inspect(  # noqa: PLR0917 - options of a command line
     from owl3.manifest import MANIFEST_NAME, read_manifest
     from owl3.storage import write_atomic
 
+    workspace = workspace_of(artifact, workspace)
     if (artifact / MANIFEST_NAME).is_file() and read_manifest(artifact).kind == "samples":
         _show_built(artifact, workspace, key or [], random, sheet, as_json)
         return

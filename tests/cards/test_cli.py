@@ -51,6 +51,28 @@ def test_wrong_input_is_2(owl3: Any, datacards: Path) -> None:
     assert owl3("trace", "toy/nowhere@3")[0] == 2
 
 
+def test_cards_of_the_workspace_are_found_without_being_told(
+    owl3: Any, workspace: Path, datacards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`owl3 run` puts cards below the workspace: there a trace and a retraction name them, and an audit finds them."""
+    datacards.rename(workspace / "datacards")
+    monkeypatch.chdir(tmp_path)
+    assert [card["name"] for card in owl3("trace", url(3))[1]["cards"]] == ["demo/1.0.0"]
+    assert [card["name"] for card in owl3("retract", "--url", url(3))[1]["cards"]] == ["demo/1.0.0"]
+    assert owl3("audit", "demo")[0] == 0
+
+
+def test_a_card_that_only_the_working_folder_has_is_taken_from_there(
+    owl3: Any, workspace: Path, datacards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workspace / "datacards" / "other").mkdir(parents=True)
+    beside = tmp_path / "work"
+    beside.mkdir()
+    datacards.rename(beside / "datacards")
+    monkeypatch.chdir(beside)
+    assert owl3("audit", "demo")[0] == 0
+
+
 def test_a_trace_and_a_dry_retraction_tell_the_same(owl3: Any) -> None:
     _, traced = owl3("trace", url(3))
     _, shown = owl3("retract", "--url", url(3))

@@ -3,12 +3,13 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
 
 from owl3.cli import build_app, main
-from owl3.cli.common import emit, table
+from owl3.cli.common import DEFAULT_WORKSPACE, emit, table, workspace_of
 
 
 def _verbs() -> list[tuple[str, ...]]:
@@ -62,6 +63,13 @@ def test_a_printed_command_is_one_line_however_long(capsys: pytest.CaptureFixtur
     command = "python -m owl3.train " + "--overlong option " * 30
     emit(False, {}, command)
     assert capsys.readouterr().out == command + "\n"
+
+
+def test_an_artifact_lies_in_the_workspace_around_it_unless_one_is_named(tmp_path: Path) -> None:
+    plan = tmp_path / "mine" / "plans" / "demo" / "sft"
+    assert workspace_of(plan, DEFAULT_WORKSPACE) == tmp_path / "mine"
+    assert workspace_of(plan, tmp_path / "other") == tmp_path / "other"
+    assert workspace_of(tmp_path / "loose.tar", DEFAULT_WORKSPACE) == DEFAULT_WORKSPACE
 
 
 def test_doctor_finds_this_machine_ready(capsys: pytest.CaptureFixture[str]) -> None:
