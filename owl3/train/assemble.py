@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -158,8 +158,12 @@ def load_tokenizer(recipe: TrainRecipe, workspace: Path) -> TextTokenizer:
 def make_model(
     recipe: TrainRecipe, stage: StageConfig, tokenizer: TextTokenizer, weights: Path | None
 ) -> Owl3ForConditionalGeneration:
-    """Build the model: from an export or checkpoint when there is one, else as the recipe's model section says."""
-    dtype = torch.bfloat16 if stage.precision == "bf16" and stage.engine == "deepspeed" else torch.float32
+    """Build the model: from an export or checkpoint when there is one, else as the recipe's model section says.
+
+    Its weights have the precision that a checkpoint keeps, on every engine: what is frozen is then the same in a run
+    that was resumed.
+    """
+    dtype = torch.bfloat16 if stage.precision == "bf16" else torch.float32
     model = _load(weights, dtype) if weights is not None else _first_weights(recipe.model, tokenizer, dtype)
     for config in (model.config, model.config.text_config, model.config.vision_config):
         config.dtype = dtype  # loading notes it, building does not: config.json must not tell how often a run resumed
@@ -193,7 +197,9 @@ def _first_weights(spec: ModelSpec, tokenizer: TextTokenizer, dtype: torch.dtype
     changes: dict[str, Any] = dict(spec.config)
     changes["text_config"] = {"vocab_size": tokenizer.vocab_size, **changes.get("text_config", {})}
     model = Owl3ForConditionalGeneration(Owl3Config.preset(spec.preset, **changes))
-    return cast(Owl3ForConditionalGeneration, model.to(dtype))
+    for parameter in model.parameters():  # and not of the module: bf16 would round rotary frequencies
+        parameter.data = parameter.data.to(dtype)
+    return model
 
 
 def _local(name: str) -> Path:

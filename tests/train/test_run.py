@@ -18,6 +18,7 @@ from owl3.errors import ConfigError, InputError, Owl3Error, StaleError
 from owl3.manifest import read_manifest
 from owl3.planfile import Plan
 from owl3.report.steps import step_pages
+from owl3.train.assemble import make_model
 from owl3.train.metrics import read_metrics
 from owl3.train.publish import publish
 from owl3.train.run import Where, preflight_stage, run_stage
@@ -162,6 +163,21 @@ def test_a_stage_resumed_from_its_checkpoint_leaves_the_same_digest(copied: Path
         entry.sha256 for entry in before.files if not entry.volatile
     ]
     assert resumed.digest == before.digest
+
+
+def test_a_stage_in_bf16_learns_the_same_when_it_is_resumed(tmp_path: Path) -> None:
+    """Frozen weights lie in a checkpoint in bf16, and rotary frequencies not at all."""
+    made = recipe(precision="bf16", trainable=["projector", "visual_kv"], learning_rate={"max": 0.01})
+    tokenizer = make_world(tmp_path, made)
+    frequencies = make_model(made, made.stages[0], tokenizer, None).language_model.model.rotary_emb.inv_freq
+    exact = make_model(recipe(), recipe().stages[0], tokenizer, None).language_model.model.rotary_emb.inv_freq
+    assert torch.equal(frequencies, exact)
+    done = run_stage(made, "pretrain", Where(tmp_path, {}))
+    folder = tmp_path / "runs" / "tiny" / "pretrain"
+    (folder / "manifest.json").unlink()
+    shutil.rmtree(folder / "model")
+    shutil.rmtree(folder / "checkpoints" / "step-000006")  # two steps are taken again
+    assert run_stage(made, "pretrain", Where(tmp_path, {})).digest == done.digest
 
 
 def test_speed_settings_may_change_between_start_and_resume(copied: Path) -> None:
