@@ -3,6 +3,9 @@
     probe_video(path)              -> VideoFacts(duration_s=5.0, frames=150, fps=30.0, width=640, …)
     frames_at(path, [0.5, 2.0])    -> [Frame(time_s=0.5, image=…), …]
 
+Only containers that hold their own pictures are opened. A playlist (HLS, DASH, ffconcat, SDP) is bytes too, but it
+names other files and addresses, and FFmpeg would read those: a stranger's text would show us our own disk.
+
 Errors are `owl3.media.MediaError`, each with a reason of the ledger's closed list.
 """
 
@@ -11,11 +14,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import Image
 
 from owl3.media import MediaError
+
+CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "gif")
+"""FFmpeg's names of the containers that are opened, whatever a file is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +50,15 @@ class Frame:
     image: Image.Image
 
 
-def probe_video(path: Path) -> VideoFacts:
+def _open(clip: Path | BinaryIO) -> Any:
+    """Open a clip for reading; raises FFmpeg's errors, for what is no clip `ArgumentError` or `InvalidDataError`."""
+    import av
+
+    options = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
+    return av.open(str(clip) if isinstance(clip, Path) else clip, metadata_errors="ignore", options=options)
+
+
+def probe_video(clip: Path | BinaryIO) -> VideoFacts:
     """Read a clip's container and decode its first frame.
 
     Raises:
@@ -53,7 +67,7 @@ def probe_video(path: Path) -> VideoFacts:
     import av
 
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
+        with _open(clip) as container:
             if not container.streams.video:
                 raise MediaError("not_a_video", f"no video stream in {container.format.name}")
             stream = container.streams.video[0]
@@ -62,8 +76,7 @@ def probe_video(path: Path) -> VideoFacts:
                 raise MediaError("undecodable", "no frame can be decoded")
             fps = float(stream.average_rate or stream.guessed_rate or 0)
             duration_s = _duration_s(container, stream)
-            still = stream.codec_context.name in ("mjpeg", "png", "gif", "webp") and duration_s * fps <= 1.5
-            if still or "image2" in container.format.name or container.format.name.endswith("_pipe"):
+            if stream.codec_context.name in ("mjpeg", "png", "gif", "webp") and duration_s * fps <= 1.5:
                 raise MediaError("not_a_video", f"one picture ({stream.codec_context.name}), not a clip")
             frames = int(stream.frames) or max(1, round(duration_s * fps))
             width, height = first.width, first.height
@@ -80,7 +93,8 @@ def probe_video(path: Path) -> VideoFacts:
                 has_audio=bool(container.streams.audio),
             )
     except av.error.FFmpegError as error:
-        reason = "not_a_video" if isinstance(error, av.error.InvalidDataError) else "undecodable"
+        is_foreign = isinstance(error, av.error.InvalidDataError | av.error.ArgumentError)
+        reason = "not_a_video" if is_foreign else "undecodable"
         raise MediaError(reason, f"{type(error).__name__}: {error}"[:200]) from error
 
 
@@ -100,7 +114,7 @@ def cut_clip(data: bytes, start_s: float, end_s: float) -> bytes:
     buffer = io.BytesIO()
     try:
         with (
-            av.open(io.BytesIO(data), metadata_errors="ignore") as source,
+            _open(io.BytesIO(data)) as source,
             av.open(buffer, "w", format="mp4") as target,
         ):
             stream = source.streams.video[0]
@@ -153,7 +167,7 @@ def frames_at(path: Path, times_s: Sequence[float]) -> list[Frame]:
         raise ValueError("times must be ascending")
     found: list[Frame] = []
     try:
-        with av.open(str(path), metadata_errors="ignore") as container:
+        with _open(path) as container:
             if not container.streams.video:
                 raise MediaError("not_a_video", f"no video stream in {container.format.name}")
             stream = container.streams.video[0]

@@ -200,6 +200,23 @@ def test_what_is_no_clip_says_so(data: bytes, tmp_path: Path) -> None:
     assert caught.value.reason == "not_a_video"
 
 
+@pytest.mark.parametrize(
+    "playlist",
+    [
+        "ffconcat version 1.0\nfile 'beside.mp4'\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nbeside.mp4\n#EXT-X-ENDLIST\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
+    ],
+)
+def test_a_clip_that_names_other_files_opens_none_of_them(playlist: str, tmp_path: Path) -> None:
+    clip(tmp_path / "beside.mp4")
+    path = tmp_path / "a.mp4"
+    path.write_text(playlist)
+    for look in (probe_video, lambda at: frames_at(at, [0.0]), lambda at: cut_clip(at.read_bytes(), 0.0, 1.0)):
+        with pytest.raises(MediaError):
+            look(path)
+
+
 @pytest.mark.parametrize("first_s", [0.0, 1.05])
 def test_the_frame_at_a_time_is_the_one_being_shown(first_s: float, tmp_path: Path) -> None:
     path = clip(tmp_path / "a.mp4")

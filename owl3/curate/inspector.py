@@ -10,14 +10,13 @@ one that overruns its deadline is killed and replaced, one that dies is replaced
 
 import asyncio
 import contextlib
+import io
 import json
 import resource
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from owl3 import lifeline
@@ -124,19 +123,12 @@ def inspect_bytes(data: bytes, request: dict[str, Any]) -> Inspection:
     """What the child does with one request."""
     try:
         if request["kind"] == "video":
-            return Inspection(_inspect_video(data))
+            return Inspection(probe_video(io.BytesIO(data)).to_json())
         facts = probe_image(data, request["max_pixels"], request["formats"])
         upright = b"" if facts.plain else upright_png(data, request["max_pixels"])
         return Inspection(facts.to_json(), upright=upright)
     except MediaError as error:
         return Inspection(None, error.reason, str(error))
-
-
-def _inspect_video(data: bytes) -> dict[str, Any]:
-    with tempfile.NamedTemporaryFile(suffix=".clip") as handle:  # a neutral name: the container must speak for itself
-        handle.write(data)
-        handle.flush()
-        return probe_video(Path(handle.name)).to_json()
 
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
