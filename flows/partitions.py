@@ -22,6 +22,7 @@ from owl3.pipeline import Place
 from owl3.recipe import Recipe
 from owl3.report.sheet import contact_sheet
 from owl3.secrecy import silenced
+from owl3.stopping import stopped_together
 
 
 @task(
@@ -43,9 +44,10 @@ def fetch(part: Partition, recipe: Recipe, place: Place) -> Fetched:
 def fetch_all(wanted: Backfill, recipe: Recipe, place: Place) -> list[Fetched]:
     """Fetch every partition that is missing, several at once; shows a bar and, at its end, a table."""
     parts = wanted.cut(recipe, place.workspace)
-    runs = [fetch.submit(part, recipe, place) for part in parts]
-    advance = _Bar(len(runs))
-    fetched = [advance(run.result()) for run in runs]
+    with stopped_together():  # partitions are fetched in threads, which outlive a cancelled run as long as they like
+        runs = [fetch.submit(part, recipe, place) for part in parts]
+        advance = _Bar(len(runs))
+        fetched = [advance(run.result()) for run in runs]
     publish_fetched(fetched)
     return fetched
 

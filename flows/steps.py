@@ -23,7 +23,7 @@ from prefect.tasks import Task
 
 from owl3 import events
 from owl3.curate.yields import judge_yield
-from owl3.errors import CheckFailed, Interrupted
+from owl3.errors import CheckFailed, Interrupted, Stopped
 from owl3.pipeline import Outcome, Place, Step
 from owl3.recipe import RECIPES, Recipe
 from owl3.secrecy import silenced
@@ -36,7 +36,7 @@ RETRY_AFTER_S = [10.0, 60.0, 300.0]
 async def is_transient(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
     """Whether trying again can help: a step that was stopped part-way, or a disk or network that failed."""
     error = await state.aresult(raise_on_failure=False)
-    return isinstance(error, Interrupted | OSError)
+    return isinstance(error, Interrupted | OSError) and not isinstance(error, Stopped)
 
 
 @task(

@@ -6,6 +6,7 @@
     │   └── StaleError   2  an artifact exists, but was made by another recipe or other parents
     ├── CheckFailed      1  a check found something false (lint, audit, gates)
     └── Interrupted      3  stopped part-way; running the same command again resumes
+        └── Stopped      3  because somebody asked for it: nothing that is tried again by itself
 
 A bad *sample* is none of these: it is a drop, counted with its reason. A bug of ours is an `AssertionError`.
 """
@@ -44,3 +45,7 @@ class Interrupted(Owl3Error):
     """Work stopped part-way and left resumable state."""
 
     exit_code = 3
+
+
+class Stopped(Interrupted):
+    """Somebody asked the work to stop, so nobody should take it up again by himself."""

@@ -8,14 +8,17 @@ import hashlib
 import os
 import shutil
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from owl3.errors import InputError
+from owl3.stopping import check_stop
 
 _CHUNK_BYTES = 1 << 20
+_POLL_S = 0.1
 
 
 def partial_path(path: Path) -> Path:
@@ -73,17 +76,28 @@ def range_lock(path: Path, first: int, last: int, *, wait: bool = True) -> Itera
 
     Raises:
         InputError: with `wait` off, when somebody holds one of them.
+        Stopped: what waits for them shall stop.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as handle:
         wanted = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, first, last - first, 0)
-        try:
-            fcntl.fcntl(handle, fcntl.F_OFD_SETLKW if wait else fcntl.F_OFD_SETLK, wanted)
-        except BlockingIOError as error:
-            raise InputError(
-                f"{path.name.strip('.')} {first}-{last}: another process works on them; wait for it, or take others"
-            ) from error
+        while not _is_locked(handle, wanted):
+            if not wait:
+                raise InputError(
+                    f"{path.name.strip('.')} {first}-{last}: another process works on them; wait for it, or take others"
+                )
+            check_stop()
+            time.sleep(_POLL_S)
         yield  # closing the file gives the lock back
+
+
+def _is_locked(handle: BinaryIO, wanted: bytes) -> bool:
+    """Lock a range of an open file, unless somebody holds some of it."""
+    try:
+        fcntl.fcntl(handle, fcntl.F_OFD_SETLK, wanted)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def sha256_of(path: Path) -> str:

@@ -5,6 +5,7 @@ And workers of it, as `prefect worker start` gives them. Conftests of the folder
 
 import asyncio
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -40,9 +41,7 @@ QUICK = {
 def prefect_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """Variables that lead to the server; it listens on 127.0.0.1 and keeps its database in a folder of its own."""
     home = tmp_path_factory.mktemp("prefect")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+    port = free_port()
     environment = {**os.environ, **QUICK, "PREFECT_HOME": str(home)}
     environment.pop("PREFECT_API_URL", None)
     log = (home / "server.log").open("wb")
@@ -56,6 +55,15 @@ def prefect_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[di
     finally:
         _kill_tree(server)
         log.close()
+
+
+def free_port() -> int:
+    """A port that nobody listens on, and that no system gives out by itself while a server takes its time to start."""
+    while True:
+        port = random.SystemRandom().randrange(15_000, 30_000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
 
 
 @pytest.fixture
@@ -157,6 +165,14 @@ def cancel(run: Any) -> None:
 def state(run: Any) -> Any:
     """The state of a run."""
     return ask("read_flow_run", run).state
+
+
+def command_line(process: psutil.Process) -> str:
+    """What a process runs; nothing when it has ended meanwhile."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def started_by(process: "subprocess.Popen[bytes]") -> list[psutil.Process]:

@@ -16,10 +16,13 @@ from owl3.errors import CheckFailed, InputError, Interrupted
 from owl3.launch import run_module, wait_for
 
 
-def _gone(pid: int, within_s: float = 10) -> bool:
+def _gone(pid: int, within_s: float = 30) -> bool:
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
-        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
             return True
         time.sleep(0.05)
     return False

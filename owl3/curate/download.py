@@ -162,6 +162,11 @@ class Downloader:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        """End what is in flight, which leaves no outcome: to be cut off by us is no fault of the server's."""
+        flying = list(self._in_flight.values())
+        for fetch in flying:
+            fetch.cancel()
+        await asyncio.gather(*flying, return_exceptions=True)
         await self._session.close()
         await self._inspectors.close()
 

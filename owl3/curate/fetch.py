@@ -29,6 +29,7 @@ from owl3.curate.gateway import Gateway
 from owl3.curate.spool import url_id
 from owl3.errors import InputError
 from owl3.secrecy import bare_environment
+from owl3.stopping import check_stop
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +102,7 @@ def fetch_shards(
     Raises:
         InputError: img2dataset failed or hung more than `max_shard_retry` times; the message ends with its last line.
         InputError: its distributor is missing.
+        Stopped: what fetches shall stop; what came in is kept.
     """
     check_distributor(config)
     engine = work / "engine"
@@ -162,6 +164,7 @@ def _attempt(
                 accept(open_shards.pop(index), out / f"{index:05d}")
                 last_sign = time.monotonic()
             gateway.check()
+            check_stop()
             if not running or not open_shards:
                 break
             if gateway.answered != seen:

@@ -11,6 +11,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import wait
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,10 +21,14 @@ from aiohttp import web
 
 from owl3.curate.download import Downloader
 from owl3.curate.spool import Outcome, Spool
+from owl3.stopping import check_stop
 
 logger = logging.getLogger(__name__)
 
 _START_S = 30.0
+_END_S = 0.5
+"""What is still asked for when the gateway closes waits no longer for its answer: whoever asked is gone."""
+_POLL_S = 0.1
 
 
 class Gateway:
@@ -90,12 +95,23 @@ class Gateway:
 
     def run(self, work: Callable[[Downloader], Awaitable[None]]) -> None:
         """Run a coroutine with the downloader inside the gateway's loop and wait for it (videos, which go past
-        img2dataset)."""
+        img2dataset).
+
+        Raises:
+            Stopped: what waits shall stop; the coroutine is cancelled.
+        """
 
         async def call() -> None:
             await work(self._downloader)
 
-        asyncio.run_coroutine_threadsafe(call(), self._loop).result()
+        running = asyncio.run_coroutine_threadsafe(call(), self._loop)
+        try:
+            while not wait([running], timeout=_POLL_S).done:
+                check_stop()
+        except BaseException:
+            running.cancel()
+            raise
+        running.result()
 
     def open_shard(self, shard: str) -> tuple[list[str], Spool]:
         """Load a shard's URLs and spool; called inside the loop."""
@@ -109,7 +125,7 @@ class Gateway:
         self._downloader = await self._open_downloader().__aenter__()
         app = web.Application()
         app.router.add_get("/{token}/{shard:[0-9]+}/{row:[0-9]+}", self._answer)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_END_S)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._host, 0, backlog=1024)
         await site.start()

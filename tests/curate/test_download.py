@@ -165,6 +165,24 @@ def test_a_redirect_is_followed_and_remembered(web: Hostile, tmp_path: Path) -> 
     assert outcome.reason is None and outcome.final_url == f"http://{HOST}/b.jpg"
 
 
+def test_what_is_cut_off_by_our_own_end_has_no_outcome(web: Hostile, tmp_path: Path) -> None:
+    """It would be taken for a fault of the server's, and never be asked for again."""
+    web.special["/a.jpg"] = stall(60.0)
+    config = DownloadConfig(**(FAST | {"timeout": 60.0, "deadline_s": 60.0, "retries": 0}))
+
+    async def run() -> None:
+        with Spool(tmp_path) as spool:
+            async with Downloader(config, resolve={"*.owl3.test": f"127.0.0.1:{web.port}"}) as downloader:
+                fetching = asyncio.ensure_future(downloader.fetch(f"http://{HOST}/a.jpg", spool))
+                while not web.asked[f"{HOST}/a.jpg"]:
+                    await asyncio.sleep(0.01)
+            assert len(spool) == 0
+            with pytest.raises(asyncio.CancelledError):
+                await fetching
+
+    asyncio.run(run())
+
+
 def test_private_hosts_need_the_recipes_permission(web: Hostile, tmp_path: Path) -> None:
     web.page("/a.jpg", picture(1))
     assert reason(web, tmp_path, "/a.jpg", allow_private_hosts=()) == "private_address"

@@ -9,7 +9,7 @@ from demo.tiny import write_tiny_recipe
 from planted import SIGNED_QUERY, VARIABLES, holding
 
 from owl3.demo.world import served
-from owl3.errors import ConfigError, InputError, Interrupted
+from owl3.errors import ConfigError, InputError, Interrupted, Stopped
 from owl3.pipeline import Place, Step, choose_steps, digests
 from owl3.recipe import load_recipe
 
@@ -87,7 +87,13 @@ def test_a_persons_mistake_fails_the_flow_at_once(prefect_server: str, tmp_path:
 
 @pytest.mark.parametrize(
     ("error", "again"),
-    [(Interrupted("killed"), True), (OSError("no space"), True), (InputError("no file"), False), (ValueError(), False)],
+    [
+        (Interrupted("killed"), True),
+        (OSError("no space"), True),
+        (Stopped("asked to"), False),
+        (InputError("no file"), False),
+        (ValueError(), False),
+    ],
 )
 def test_a_step_is_tried_again_only_when_that_can_help(error: Exception, again: bool) -> None:
     import asyncio
