@@ -116,7 +116,7 @@ class Owl3Cache(Cache):  # type: ignore[misc]
 
         Returns:
             (B, slots) the image of each slot; empty slots repeat image 0, and are never seen. None when the images
-            fill a single row in their own order.
+            fill all slots, row by row, in their own order.
         """
         slots, starts = place
         filled = slots >= 0
@@ -132,7 +132,7 @@ class Owl3Cache(Cache):  # type: ignore[misc]
             self.owner = torch.unique(shown.flatten(1), dim=0, return_inverse=True)[1]
         elif self.owner is None:
             self.owner = torch.arange(len(slots), device=device)
-        return None if len(slots) == 1 and bool((np.diff(slots[0], prepend=-1) == 1).all()) else slots_t
+        return None if bool((np.diff(slots.ravel(), prepend=-1) == 1).all()) else slots_t
 
     def add_visual(self, layer: int, visual: VisualKV) -> None:
         """Keep a layer's keys and values of images that have just arrived."""

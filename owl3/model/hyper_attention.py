@@ -39,7 +39,7 @@ from owl3.model.config import Fusion
 from owl3.model.layout import Layout, VisualKV
 from owl3.model.rope import rotate
 
-_VISUAL_TOKENS_AT_ONCE = 4096
+_VISUAL_TOKENS_AT_ONCE = 2048
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines, (…, d)."""
@@ -50,8 +50,8 @@ class Images:
     """The images that arrive with a forward pass.
 
     `features` (I, L, D); `rotation` (I, d) each, fp32; `slots` (B, slots) tells, with a cache, which image fills which
-    slot of a row (None: they fill the only row, as they stand). With `anchor` nobody sees them: they only keep the
-    visual parameters in the graph.
+    slot of a row (None: they fill the rows one by one, as they stand). With `anchor` nobody sees them: they only keep
+    the visual parameters in the graph.
     """
 
     features: Tensor
@@ -110,7 +110,7 @@ class HyperAttention(SelfAttention, ABC):
     ) -> Tensor:
         """As `SelfAttention`; a batch that has no images attends to text alone."""
         q, k, v = self.project(norm(hidden), rotation, cache)
-        visual = self.visual_kv(images, cache, norm, hidden.device)
+        visual = self.visual_kv(images, cache, norm, hidden)
         if visual is None:
             return self.o_proj(layout.attend_text(q, k, v).flatten(-2))
         if images is not None and images.anchor:
@@ -118,36 +118,44 @@ class HyperAttention(SelfAttention, ABC):
         return self.o_proj(self.fuse(q, k, v, visual, layout).flatten(-2))
 
     def visual_kv(
-        self, images: Images | None, cache: Owl3Cache | None, norm: nn.Module, device: torch.device
+        self, images: Images | None, cache: Owl3Cache | None, norm: nn.Module, hidden: Tensor
     ) -> VisualKV | None:
-        """Keys, rotated, and values of all images: of this pass and, with a cache, of earlier ones."""
+        """Keys, rotated, and values of all images: of this pass and, with a cache, of earlier ones.
+
+        With a cache they lie by rows, those of `hidden` (B, S, D): (B, slots x L, K, d).
+        """
         new = None if images is None else self.project_images(images, norm)
         if cache is None:
             return new
-        if new is not None and images is not None:  # (I, L, K, d) -> (B, slots x L, K, d)
+        if new is not None and images is not None:
             slots = images.slots
             if slots is None:
-                k, v = (x.flatten(0, 1).unsqueeze(0).contiguous() for x in new)
+                k, v = (x.contiguous().view(len(hidden), -1, *x.shape[2:]) for x in new)
             else:
                 k, v = (x.index_select(0, slots.flatten()).unflatten(0, slots.shape).flatten(1, 2) for x in new)
             cache.add_visual(self.layer_idx, (k, v))
-        return cache.visual(self.layer_idx, device)
+        return cache.visual(self.layer_idx, hidden.device)
 
     def project_images(self, images: Images, norm: nn.Module) -> VisualKV:
         """(I, L, D) -> two (I, L, K, d). All tokens of an image are rotated by the one position of its placeholder.
 
-        Without gradients a few images go at a time: hundreds of them, normed in fp32, would outweigh the model.
+        Without gradients a few images go at a time, into the place where all shall lie: hundreds of them, normed in
+        fp32, would outweigh the model.
         """
         features, (cos, sin) = images.features, images.rotation
         norm = norm if self.image_norm is None else self.image_norm
         at_once = max(1, _VISUAL_TOKENS_AT_ONCE // features.shape[1])
         if torch.is_grad_enabled() or len(features) <= at_once:
             return self._project_images(norm(features), cos, sin)
-        parts = [
-            self._project_images(norm(f), c, s)
-            for f, c, s in zip(features.split(at_once), cos.split(at_once), sin.split(at_once), strict=True)
-        ]
-        return torch.cat([k for k, _ in parts]), torch.cat([v for _, v in parts])
+        k, v = None, None
+        for start in range(0, len(features), at_once):
+            part = slice(start, start + at_once)
+            some = self._project_images(norm(features[part]), cos[part], sin[part])
+            if k is None or v is None:
+                k, v = (x.new_empty(len(features), *x.shape[1:]) for x in some)
+            k[part], v[part] = some
+        assert k is not None and v is not None
+        return k, v
 
     def _project_images(self, normed: Tensor, cos: Tensor, sin: Tensor) -> VisualKV:
         kv = self.v_kv_proj(normed).unflatten(-1, (-1, 2, self.head_dim))

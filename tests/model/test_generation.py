@@ -7,11 +7,15 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from owl3.bench.meter import peak_tensor_bytes
 from owl3.errors import InputError
+from owl3.model import hyper_attention
 from owl3.model.cache import HyperLayer, Owl3Cache
 from owl3.model.config import Fusion
+from owl3.model.hyper_attention import GatedAttention, Images
 from owl3.model.modeling import Owl3ForConditionalGeneration
-from tests.model.conftest import FUSIONS, Sample, batch_of, make_sample, padded, tiny_model
+from owl3.model.rope import image_rotation
+from tests.model.conftest import FUSIONS, Sample, batch_of, make_sample, padded, tiny_config, tiny_model
 
 MIXED = [make_sample(4), make_sample(9, [2], seed=1), make_sample(12, [0, 5, 5], seed=2)]
 
@@ -148,6 +152,32 @@ def test_visual_keys_are_projected_once_per_hyper_layer(monkeypatch: pytest.Monk
             if hasattr(layer.self_attn, "v_kv_proj"):
                 layer.self_attn.v_kv_proj._forward_hooks.clear()
     assert len(calls) == len(model.config.hyper_layers)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@torch.no_grad()
+def test_many_images_are_projected_a_few_at_a_time_with_the_same_result(
+    fusion: Fusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where every row has equally many, which then lie in the cache as they were projected."""
+    model = tiny_model(fusion)
+    batch = padded([make_sample(9, [0, 2, 3]), make_sample(12, [1, 5, 5], seed=2)], "left")
+    at_once = [model(**batch, use_cache=cached).logits for cached in (False, True)]
+    monkeypatch.setattr(hyper_attention, "_VISUAL_TOKENS_AT_ONCE", 2 * model.config.tokens_per_image)
+    for cached, expected in zip((False, True), at_once, strict=True):
+        # Products of other shapes may sum in another order.
+        torch.testing.assert_close(model(**batch, use_cache=cached).logits, expected, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_projecting_many_images_takes_little_more_memory_than_what_is_kept() -> None:
+    config = tiny_config("gated")
+    attention = GatedAttention(config.text_config, 0)
+    features = torch.randn(64, 512, config.text_config.hidden_size)  # sixteen times what is projected at once
+    images = Images(features, image_rotation(torch.arange(64), torch.ones(attention.head_dim // 2)))
+    kept = sum(x.nbytes for x in attention.project_images(images, torch.nn.Identity()))
+    peak = peak_tensor_bytes(lambda: attention.project_images(images, torch.nn.Identity()), torch.device("cpu"))
+    assert kept <= peak < 1.5 * kept
 
 
 def test_sampling_is_reproducible_and_in_each_return_sequence_different() -> None:
