@@ -23,9 +23,12 @@ def register(app: typer.Typer) -> None:
 def estimate(  # noqa: PLR0917 - options of a command line
     recipe: Recipe,
     overrides: Overrides = None,
-    cluster: Annotated[Path, typer.Option(help="A cluster file: machines, rates, failures, prices.")] = Path(
-        "infra/clusters/8xH100.yaml"
-    ),
+    cluster: Annotated[
+        Path | None,
+        typer.Option(
+            help="A cluster file: machines, rates, failures, prices; without it infra/clusters/8xH100.yaml.",
+        ),
+    ] = None,
     urls: Annotated[
         list[str] | None, typer.Option(help="Numbers of URLs to curate (400M, 5B); what the recipe draws is added.")
     ] = None,
@@ -42,13 +45,13 @@ def estimate(  # noqa: PLR0917 - options of a command line
     Every number that goes in is printed with its source. Plans that lie in the workspace replace assumptions.
     """
     from owl3.estimate.assumptions import assume
-    from owl3.estimate.cluster import load_cluster
+    from owl3.estimate.cluster import CLUSTER, load_cluster
     from owl3.estimate.run import estimate as run
     from owl3.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
     counts = {f"{text} URLs": parse_count(text) for text in (urls if urls is not None else ["400M", "5B"])}
-    made = run(loaded, load_cluster(cluster), assume(assumptions or ()), workspace, counts)
+    made = run(loaded, load_cluster(cluster or CLUSTER), assume(assumptions or ()), workspace, counts)
     emit(as_json, made, *_tables(made))
 
 

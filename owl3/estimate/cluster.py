@@ -13,6 +13,9 @@ from pydantic import Field
 from owl3.config import Config, load_yaml
 from owl3.errors import ConfigError
 
+CLUSTER = Path(__file__).parents[2] / "infra" / "clusters" / "8xH100.yaml"
+"""The cluster of the paper's size that is shipped."""
+
 Kind = Literal["measured", "published", "assumed", "recipe", "plan"]
 
 

@@ -205,12 +205,14 @@ class Estimator:
         return made
 
     def evaluating(self) -> list[Cost]:
-        """The tasks of every saved checkpoint, with the recipe's limits."""
+        """The tasks of every saved checkpoint, with the recipe's limits; blind runs put each question once more."""
         if self.recipe.eval is None:
             return []
-        made = []
-        limits = [task.checkpoint_limit or task.limit or self.assumed.questions for task in self.recipe.eval.tasks]
-        ends = [task.limit or self.assumed.questions for task in self.recipe.eval.tasks]
+        made, some = [], self.assumed.questions
+        limits, ends = [], []
+        for task in self.recipe.eval.tasks:
+            limits.append((task.checkpoint_limit or task.limit or some) * (2 if task.blind == "always" else 1))
+            ends.append((task.limit or some) * (1 if task.blind == "never" else 2))
         for stage in self.recipe.stages:
             saves = -(-self._steps(stage) // stage.save_steps)
             questions = (saves - 1) * sum(limits) + sum(ends)

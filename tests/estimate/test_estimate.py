@@ -1,6 +1,7 @@
 """What a recipe would cost: every number has a source, and the sums follow from them."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,40 @@ def test_training_hours_follow_from_the_plan_and_the_cards(tmp_path: Path) -> No
     assert pretrain.money > pretrain.gpu_hours * made.used["prices.gpu_hour"].value
 
 
+@pytest.mark.parametrize(("blind", "checkpoint", "end"), [("never", 1, 1), ("end", 1, 2), ("always", 2, 2)])
+def test_blind_runs_put_each_question_once_more(blind: str, checkpoint: int, end: int, tmp_path: Path) -> None:
+    changes = [
+        f'eval.tasks=[{{"name": "pope", "folder": "pope", "limit": 600, "checkpoint_limit": 100, "blind": "{blind}"}}]'
+    ]
+    recipe = load_recipe(RECIPES / "owl3-7b.yaml", changes)
+    shapes = {stage.name: SHAPE for stage in recipe.stages}
+    made = Estimator(recipe, load_cluster(CLUSTER), assume([]), shapes, tmp_path).estimate({})
+    [evaluated] = [cost for cost in made.costs if cost.step == "evaluate pretrain"]
+    asked = 19 * 100 * checkpoint + 600 * end
+    assert evaluated.limited_by == f"{asked:,} questions"
+    assert evaluated.gpu_hours == pytest.approx(asked / made.used["rates.questions_s"].value / 3600)
+
+
+def test_measured_rates_are_those_of_the_committed_tables() -> None:
+    """Roughly: a table that is measured again need not change the cluster file, one that says something else must."""
+    rates = load_cluster(CLUSTER).rates
+    tables = "\n".join(
+        (CLUSTER.parents[1] / "bench" / f"{name}.md").read_text() for name in ("curate", "build", "plan")
+    )
+
+    def shown(row: str, unit: str) -> float:
+        [figure] = re.findall(rf"^\| {re.escape(row)} \| ([\d.]+) {unit} ", tables, re.M)
+        return float(figure)
+
+    measured = {
+        "fetch_pictures_s": 1000 / shown("CPU per stored image, owl3", "ms"),
+        "look_rows_s": 1e7 / shown("near duplicates among 10,000,000 hashes, CPU", "s"),
+        "build_samples_s": shown("building, 2 processes", "samples/s") / 2,
+        "plan_samples_s": 41e6 / shown("CPU time", "s"),
+    }
+    assert {name: getattr(rates, name).value for name in measured} == pytest.approx(measured, rel=0.3)
+
+
 def test_what_the_recipe_draws_sets_how_many_urls_it_needs(tmp_path: Path) -> None:
     recipes_own = estimated(tmp_path).curations[0]
     assert recipes_own.pairs == pytest.approx(20_000 * 2048, rel=1e-3)
@@ -73,7 +108,7 @@ def test_a_benchmarks_table_is_taken_instead_of_the_written_value(tmp_path: Path
     tables.mkdir()
     copy = clusters / "mine.yaml"
     copy.write_text(CLUSTER.read_text())
-    assert load_cluster(copy).rates.plan_samples_s.value == 506_000
+    assert load_cluster(copy).rates.plan_samples_s.value == 690_000
     (tables / "plan.json").write_text(json.dumps({"samples": 1000, "cpu_seconds": 4}))
     assert load_cluster(copy).rates.plan_samples_s.value == 250
     (tables / "plan.json").write_text(json.dumps({"samples": 1000}))
@@ -91,6 +126,16 @@ def test_counts_are_read_as_people_write_them() -> None:
     assert [parse_count(text) for text in ("250000", "20k", "400M", "5B")] == [250_000, 20_000, 400e6, 5e9]
     with pytest.raises(ConfigError, match="--urls"):
         parse_count("many")
+
+
+def test_the_shipped_cluster_is_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = tmp_path / "no-stages.yaml"
+    recipe.write_text("name: none\n")
+    assert main(["estimate", str(recipe), "--urls", "1M", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cluster"] == "8xH100"
 
 
 @pytest.mark.processes
