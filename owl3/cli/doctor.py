@@ -50,7 +50,9 @@ def list_tools(as_json: Json = False) -> None:
     emit(as_json, state, shown)
 
 
-def install(names: Annotated[list[str], typer.Argument(help="img2dataset, clip")], as_json: Json = False) -> None:
+def install(
+    names: Annotated[list[str], typer.Argument(help="Some of img2dataset, clip, peers.")], as_json: Json = False
+) -> None:
     """Make tool environments with pip; a no-op for those that are up to date.
 
     Example: `owl3 tools install img2dataset`

@@ -27,8 +27,9 @@ def find_task(name: str) -> Task:
     wanted = name.strip().lower().replace("_", "-")
     names = task_names()
     if wanted not in names:
-        near = difflib.get_close_matches(wanted, names, n=3) or names
-        raise ConfigError(f"unknown task {name!r}; did you mean {' or '.join(near)}?")
+        near = difflib.get_close_matches(wanted, names, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"owl3 eval --list shows all {len(names)}"
+        raise ConfigError(f"unknown task {name!r}; {hint}")
     module = import_module(f"owl3.eval.tasks.{wanted.replace('-', '_')}")
     return cast(Task, module.TASK)
 
