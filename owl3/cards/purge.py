@@ -3,7 +3,9 @@
 A shard with a retracted sample is written anew without it; its row becomes a drop with the reason `tombstoned`, without
 caption, place and hash of the stored bytes (the hash as fetched stays: it keeps the same picture from coming back under
 another URL). Everything behind it is sealed again, so the chain of digests is whole; each new manifest names the digest
-it replaces. What old plans need to stay readable is kept under `retired/`: ids by position, no text and no pixels.
+it replaces. A tokenizer that learned from the captions keeps its words, for it holds pieces of words of a whole corpus
+and no caption; only its parents are named anew. What old plans need to stay readable is kept under `retired/`: ids by
+position, no text and no pixels.
 
     retired/samples/NAME/DIGEST/00000.parquet     sample_id, decision, position, licence
 """
@@ -71,7 +73,7 @@ def purge(workspace: Path, ids: Collection[str]) -> list[Purged]:
     """
     state = _State(workspace, frozenset(ids))
     with FileLock(workspace / ".purge.lock"):
-        for kind in ("shards", "samples"):
+        for kind in ("shards", "tokenizer", "samples"):  # parents before children
             for folder in _in_order(workspace, kind):
                 _remake(state, folder)
         remaining = find_bytes(workspace, state.ids)
@@ -215,7 +217,7 @@ def _make_drop(row: Row, kind: str) -> None:
 
 def _seal(fresh: Path, old: Manifest, parents: list[Parent], tables: list[str], removed: int) -> Manifest:
     """Write the new manifest: counts from the tables, new digests of parents, and which digests it replaces."""
-    counted = Counts.total(_count(fresh / f"{shard}.parquet") for shard in tables)
+    counted = Counts.total(_count(fresh / f"{shard}.parquet") for shard in tables) if tables else old.counts
     stats = old.stats | _totals([fresh / f"{shard}.parquet" for shard in tables], old.stats)
     before = old.stats.get("retraction", {})
     stats["retraction"] = {

@@ -313,6 +313,7 @@ def retract(
         emit(as_json, {"removed": gone}, note)
         return
 
+    renamed = _rename(rerun) if rerun else None  # before anything is written
     subjects: list[Subject] = []
     given = {"url": url, "domain": domain, "licence": licence, "sha256": sha256, "sample_id": sample_id, "image": image}
     for what, values in given.items():
@@ -325,11 +326,13 @@ def retract(
     progress = TerminalProgress()
     buried = library.bury(workspace, impact, reason) if act else 0
     purged = purging.purge(workspace, impact.ids) if act and purge else []
-    left = retraction.prepare_rerun(workspace, *_rename(rerun), progress=progress) if act and rerun else []
+    left = retraction.prepare_rerun(workspace, *renamed, progress=progress) if act and renamed else []
     data = runs.as_data(impact) | {"buried": buried, "purged": purged, "rerun": runs.as_data(left or todo)}
     data.pop("matched")
     lines = [*_impact_lines(impact, buried, act, reason), *_rerun_lines(left or todo, act and bool(rerun))]
-    lines += [f"{p.kind} {p.name}: {p.removed} samples taken out, digest now {p.new_digest[:16]}" for p in purged]
+    for made in purged:
+        taken = f"{made.removed} sample{'' if made.removed == 1 else 's'} taken out" if made.removed else "sealed again"
+        lines.append(f"{made.kind} {made.name}: {taken}, digest now {made.new_digest[:16]}")
     emit(as_json, runs.as_data(data), *lines)
 
 

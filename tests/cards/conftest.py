@@ -155,11 +155,15 @@ def _shard_row(number: int, shard: str) -> dict[str, Any]:
     }
 
 
-def make_tokenizer(workspace: Path) -> Manifest:
+def make_tokenizer(workspace: Path, shards: Manifest) -> Manifest:
     folder = workspace / "tokenizers" / "tiny"
     folder.mkdir(parents=True, exist_ok=True)
     save_tokenizer(train_tiny([caption(n) for n in range(NUM_URLS)], 400), folder)
-    return write_manifest(folder, kind="tokenizer", name="tiny", counts=Counts(seen=0, kept=0), recipe={"name": "tiny"})
+    counts = Counts(seen=NUM_URLS, kept=NUM_URLS)
+    recipe = {"name": "tiny"}
+    return write_manifest(
+        folder, kind="tokenizer", name="tiny", counts=counts, recipe=recipe, parents=[shards.as_parent()]
+    )
 
 
 def make_samples(workspace: Path, shards: Manifest, tokenizer: Manifest, name: str = "pairs") -> Manifest:
@@ -338,7 +342,7 @@ def make_result(folder: Path, score: float, *, blind: bool) -> None:
 def fill(workspace: Path) -> None:
     """The whole chain, from a source to a scored run of two stages."""
     shards = make_shards(workspace, make_source(workspace))
-    make_samples(workspace, shards, make_tokenizer(workspace))
+    make_samples(workspace, shards, make_tokenizer(workspace, shards))
     first_plan, second_plan = make_plans(workspace)
     make_run(workspace, second_plan, make_run(workspace, first_plan, None, save_steps=2), save_steps=1)
 

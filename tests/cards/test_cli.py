@@ -85,11 +85,16 @@ def test_a_retraction_is_carried_out_by_commands(owl3: Any) -> None:
     code, done = owl3("retract", "--url", url(3), "--reason", "asked", "--yes", "--purge", "--rerun", "toy=toy-2")
     assert code == 0
     assert done["buried"] == 2
-    assert [entry["removed"] for entry in done["purged"]] == [1, 1]
+    assert [entry["removed"] for entry in done["purged"]] == [1, 0, 1]  # shards, tokenizer, samples
     assert [entry["resume_from"] for entry in done["rerun"]] == [2, 0]
     assert owl3("retract", "--remove-run", "toy", "--reason", "replaced")[1] == {"removed": []}
     assert owl3("retract", "--remove-run", "toy", "--reason", "replaced", "--yes")[1]["removed"]
     assert not owl3("trace", url(3))[1]["found"]
+
+
+def test_a_rerun_that_is_not_named_writes_no_tombstone(owl3: Any, workspace: Path) -> None:
+    assert owl3("retract", "--url", url(3), "--reason", "x", "--yes", "--rerun", "toy")[0] == 2
+    assert not (workspace / "tombstones.parquet").exists()
 
 
 def test_card_diff_report_rights_and_lineage_run(owl3: Any, datacards: Path, tmp_path: Path) -> None:

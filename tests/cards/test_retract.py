@@ -75,6 +75,7 @@ def test_a_purge_takes_the_bytes_out_and_keeps_the_chain_whole(workspace: Path) 
     purged = purge.purge(workspace, impact.ids)
     assert [(entry.kind, entry.name, entry.removed) for entry in purged] == [
         ("shards", "tiny", 1),
+        ("tokenizer", "tiny", 0),
         ("samples", "pairs", 1),
     ]
     assert not purge.find_pictures(workspace, lambda data: data == secret)
@@ -83,8 +84,11 @@ def test_a_purge_takes_the_bytes_out_and_keeps_the_chain_whole(workspace: Path) 
         assert not verify_files(workspace / folder, manifest)
         assert manifest.counts.dropped["tombstoned"] == 1
     samples = read_manifest(workspace / "samples" / "pairs")
-    assert samples.parents[1].digest == read_manifest(workspace / "shards" / "tiny").digest
-    assert samples.stats["retraction"]["replaces"] == [purged[1].old_digest]
+    tokenizer = read_manifest(workspace / "tokenizers" / "tiny")
+    shards = read_manifest(workspace / "shards" / "tiny")
+    assert tokenizer.parents == (shards.as_parent(),)
+    assert samples.parents == (tokenizer.as_parent(), shards.as_parent())
+    assert samples.stats["retraction"]["replaces"] == [purged[2].old_digest]
     assert purge.purge(workspace, impact.ids) == []
 
 
