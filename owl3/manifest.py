@@ -199,8 +199,12 @@ def find_current(folder: Path, recipe: Any, parents: Sequence[Manifest | Parent]
     return manifest
 
 
-def verify_files(folder: Path, manifest: Manifest) -> list[str]:
-    """Compare the folder's bytes with its manifest; return one line per difference, none when all is well."""
+def verify_files(folder: Path, manifest: Manifest, known: Mapping[str, str] | None = None) -> list[str]:
+    """Compare the folder's bytes with its manifest; return one line per difference, none when all is well.
+
+    Args:
+        known: Relative path → sha256 of files that were hashed just now; they are not read again.
+    """
     findings = []
     for entry in manifest.files:
         path = folder / entry.path
@@ -208,7 +212,7 @@ def verify_files(folder: Path, manifest: Manifest) -> list[str]:
             findings.append(f"{path}: missing")
         elif path.stat().st_size != entry.bytes:
             findings.append(f"{path}: {path.stat().st_size} bytes, manifest says {entry.bytes}")
-        elif sha256_of(path) != entry.sha256:
+        elif ((known or {}).get(entry.path) or sha256_of(path)) != entry.sha256:
             findings.append(f"{path}: content differs from its manifest")
     return findings
 

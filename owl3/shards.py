@@ -8,6 +8,7 @@ reachable by (path, offset, bytes) without opening the tar.
 import hashlib
 import os
 import tarfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,6 +153,9 @@ _MAX_PLAIN_SIZE = 0o77777777777
 _BLANK = _tarfile_header("", 0)
 _BLANK_SUM = sum(_BLANK[:148]) + 8 * ord(" ") + sum(_BLANK[156:]) - 11 * ord("0")
 """Of the header's bytes, with blanks for the checksum itself and nothing for name and size."""
+_BLANK_OWNER, _BLANK_TIME, _BLANK_TAIL = _BLANK[100:124], _BLANK[135:148], _BLANK[155:]
+_BLANK_REST = 8 * ord(" ") + sum(_BLANK[156:])
+"""Of the bytes from the checksum on."""
 
 
 def read_member(path: Path, offset: int, num_bytes: int) -> bytes:
@@ -179,13 +183,13 @@ def iter_members(path: Path) -> Iterator[tuple[Member, bytes]]:
     """
     with path.open("rb") as handle:
         while header := handle.read(tarfile.BLOCKSIZE):
-            if header == _END:
+            if header == END_BLOCK:
                 return
             offset = handle.tell()
-            name, size = _plain_header(header)
+            name, size = plain_header(header)
             if name is None:
                 handle.seek(offset - len(header))
-                yield from _other_members(handle, path)
+                yield from other_members(handle, path)
                 return
             data = handle.read(size)
             if len(data) != size:
@@ -196,19 +200,30 @@ def iter_members(path: Path) -> Iterator[tuple[Member, bytes]]:
             raise InputError(f"{path}: not a whole tar (empty file); build it again")
 
 
-_END = bytes(tarfile.BLOCKSIZE)
+END_BLOCK = bytes(tarfile.BLOCKSIZE)
 
 
-def _plain_header(header: bytes) -> tuple[str | None, int]:
+def plain_header(header: bytes) -> tuple[str | None, int]:
     """Name and size in a header as `tar_header` writes it; None for any other, a damaged one included."""
+    digits = header[124:135]
+    if header[155:] != _BLANK_TAIL or header[135:148] != _BLANK_TIME or header[100:124] != _BLANK_OWNER:
+        return None, 0
+    # The low half of an Adler-32 that starts at 0 is the sum of the bytes, which so few can't bring to its modulus.
+    checksum = (zlib.adler32(header[:148], 0) & 0xFFFF) + _BLANK_REST
+    if not digits.isdigit() or header[148:155] != b"%06o\0" % checksum:
+        return None, 0
     try:
-        name, size = header[: tarfile.LENGTH_NAME].rstrip(b"\0").decode(), int(header[124:135], 8)
+        return header[: tarfile.LENGTH_NAME].rstrip(b"\0").decode(), int(digits, 8)
     except ValueError:
         return None, 0
-    return (name, size) if size >= 0 and tar_header(name, size) == header else (None, 0)
 
 
-def _other_members(handle: BinaryIO, path: Path) -> Iterator[tuple[Member, bytes]]:
+def other_members(handle: BinaryIO, path: Path) -> Iterator[tuple[Member, bytes]]:
+    """What `tarfile` reads from here on: headers of all kinds, slowly.
+
+    Raises:
+        InputError: the tar is damaged.
+    """
     try:
         with tarfile.open(fileobj=handle, mode="r:") as tar:
             for info in tar:

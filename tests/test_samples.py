@@ -1,10 +1,13 @@
 """What a sample promises: reading order, no placeholders in text, ids that depend on content alone."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from owl3 import samples
 from owl3.config import canonical_json
 from owl3.samples import Sample, Segment, Turn, built_sample_id, canonical_url, url_sample_id
 
@@ -72,3 +75,21 @@ def test_ids_tell_url_and_caption_apart(left: str, right: str) -> None:
 
 def test_the_order_of_parents_is_part_of_an_id() -> None:
     assert built_sample_id("b", "1", 0, ("p", "q")) != built_sample_id("b", "1", 0, ("q", "p"))
+
+
+_URLS = st.from_regex(r"https?://[a-zA-Z0-9._:@-]{1,20}(/[ -~]{0,20})?(\?[ -~é]{0,9})?(#[a-z]{0,3})?", fullmatch=True)
+
+
+@given(_URLS)
+def test_a_url_that_is_told_to_be_canonical_at_a_glance_is(url: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(samples, "_CANONICAL_URL", re.compile("(?!)"))
+        try:
+            taken_apart = canonical_url(url)
+        except ValueError:
+            taken_apart = None
+    if taken_apart is None:
+        with pytest.raises(ValueError, match=r".*"):
+            canonical_url(url)
+    else:
+        assert canonical_url(url) == taken_apart

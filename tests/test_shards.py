@@ -11,7 +11,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from owl3.errors import InputError
-from owl3.shards import SAMPLE_INDEX, ShardWriter, iter_members, iter_samples, read_member, tar_header, write_index
+from owl3.shards import (
+    SAMPLE_INDEX,
+    ShardWriter,
+    iter_members,
+    iter_samples,
+    plain_header,
+    read_member,
+    tar_header,
+    write_index,
+)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
@@ -115,3 +124,11 @@ def test_a_damaged_header_is_not_read_as_a_file(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(InputError, match="not a whole tar"):
         list(iter_members(path))
+
+
+@given(st.text("abc.", min_size=1, max_size=30), st.integers(0, 10**9), st.integers(0, 511), st.integers(1, 255))
+def test_a_header_with_one_other_byte_is_no_plain_header(name: str, size: int, place: int, change: int) -> None:
+    header = bytearray(tar_header(name, size))
+    assert plain_header(bytes(header)) == (name, size)
+    header[place] ^= change
+    assert plain_header(bytes(header)) == (None, 0)

@@ -99,18 +99,18 @@ def audit(
     manifest = _card_manifest(card_folder, findings, expect)
     links = walk(workspace, manifest.parents, f"card {manifest.name}")
     _check_chain(links, findings)
-    _check_files(links, findings, tars=sample is None)
-    artifacts = [link for link in links if link.manifest is not None and link.folder is not None]
+    artifacts = _present(links)
     with (
         tempfile.TemporaryDirectory(prefix="owl3-audit-") as scratch,
         Derivation(Path(scratch), workspace, sample, seed, processes) as size,
     ):
-        for link in artifacts:
-            size.derive(link, findings, progress)
+        rows = [check for link in artifacts for check in size.derive(link, progress)]
+        _check_files(artifacts, size, findings, tars=sample is None)
+        findings.add(*rows)
         _check_counts(artifacts, size, findings)
         _check_provenance(artifacts, size, findings)
         if "model_card" in manifest.recipe:
-            check_plans(links, workspace, findings)
+            check_plans(artifacts, workspace, findings)
             check_model(card_folder, manifest, workspace, findings)
         else:
             _check_figures(card_folder, manifest, workspace, size, findings)
@@ -157,6 +157,15 @@ def _card_manifest(folder: Path, findings: Findings, expect: str | None) -> Mani
     return manifest
 
 
+def _present(links: list[Link]) -> list[Link]:
+    """What lies there, each artifact once: two children may name two digests of it, but its rows count once."""
+    found: dict[tuple[str, str], Link] = {}
+    for link in links:
+        if link.manifest is not None and link.folder is not None:
+            found.setdefault((link.stated.kind, link.stated.name), link)
+    return list(found.values())
+
+
 def _check_chain(links: list[Link], findings: Findings) -> None:
     for link in links:
         subject = f"{link.stated.kind} {link.stated.name}"
@@ -166,30 +175,34 @@ def _check_chain(links: list[Link], findings: Findings) -> None:
             findings.add(passed("chain", subject, link.stated.digest))
 
 
-def _check_files(links: list[Link], findings: Findings, *, tars: bool) -> None:
-    """Hash the files of every artifact; a sampled audit leaves the tars to the derivation."""
+def _check_files(links: list[Link], derivation: Derivation, findings: Findings, *, tars: bool) -> None:
+    """Hash the files of every artifact, but the tars that were hashed while rows were derived from them.
+
+    Args:
+        tars: Whether tars are hashed at all; a sampled audit reads parts of them only.
+    """
     for link in links:
-        if link.manifest is None or link.folder is None:
-            continue
+        assert link.manifest is not None and link.folder is not None
         listed = tuple(
             entry for entry in link.manifest.files if not entry.volatile and (tars or not entry.path.endswith(".tar"))
         )
         part = link.manifest.model_copy(update={"files": listed})
         subject = f"{link.stated.kind} {link.stated.name}"
+        known = derivation.tar_sha256.get((link.stated.kind, link.stated.name), {})
         problems = [
             failed("files", f"{subject} {line.split(': ')[0].rsplit('/', 1)[-1]}", "as listed", line)
-            for line in _verify(link.folder, part)
+            for line in _verify(link.folder, part, known)
         ]
         unlisted = _unlisted(link)
         problems += [failed("files", f"{subject} {name}", "not listed", "a file of the artifact") for name in unlisted]
         findings.summarise("files", subject, problems, f"{len(listed)} files")
 
 
-def _verify(folder: Path, manifest: Manifest) -> list[str]:
+def _verify(folder: Path, manifest: Manifest, known: Mapping[str, str]) -> list[str]:
     """Hash the files on all cores: hashing needs no Python."""
     parts = [manifest.model_copy(update={"files": (entry,)}) for entry in manifest.files]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        return [line for lines in pool.map(lambda part: verify_files(folder, part), parts) for line in lines]
+        return [line for lines in pool.map(lambda part: verify_files(folder, part, known), parts) for line in lines]
 
 
 def _unlisted(link: Link) -> list[str]:

@@ -1,5 +1,7 @@
-"""Derived rows of all artifacts of a card, as Parquet in a scratch folder: in this process, or in several once it takes
-long. What is found does not depend on it.
+"""Derived rows of all artifacts of a card, as Parquet in a scratch folder where they are not as stated.
+
+This process derives, and others beside it once it takes long; threads would not do, as each waits for the interpreter
+after every picture that it hashed. What is found does not depend on how many there are.
 """
 
 from __future__ import annotations
@@ -8,8 +10,9 @@ import hashlib
 import os
 import signal
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,16 +23,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from owl3 import lifeline
-from owl3.cards import rederive
+from owl3.cards import rederive, rows
 from owl3.cards.chain import Link
-from owl3.cards.findings import Check, Findings, failed
+from owl3.cards.findings import Check, failed, passed
 from owl3.cards.tables import is_table
 from owl3.errors import Interrupted, Owl3Error
 from owl3.manifest import read_manifest
 from owl3.progress import Progress
 
-_PATIENCE_S = 3.0
-"""How long an audit derives in one process before it starts others: about what their imports take."""
+_PATIENCE_S = 1.0
+"""How long an audit derives in one process before it starts others: about what their start takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +58,19 @@ class _Job:
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """What came of it."""
+    """What came of it.
+
+    Attributes:
+        table: Where the derived rows are; None when the table could not be read.
+        tar_sha256: Empty when the tar was not read from end to end.
+    """
 
     problems: list[Check]
     num_rows: int
     num_read: int
     num_bytes: int
-    written: bool
+    table: Path | None
+    tar_sha256: str
 
 
 class Derivation:
@@ -69,6 +78,7 @@ class Derivation:
 
     Attributes:
         files: Tables of derived rows by kind and name of the artifact.
+        tar_sha256: Hashes of the tars that were read, by kind and name of the artifact, then by file.
         num_rows: Derived rows,
         num_read: those of them whose bytes were read, and
         num_bytes: how many bytes that were.
@@ -80,6 +90,7 @@ class Derivation:
         self.sample = sample
         self.seed = seed
         self.files: dict[tuple[str, str], list[Path]] = {}
+        self.tar_sha256: dict[tuple[str, str], dict[str, str]] = {}
         self.num_rows = 0
         self.num_read = 0
         self.num_bytes = 0
@@ -94,12 +105,12 @@ class Derivation:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def derive(self, link: Link, findings: Findings, progress: Progress) -> None:
-        """Derive one artifact's rows and add what differs from its tables."""
+    def derive(self, link: Link, progress: Progress) -> list[Check]:
+        """Derive one artifact's rows; returns what there is to say of them, nothing for an artifact without rows."""
         assert link.manifest is not None and link.folder is not None
         kind, name = link.stated.kind, link.stated.name
         if kind not in ("shards", "samples"):
-            return
+            return []
         shards = sorted(Path(entry.path).stem for entry in link.manifest.files if is_table(entry.path))
         progress.start(f"audit {kind} {name}", total=len(shards))
         problems: list[Check] = []
@@ -126,31 +137,50 @@ class Derivation:
             )
             for shard in shards
         ]
-        for job, done in zip(jobs, self._run(jobs), strict=True):
+        derived: dict[int, _Done] = {}
+        for number, done in self._run(jobs):
+            derived[number] = done
+            progress.advance()
+        for number, job in enumerate(jobs):
+            done = derived[number]
             problems += done.problems
             self.num_rows += done.num_rows
             self.num_read += done.num_read
             self.num_bytes += done.num_bytes
-            if done.written:
-                self.files.setdefault((kind, name), []).append(job.target)
-            progress.advance()
-        findings.summarise("rows", f"{kind} {name}", problems, f"{len(shards)} shards")
+            if done.table is not None:
+                self.files.setdefault((kind, name), []).append(done.table)
+            if done.tar_sha256:
+                self.tar_sha256.setdefault((kind, name), {})[f"{job.shard}.tar"] = done.tar_sha256
         progress.finish(f"{len(problems)} differences")
+        return problems or [passed("rows", f"{kind} {name}", f"{len(shards)} shards")]
 
-    def _run(self, jobs: Sequence[_Job]) -> Iterator[_Done]:
-        """Derive in order, by all processes from the moment on that it takes long."""
+    def _run(self, jobs: Sequence[_Job]) -> Iterator[tuple[int, _Done]]:
+        """Derive; yields numbers of jobs with what came of them, as they get done."""
         for number, job in enumerate(jobs):
             if self._processes > 1 and len(jobs) - number > 1 and time.monotonic() >= self._alone_until:
                 try:
-                    yield from self._workers().map(_derive, jobs[number:])
+                    yield from self._share_out(jobs, number)
                 except BrokenProcessPool as error:
                     raise Interrupted("a worker process of the audit ended; run it again") from error
                 return
-            yield _derive(job)
+            yield number, _derive(job)
 
-    def _workers(self) -> ProcessPoolExecutor:
+    def _share_out(self, jobs: Sequence[_Job], first: int) -> Iterator[tuple[int, _Done]]:
+        """The others take jobs from the front, this process from the end, until they meet."""
+        waiting = deque((number, self._others().submit(_derive, jobs[number])) for number in range(first, len(jobs)))
+        while waiting:
+            if waiting[-1][1].cancel():  # nobody has begun it
+                number, _ = waiting.pop()
+                yield number, _derive(jobs[number])
+            else:
+                wait([waiting[0][1]])
+            while waiting and waiting[0][1].done():
+                number, future = waiting.popleft()
+                yield number, future.result()
+
+    def _others(self) -> ProcessPoolExecutor:
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(self._processes, get_context("spawn"), initializer=_start_worker)
+            self._pool = ProcessPoolExecutor(self._processes - 1, get_context("spawn"), initializer=_start_worker)
         return self._pool
 
 
@@ -172,11 +202,18 @@ def _derive(job: _Job) -> _Done:
     else:
         counter = _counter(job.folder, job.digest, job.workspace) if job.counted else None
         derived = rederive.samples(job.folder, job.shard, job.workspace, counter, only)
-    read = sum(row.get("decision") == "kept" for row in derived.rows) if only is None else len(only)
-    table = job.folder / f"{job.shard}.parquet"
-    if table.is_file():
-        pq.write_table(pa.Table.from_pylist(derived.rows, schema=pq.read_schema(table)), job.target)
-    return _Done(derived.problems, len(derived.rows), read, derived.num_bytes, table.is_file())
+    table = derived.table
+    if table is None and derived.schema is not None:
+        table = job.target
+        pq.write_table(rows.as_table(derived.rows, derived.schema), table)
+    return _Done(
+        problems=derived.problems,
+        num_rows=derived.num_rows,
+        num_read=derived.num_read,
+        num_bytes=derived.num_bytes,
+        table=table,
+        tar_sha256=derived.tar_sha256,
+    )
 
 
 def _chosen(job: _Job) -> frozenset[str] | None:

@@ -55,6 +55,11 @@ def cut(value: Any) -> str:
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
+def first_line(error: Exception) -> str:
+    """What an error says, on one line; its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 @dataclass
 class Findings:
     """Collects checks in the order in which they were made."""

@@ -18,8 +18,9 @@ from PIL import Image, ImageFilter
 from owl3.media import encode_jpeg, open_header, thumbnail
 from owl3.video import uniform_frames
 
+PICTURES = ("jpg", "jpeg", "png", "webp", "gif")
 CLIPS = ("mp4", "webm", "mkv", "mov", "avi")
-"""Extensions of members that are no pictures."""
+"""Extensions of members that are pictures, and of those that are clips."""
 
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_BARE = frozenset(range(0xD0, 0xDB))
@@ -56,7 +57,7 @@ def small_medium(data: bytes, extension: str | None, side_px: int, *, blurred: b
     return small_picture(encode_jpeg(frame.image), side_px, blurred=blurred)
 
 
-def size_and_format(data: bytes) -> tuple[int, int, str]:
+def size_and_format(data: bytes | memoryview) -> tuple[int, int, str]:
     """Width and height in pixels and the lower-case format ("jpeg"), read from the bytes, not from a table.
 
     Raises:
@@ -65,11 +66,11 @@ def size_and_format(data: bytes) -> tuple[int, int, str]:
     size = _jpeg_size(data)
     if size is not None:
         return *size, "jpeg"
-    image = open_header(data)
+    image = open_header(bytes(data))
     return image.width, image.height, (image.format or "").lower()
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+def _jpeg_size(data: bytes | memoryview) -> tuple[int, int] | None:
     """Width and height from the frame header of a plain JPEG; None for anything out of the ordinary.
 
     Walking its segments takes microseconds, and an audit does it for every picture of a corpus.

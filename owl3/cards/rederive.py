@@ -9,96 +9,54 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from pydantic import ValidationError
-
-from owl3.cards.findings import Check, failed
-from owl3.cards.pictures import CLIPS, size_and_format
+from owl3.cards.agreement import drops_are_sound, read_contents, to_look_at
+from owl3.cards.pictures import CLIPS, PICTURES, size_and_format
 from owl3.cards.redaction import is_redacted
+from owl3.cards.rows import Derived, Found, Row, derive_rows, read_stated
 from owl3.errors import InputError
-from owl3.ledger import REASONS
 from owl3.manifest import Manifest
-from owl3.media import MediaError
 from owl3.samples import Sample, built_sample_id, url_sample_id
-from owl3.shards import Member, iter_members, read_member
+from owl3.shards import Member, read_member
 from owl3.template import Release, render, tokenize
 from owl3.tiling import choose_grid
 from owl3.tokens import TextTokenizer
-
-PICTURES = ("jpg", "jpeg", "png", "webp", "gif")
-
-Row = dict[str, Any]
-
-
-@dataclass
-class Derived:
-    """Rows of one shard as derived, and where the table says something else."""
-
-    rows: list[Row] = field(default_factory=list)
-    problems: list[Check] = field(default_factory=list)
-    num_members: int = 0
-    num_bytes: int = 0
-
-
-@dataclass
-class Found:
-    """The members of one key in a tar."""
-
-    members: dict[str, tuple[Member, bytes]] = field(default_factory=dict)
-
-    def data(self, extension: str) -> bytes | None:
-        """The bytes of KEY.extension."""
-        entry = self.members.get(extension)
-        return entry[1] if entry else None
-
-    def sample(self) -> Sample:
-        """KEY.json as a sample.
-
-        Raises:
-            InputError: there is none.
-        """
-        record = self.data("json")
-        if record is None:
-            raise InputError("no KEY.json")
-        return Sample.model_validate_json(record)
-
-
-def keys_of(tar: Path, derived: Derived) -> Iterator[tuple[str, Found]]:
-    """Read a tar front to back, key by key; a damaged end is a problem, not an exception."""
-    key, found = "", Found()
-    try:
-        for member, data in iter_members(tar):
-            derived.num_members += 1
-            derived.num_bytes += len(data)
-            stem, _, extension = member.name.partition(".")
-            if stem != key and found.members:
-                yield key, found
-                found = Found()
-            key = stem
-            if extension in found.members:
-                derived.problems.append(failed("rows", f"{tar.name} {member.name}", "one member", "two of one name"))
-            found.members[extension] = (member, data)
-    except InputError as error:
-        derived.problems.append(failed("rows", tar.name, "a whole tar", str(error)))
-    if found.members:
-        yield key, found
 
 
 def shard(folder: Path, name: str, only: frozenset[str] | None = None) -> Derived:
     """Derive the rows of one curated shard again.
 
+    A tar is read once and set against its table column by column; samples that do not agree are derived by themselves.
+
     Args:
         name: "00000"; the tar and the table lie in `folder`.
         only: Keys to derive from bytes (a random part); other kept rows are taken as stated.
     """
-    return _derive(folder, name, _curated_row, only)
+    derived = Derived()
+    stated = read_stated(folder, name, derived)
+    tar = folder / f"{name}.tar"
+    if stated is None:
+        return derived
+    if only is not None or not tar.is_file():
+        return derive_rows(folder, name, _curated_row, stated, derived, only=only)
+    contents = read_contents(tar)
+    suspects = to_look_at(stated, contents)
+    if suspects is None:
+        return derive_rows(folder, name, _curated_row, stated, derived, only=None)
+    derived.tar_sha256 = contents.tar_sha256
+    derived.num_members, derived.num_bytes = len(contents.names), sum(contents.sizes)
+    if not suspects and drops_are_sound(stated):
+        derived.table = folder / f"{name}.parquet"
+        derived.num_rows, derived.num_read = len(stated), len(contents.media)
+        return derived
+    places = contents.members_of(suspects)
+    derive_rows(folder, name, _curated_row, stated, derived, only=suspects, places=places)
+    derived.num_read = len(contents.media)
+    return derived
 
 
 def samples(
@@ -111,10 +69,13 @@ def samples(
     """
 
     def derive(key: str, found: Found, stated: Row) -> Row:
-        row = _built_row(key, found, stated, workspace)
-        return row if counter is None else row | counter.counts(found.sample(), row["media"])
+        sample = found.sample()
+        row = _built_row(key, found, sample, stated, workspace)
+        return row if counter is None else row | counter.counts(sample, row["media"])
 
-    return _derive(folder, name, derive, only)
+    derived = Derived()
+    stated = read_stated(folder, name, derived)
+    return derived if stated is None else derive_rows(folder, name, derive, stated, derived, only=only)
 
 
 @dataclass(frozen=True)
@@ -154,114 +115,57 @@ class TokenCounter:
         }
 
 
-def _derive(folder: Path, name: str, derive: Any, only: frozenset[str] | None) -> Derived:
-    derived = Derived()
-    tar, label = folder / f"{name}.tar", f"{folder.name}/{name}"
-    singles: list[str] = []
-    try:
-        table = pq.read_table(folder / f"{name}.parquet")
-        stated_rows = table.to_pylist()
-        singles = [field.name for field in table.schema if field.type == pa.float32()]
-    except (OSError, pa.ArrowException) as error:
-        derived.problems.append(failed("rows", f"{label}.parquet", "a readable table", str(error).splitlines()[0]))
-        stated_rows = []
-    kept: dict[str, Row] = {}
-    for row in stated_rows:
-        if row.get("decision") == "kept":
-            if row["key"] in kept:
-                derived.problems.append(failed("rows", f"{label} {row['key']}", "one row", "two rows of one key"))
-            kept[row["key"]] = row
-        else:
-            derived.problems += _check_drop(label, row)
-            derived.rows.append(row)
-    order: list[str] = []
-    for key, found in _members(tar, kept, derived, only):
-        order.append(key)
-        stated = kept.pop(key, None)
-        if stated is None:
-            derived.problems.append(failed("rows", f"{label} {key}", "no such sample", "members in the tar"))
-            continue
-        try:
-            row = derive(key, found, stated)
-        except (InputError, MediaError, ValidationError, ValueError, KeyError) as error:
-            derived.problems.append(failed("rows", f"{label} {key}", "a readable sample", str(error).splitlines()[0]))
-            continue
-        # JSON holds what was measured; the table holds it in single precision.
-        row |= {single: float(np.float32(row[single])) for single in singles if row.get(single) is not None}
-        derived.problems += _differences(label, key, stated, row)
-        derived.rows.append(row)
-    if only is None:
-        derived.problems += [failed("rows", f"{label} {key}", "kept", "not in the tar") for key in kept]
-        stated_order = [row["key"] for row in sorted(_kept(stated_rows), key=lambda row: row.get("position") or 0)]
-        if not kept and order != stated_order and len(order) == len(stated_order):
-            derived.problems.append(failed("rows", label, "samples in the order of their positions", "another order"))
-    else:
-        derived.rows += kept.values()
-    return derived
-
-
-def _kept(rows: Iterable[Row]) -> list[Row]:
-    return [row for row in rows if row.get("decision") == "kept"]
-
-
-def _members(
-    tar: Path, kept: Mapping[str, Row], derived: Derived, only: frozenset[str] | None
-) -> Iterable[tuple[str, Found]]:
-    """All keys of a tar, or the chosen ones by their place."""
-    if only is None:
-        return keys_of(tar, derived) if tar.is_file() else []
-    return [(key, _by_place(tar, kept[key], derived)) for key in sorted(only & kept.keys())]
-
-
-def _by_place(tar: Path, row: Row, derived: Derived) -> Found:
-    found = Found()
-    places: list[tuple[str, int, int]] = [("json", row["json_offset"], row["json_bytes"])]
-    if row.get("media_offset") is not None:
-        places.append((_extension(row), row["media_offset"], row["media_bytes"]))
-    places += [
-        (f"{number}.jpg", medium["offset"], medium["bytes"])
-        for number, medium in enumerate(row.get("media") or [])
-        if Path(medium["path"]).name == tar.name
-    ]
-    for extension, offset, num_bytes in places:
-        try:
-            data = read_member(tar, offset, num_bytes)
-        except (InputError, OSError) as error:
-            derived.problems.append(failed("rows", f"{tar.name} {row['key']}", "readable bytes", str(error)))
-            continue
-        found.members[extension] = (Member(f"{row['key']}.{extension}", offset, num_bytes), data)
-        derived.num_members += 1
-        derived.num_bytes += num_bytes
-    return found
-
-
-def _extension(row: Row) -> str:
-    return str(row.get("extension") or "jpg")
-
-
 def _curated_row(key: str, found: Found, stated: Row) -> Row:
-    """A curated row from KEY.jpg (or .png, .mp4 …), KEY.txt and KEY.json."""
-    row = dict(stated) | {"key": key, "sample_id": key}
-    if (record := found.data("json")) is not None:
-        fields = json.loads(record)
-        row |= {name: fields[name] for name in fields if name in stated}
-        row |= _place("json", found.members["json"][0])
+    """A curated row from KEY.jpg (or .png, .mp4 …), KEY.txt and KEY.json.
+
+    Raises:
+        InputError: there is no picture or clip, or no URL and caption to name it by.
+    """
+    row = dict(stated) | {"key": key}
+    record = _record(found)
+    _claim(row, stated, {name: value for name, value in record.items() if name in stated})
+    if "json" in found.members:
+        _claim(row, stated, _place("json", found.members["json"][0]))
     if (text := found.data("txt")) is not None:
-        row["caption"] = text.decode("utf-8")
-    derived_id = url_sample_id(row["url"], row["caption"])
+        _claim(row, stated, {"caption": text.decode("utf-8")})
+    url, caption = row["url"], row["caption"]
+    if not isinstance(url, str) or not isinstance(caption, str):
+        raise InputError(f"no URL or no caption to name it by: {url!r}, {caption!r}")
     # The id is that of the caption as it came; one that was redacted is compared with the source's (`redaction.py`).
-    row["sample_id"] = key if is_redacted(row["caption"]) else derived_id
-    for extension, (member, data) in found.members.items():
-        if extension in PICTURES or extension in CLIPS:
-            row |= {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} | _place("media", member)
+    _claim(row, stated, {"sample_id": key if is_redacted(caption) else url_sample_id(url, caption)})
+    media = [extension for extension in found.members if extension in PICTURES or extension in CLIPS]
+    if not media:
+        raise InputError("no picture and no clip among its members")
+    for extension in media:
+        member, data = found.members[extension]
+        digest = hashlib.sha256(data).hexdigest()
+        _claim(row, stated, {"sha256": digest, "bytes": len(data)} | _place("media", member))
         if extension in PICTURES:
-            row["width"], row["height"], _ = size_and_format(data)
+            width, height, _ = size_and_format(data)
+            _claim(row, stated, {"width": width, "height": height})
     return row
 
 
-def _built_row(key: str, found: Found, stated: Row, workspace: Path) -> Row:
-    """A built row from KEY.json and its media, in its own tar or (reference mode) in a parent's."""
-    sample = found.sample()
+def _record(found: Found) -> Row:
+    """KEY.json, as far as it is there.
+
+    Raises:
+        InputError: it is no object.
+    """
+    data = found.data("json")
+    record = json.loads(b"{}" if data is None else data)
+    if not isinstance(record, dict):
+        raise InputError("KEY.json is no object")
+    return record
+
+
+def _claim(row: Row, stated: Row, values: Mapping[str, Any]) -> None:
+    """Put derived values into a row; one that differs from what is stated stays, whatever else says the same again."""
+    row |= {name: value for name, value in values.items() if row.get(name) == stated.get(name)}
+
+
+def _built_row(key: str, found: Found, sample: Sample, stated: Row, workspace: Path) -> Row:
+    """A built row from KEY.json (`sample`) and its media, in its own tar or (reference mode) in a parent's."""
     times = [segment.time_s for segment in sample.segments if segment.medium is not None]
     media = [
         _medium(number, found, medium, time_s, workspace)
@@ -300,21 +204,3 @@ def _medium(number: int, found: Found, stated: Row, time_s: float | None, worksp
 
 def _place(prefix: str, member: Member) -> Row:
     return {f"{prefix}_offset": member.offset, f"{prefix}_bytes": member.num_bytes}
-
-
-def _differences(label: str, key: str, stated: Row, row: Row) -> list[Check]:
-    return [
-        failed("rows", f"{label} {key} {name}", stated.get(name), value)
-        for name, value in row.items()
-        if stated.get(name) != value and name in stated
-    ]
-
-
-def _check_drop(label: str, row: Row) -> list[Check]:
-    """A row that is not kept must be dropped, for a reason of the closed list."""
-    subject = f"{label} {row.get('sample_id')}"
-    if row.get("decision") != "dropped":
-        return [failed("rows", f"{subject} decision", row.get("decision"), "neither kept nor dropped")]
-    if row.get("reason") not in REASONS:
-        return [failed("rows", f"{subject} reason", row.get("reason"), "not on the closed list")]
-    return []
