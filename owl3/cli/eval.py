@@ -3,8 +3,9 @@
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -12,7 +13,8 @@ from owl3 import launch
 from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, TerminalProgress, Workspace, emit, table
 from owl3.errors import ConfigError
 from owl3.eval.queue import pending, read_requests, stage_dirs
-from owl3.eval.registry import choose_tasks, find_task, task_names
+from owl3.eval.registry import HUB, Chosen, choose_tasks, find_task, task_names
+from owl3.eval.settings import frame_numbers
 
 
 def register(app: typer.Typer) -> None:
@@ -26,16 +28,23 @@ def evaluate(  # noqa: PLR0917 - options of a command line
     tasks: Annotated[str, typer.Option(help="NAME[=FOLDER or =hf:OWNER/NAME],… ; `--list` shows the names.")] = "",
     data: Annotated[Path, typer.Option(help="Where benchmarks lie, one folder per task.")] = Path("benchmarks"),
     out: Annotated[Path, typer.Option(help="Where results go.")] = Path("evals"),
-    limit: Annotated[int | None, typer.Option(help="A fixed, fair part of the questions.")] = None,
-    num_frames: Annotated[int | None, typer.Option(help="Frames of each video, instead of the task's own.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="A fixed, fair part of the questions.")] = None,
+    num_frames: Annotated[
+        int | None, typer.Option(min=1, help="Frames of each video, instead of the task's own.")
+    ] = None,
     frames: Annotated[str, typer.Option(help="N,N,…: a sweep; every task once per number of frames.")] = "",
     overlap: Annotated[
         list[Path] | None, typer.Option(help="A list of what training saw, as curation writes it (repeat it).")
     ] = None,
     blind: Annotated[bool, typer.Option("--blind", help="Also put every question without its images.")] = False,
-    batch_size: Annotated[int, typer.Option(help="Questions answered at once; changes no score.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions answered at once; changes no score.")] = 16,
     processes: Annotated[int, typer.Option(min=1, help="Processes that share the questions; changes no score.")] = 1,
-    method: Annotated[str, typer.Option(help="generate, or likelihood of the options.")] = "generate",
+    method: Annotated[
+        Literal["generate", "likelihood"], typer.Option(help="Write an answer, or pick the likeliest option.")
+    ] = "generate",
+    max_error_fraction: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of questions whose images may be unreadable.")
+    ] = 0.0,
     watch: Annotated[Path | None, typer.Option(help="A run's folder: work off its queue while it trains.")] = None,
     drain: Annotated[Path | None, typer.Option(help="A run's folder: work off its queue, then end.")] = None,
     until: Annotated[str, typer.Option(help="With --watch: end when these stages are complete.")] = "",
@@ -52,8 +61,9 @@ def evaluate(  # noqa: PLR0917 - options of a command line
     Example: `owl3 eval workspace/runs/demo/sft/model --tasks scenes-single=held/scenes-single --blind`
 
     `--frames 8,16,32,64,128` draws accuracy over frames; the tasks `distractor-*` and `needle-scenes` draw their curve
-    and grid. A killed evaluation goes on where it stopped; what is done is not done again. Exit code 1 when a question
-    could not be put (its image is missing or broken): the summary counts them, and they enter no average.
+    and grid. A killed evaluation goes on where it stopped; what is done is not done again. Exit code 1 when more
+    questions than `--max-error-fraction` could not be put (an image is missing or broken): the summary counts them, and
+    they enter no average.
     """
     if list_tasks:
         _show_tasks(as_json)
@@ -71,20 +81,23 @@ def evaluate(  # noqa: PLR0917 - options of a command line
             report["done"] = _num_done(run) - before  # by all processes; each tells its own
             emit(as_json, report, f"{report['done']} evaluations done")
     elif checkpoint is not None:
+        sweep = frame_numbers(frames) if frames else ()
+        if sweep and num_frames is not None:
+            raise ConfigError("owl3 eval: --frames sweeps over numbers of frames; leave --num-frames out")
         chosen = choose_tasks(tasks, data, fetch=not dry_run)
         if dry_run:
-            lines = [f"{one.title}: task {one.name} on {one.folder}" for one in chosen]
-            emit(as_json, {"would_evaluate": [one.title for one in chosen]}, *lines)
+            _show_plan(checkpoint, chosen, limit, max(1, len(sweep)) * (2 if blind else 1), as_json)
             return
         command = ["--checkpoint", str(checkpoint), "--tasks", tasks, "--data", str(data), "--out", str(out)]
         command += ["--batch-size", str(batch_size), "--method", method]
+        command += ["--max-error-fraction", str(max_error_fraction)]
         command += ["--limit", str(limit)] if limit is not None else []
         command += ["--num-frames", str(num_frames)] if num_frames is not None else []
-        command += ["--frames", frames] if frames else []
+        command += ["--frames", ",".join(map(str, sweep))] if sweep else []
         command += [word for path in overlap or () for word in ("--overlap", str(path))]
         command += ["--blind"] if blind else []
         report = _run(command, processes)
-        shown = _sweep_table(report["frames"]) if frames else _scores_table(report["tasks"])
+        shown = _sweep_table(report["frames"]) if sweep else _scores_table(report["tasks"])
         emit(as_json, report, shown, *(f"Drawn in {path}" for path in report["plots"]))
     else:
         raise ConfigError("owl3 eval: give a model folder and --tasks, or --watch, --drain, --compare or --list")
@@ -168,6 +181,24 @@ def _show_tasks(as_json: bool) -> None:
     for task in found:
         shown.add_row(task.name, task.version, task.about)
     emit(as_json, {"tasks": [{"name": t.name, "version": t.version, "about": t.about} for t in found]}, shown)
+
+
+def _show_plan(checkpoint: Path, chosen: Sequence[Chosen], limit: int | None, passes: int, as_json: bool) -> None:
+    """What would be asked, after the looks that need no model: does it lie there, can the questions be read?"""
+    from owl3.eval.evaluate import load_items, select
+
+    if not (checkpoint / "config.json").is_file():
+        raise ConfigError(f"{checkpoint}: no config.json; give a model folder")
+    questions: dict[str, int | None] = {}
+    lines = []
+    for one in chosen:
+        is_far = str(one.folder).startswith(HUB)
+        items = [] if is_far else select(load_items(find_task(one.name), one.folder), limit)
+        questions[one.title] = None if is_far else len(items)
+        asked = "as many questions as the hub holds" if is_far else f"{len(items)} questions"
+        times = f", each {passes} times" if passes > 1 else ""
+        lines.append(f"{one.title}: {asked} of {one.folder}{times}")
+    emit(as_json, {"would_evaluate": list(questions), "questions": questions, "passes": passes}, *lines)
 
 
 def _show_queue(run: Path, as_json: bool) -> None:

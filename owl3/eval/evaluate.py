@@ -13,7 +13,7 @@ from owl3.errors import CheckFailed, InputError
 from owl3.eval.items import Item, Record
 from owl3.eval.media import ReadAhead, Shown
 from owl3.eval.overlap import mark_overlap, overlap_files
-from owl3.eval.results import AnswerLog, read_summary, summarise, write_result
+from owl3.eval.results import SAMPLES_NAME, AnswerLog, read_summary, summarise, write_result
 from owl3.eval.task import Task
 from owl3.manifest import Manifest, Parent, now
 from owl3.progress import SILENT, Progress
@@ -225,7 +225,8 @@ def check_errors(task: Task, summary: Mapping[str, Any], max_error_fraction: flo
         reasons = ", ".join(f"{reason} {count}" for reason, count in summary["errors"].items())
         raise CheckFailed(
             f"{task.name}: {failed} of {summary['num_questions']} questions could not be put ({reasons}); "
-            f"see {folder}, or raise max_error_fraction"
+            f"see {folder / SAMPLES_NAME}. Mend the files, remove manifest.json there and run again (only these are "
+            "put again), or raise max_error_fraction"
         )
 
 

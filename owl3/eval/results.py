@@ -26,6 +26,7 @@ from owl3.eval.task import Task
 from owl3.manifest import Counts, Manifest, Parent, write_manifest
 from owl3.storage import write_atomic
 
+SAMPLES_NAME = "samples.jsonl"
 PARTIAL_NAME = ".answers.jsonl.partial"
 _PARTIALS = ".answers*.jsonl.partial"
 DIGITS = 6
@@ -34,7 +35,8 @@ DIGITS = 6
 class AnswerLog:
     """Answers so far, safe against a kill at any moment: a torn last line is dropped and answered again.
 
-    Of several processes each appends to a log of its own and reads all of them, those of an earlier run too.
+    Of several processes each appends to a log of its own and reads all of them, those of an earlier run too. So is a
+    samples.jsonl whose manifest somebody took away: its answers are kept, and only what could not be put is put again.
     """
 
     def __init__(self, folder: Path, rank: int = 0) -> None:
@@ -44,6 +46,8 @@ class AnswerLog:
         self.errors: dict[str, str] = {}
         self._handle = self.path.open("ab")
         self._handle.truncate(self.path.read_bytes().rfind(b"\n") + 1)
+        if (folder / SAMPLES_NAME).is_file() and not (folder / "manifest.json").is_file():
+            self.answers = {record.id: record.raw for record in _lines(folder) if record.error is None}
         self.read_all()
 
     def read_all(self) -> None:
@@ -148,7 +152,7 @@ def write_result(
 ) -> Manifest:
     """Write a finished result; its manifest comes last."""
     lines = [json.dumps(record.as_json(), ensure_ascii=False, sort_keys=True) for record in records]
-    write_atomic(folder / "samples.jsonl", "".join(f"{line}\n" for line in lines).encode())
+    write_atomic(folder / SAMPLES_NAME, "".join(f"{line}\n" for line in lines).encode())
     write_atomic(folder / "summary.json", _pretty(summary))
     write_atomic(folder / "timing.json", _pretty(timing))
     for file_name, data in (extra_files or {}).items():
@@ -187,5 +191,9 @@ def read_summary(folder: Path) -> dict[str, Any]:
 def read_records(folder: Path) -> list[Record]:
     """All lines of a finished result."""
     read_summary(folder)
-    with (folder / "samples.jsonl").open(encoding="utf-8") as lines:
+    return _lines(folder)
+
+
+def _lines(folder: Path) -> list[Record]:
+    with (folder / SAMPLES_NAME).open(encoding="utf-8") as lines:
         return [Record.from_json(json.loads(line)) for line in lines]

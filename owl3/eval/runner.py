@@ -34,6 +34,7 @@ from owl3.eval.lmms import lmms_results
 from owl3.eval.media import Shown
 from owl3.eval.overlap import overlap_digest, overlap_files
 from owl3.eval.registry import Chosen, choose_tasks, find_task
+from owl3.eval.settings import frame_numbers
 from owl3.progress import SILENT, Progress
 from owl3.ranks import ranks_in
 from owl3.secrecy import guard_output
@@ -259,7 +260,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--blind", action="store_true", help="also put every question without its images")
     parser.add_argument("--limit", type=int, default=None, help="a fixed, fair part of the questions")
     parser.add_argument("--num-frames", type=int, default=None, help="of each video, instead of the task's number")
-    parser.add_argument("--frames", type=_numbers, default=(), help="N,N,…: a sweep over numbers of frames")
+    parser.add_argument("--frames", default="", help="N,N,…: a sweep over numbers of frames")
     parser.add_argument("--overlap", type=Path, action="append", default=[], help="list of questions seen in training")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--method", choices=("generate", "likelihood"), default="generate")
@@ -343,7 +344,7 @@ def _score(options: argparse.Namespace, load_answerer: LoadAnswerer) -> dict[str
         )
 
     if options.frames:
-        sweep = {number: evaluated(number) for number in options.frames}
+        sweep = {number: evaluated(number) for number in frame_numbers(options.frames)}
         return {"frames": sweep} | ({"plots": plots.draw_sweep(sweep, options.out)} if not rank else {})
     report = evaluated(options.num_frames)
     if rank:
@@ -352,14 +353,6 @@ def _score(options: argparse.Namespace, load_answerer: LoadAnswerer) -> dict[str
     layout = lmms_results(report, str(options.checkpoint), settings)
     write_atomic(options.out / "lmms_eval_results.json", json.dumps(layout, indent=1).encode())
     return {"tasks": report, "plots": plots.draw_curves(report, options.out)}
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    """`8,16,32`."""
-    numbers = tuple(int(part) for part in text.split(","))
-    if min(numbers) < 1 or len(set(numbers)) < len(numbers):
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of different numbers above 0")
-    return numbers
 
 
 def _torch_answerer(threads: int) -> LoadAnswerer:

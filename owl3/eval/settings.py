@@ -8,8 +8,22 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from owl3.config import Config
+from owl3.errors import ConfigError
 from owl3.eval.gates import parse_gate
 from owl3.eval.registry import find_task
+
+
+def frame_numbers(text: str) -> tuple[int, ...]:
+    """`8,16,32`: the numbers of frames of a sweep.
+
+    Raises:
+        ConfigError: no list of different numbers above 0.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    numbers = tuple(int(part) for part in parts if part.isdecimal())
+    if len(numbers) < len(parts) or min(numbers) < 1 or len(set(numbers)) < len(numbers):
+        raise ConfigError(f"--frames {text!r}: write different numbers above 0, as in 8,16,32")
+    return numbers
 
 
 class TaskSetting(Config):

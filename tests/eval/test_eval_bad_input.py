@@ -19,6 +19,7 @@ from owl3.eval.registry import choose_tasks, find_task
 from owl3.eval.results import read_summary
 from owl3.eval.runner import drain, evaluate_checkpoint
 from owl3.eval.settings import EvalConfig, TaskSetting
+from owl3.manifest import read_manifest
 
 Make = Callable[[int], Path]
 
@@ -34,6 +35,21 @@ def test_a_video_that_does_not_decode_is_counted_and_not_scored(tmp_path: Path, 
     summary = read_summary(out)
     assert (summary["num_scored"], summary["figures"], oracle.asked) == (0, {}, [])
     evaluate(task, items, oracle, tmp_path / "tolerant", settings={}, max_error_fraction=1.0)
+
+
+def test_what_was_mended_is_put_again_and_nothing_else(make_benchmark: Make, tmp_path: Path, oracle: Oracle) -> None:
+    bench, task, out = make_benchmark(5), find_task("scenes-single"), tmp_path / "once" / "scenes-single"
+    (bench / "3.png").rename(tmp_path / "3.png")
+    with pytest.raises(CheckFailed, match=r"remove manifest\.json there and run again"):
+        evaluate(task, load_items(task, bench), oracle, out, settings={})
+    (tmp_path / "3.png").rename(bench / "3.png")
+    (out / "manifest.json").unlink()
+    again = Oracle()
+    summary = evaluate(task, load_items(task, bench), again, out, settings={})
+    assert (again.asked, summary["num_scored"], summary["errors"]) == (["q3"], 5, {})
+    whole = tmp_path / "whole" / "scenes-single"
+    evaluate(task, load_items(task, bench), Oracle(), whole, settings={})
+    assert read_manifest(out).digest == read_manifest(whole).digest
 
 
 @pytest.mark.parametrize("task", ["vqav2", "gqa", "mmbench-en"])
