@@ -2,6 +2,7 @@
 
 import io
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from PIL import Image
 
 from curate.hostile import hostile_server, picture
 from owl3.curate.run import curate
+from owl3.curate.sources.coco import read_coco
 from owl3.curate.sources.prepare import SourceConfig, iter_rows, prepare
 from owl3.errors import InputError
 from owl3.recipe import RECIPES, load_recipe
@@ -135,3 +137,24 @@ def test_rules_on_objects_decide_and_people_are_blurred_from_json_to_shards(work
         for box in ((16, 16, 112, 192), (160, 16, 240, 192))
     ]
     assert change[0] > 4 * change[1]  # the half with the person, and the other
+
+
+def test_polygons_are_read_past_not_kept(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in write_coco(tmp_path, {"a": [(1, [0, 0, 50, 25])] * 100}, a=(100, 100))]
+    instances = json.loads(files[1].read_text())
+    for annotation in instances["annotations"]:
+        annotation["segmentation"] = [[0.5] * 1000]
+    files[1].write_text(json.dumps(instances))
+    tracemalloc.start()
+    (row,) = read_coco(files, "http://coco.test/", "first")
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert row["src_objects"] == 100
+    assert peak_bytes < files[1].stat().st_size / 2
+
+
+def test_a_file_that_ends_in_the_middle_is_named(tmp_path: Path) -> None:
+    captions, _ = (tmp_path / name for name in write_coco(tmp_path, {}, a=(100, 100)))
+    captions.write_text(captions.read_text()[:-20])
+    with pytest.raises(InputError, match=r"captions\.json: can't be read as JSON"):
+        list(read_coco([captions], "http://coco.test/", "first"))

@@ -15,15 +15,20 @@
 Columns of a row, for a recipe's rules: `width` and `height` as the json has them; with instances `objects` (how many
 boxes), `categories` (each once, by name), `object_names` and `object_boxes` (side by side; left, top, right, bottom as
 parts of width and height) and `largest_object` (area of the largest box as a part of the picture's).
+
+The instances of train2017 are 450 MB of JSON, most of it polygons. Files are streamed, one entry of a list at a time;
+what is kept in memory is boxes and captions.
 """
 
 import difflib
-import json
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
+
+import ijson
 
 from owl3.errors import InputError
 
@@ -59,28 +64,26 @@ def read_coco(
     """
     described, objects = [], _Objects()
     for path in files:
-        data = _load(path)
-        if "categories" in data:
-            objects.add(path, data)
+        categories = list(_entries(path, "categories"))
+        if categories:
+            objects.add(path, categories)
         else:
-            described.append(data)
+            described.append(path)
     if not described:
         raise InputError(f"{', '.join(map(str, files))}: boxes alone make no rows; give the captions json too")
     objects.check_known(blur)
-    for data in described:
-        by_image: dict[Any, list[Mapping[str, Any]]] = {}
-        for annotation in sorted(data["annotations"], key=lambda entry: entry["id"]):
-            by_image.setdefault(annotation["image_id"], []).append(annotation)
-        for image in data["images"]:
-            found = by_image.get(image["id"], [])
+    for path in described:
+        sentences = _sentences(path)
+        for image in _entries(path, "images", needed=True):
+            found = sentences.get(image["id"], [])
             shown = objects.columns(image["id"], blur)
-            for annotation in (found if captions == "each" else found[:1]) or [{}]:
+            for number, caption in (found if captions == "each" else found[:1]) or [(None, None)]:
                 yield {
                     "url": base_url + quote(str(image["file_name"])),
-                    "caption": annotation.get("caption"),
+                    "caption": caption,
                     "licence": _LICENCES.get(image.get("license"), ""),
                     "src_image_id": image["id"],
-                    "src_caption_id": annotation.get("id"),
+                    "src_caption_id": number,
                     "src_original_url": image.get("flickr_url") or image.get("coco_url"),
                     "src_width": image.get("width"),
                     "src_height": image.get("height"),
@@ -88,20 +91,31 @@ def read_coco(
                 }
 
 
+def _sentences(path: Path) -> dict[Any, list[tuple[Any, Any]]]:
+    """Id and caption of each annotation, in the order of ids, by the picture's id."""
+    by_image: dict[Any, list[tuple[Any, Any]]] = {}
+    for annotation in _entries(path, "annotations", needed=True):
+        by_image.setdefault(annotation["image_id"], []).append((annotation["id"], annotation.get("caption")))
+    for found in by_image.values():
+        found.sort(key=lambda entry: entry[0])
+    return by_image
+
+
 @dataclass
 class _Objects:
     """What instances files say of pictures: names and boxes of objects, by the picture's id."""
 
     names: set[str] = field(default_factory=set)
-    of_image: dict[Any, list[tuple[str, Box]]] = field(default_factory=dict)
+    of_image: "dict[Any, list[tuple[Any, str, array[float]]]]" = field(default_factory=dict)
+    """Annotation's id, category, and box, by the picture's id."""
 
-    def add(self, path: Path, data: Mapping[str, Any]) -> None:
+    def add(self, path: Path, categories: Sequence[Mapping[str, Any]]) -> None:
         """Take in one file."""
-        names = {category["id"]: str(category["name"]) for category in data["categories"]}
+        names = {category["id"]: str(category["name"]) for category in categories}
         self.names |= set(names.values())
-        sizes = {image["id"]: (image["width"], image["height"]) for image in data["images"]}
+        sizes = {image["id"]: (image["width"], image["height"]) for image in _entries(path, "images", needed=True)}
         self.of_image |= {number: [] for number in sizes}
-        for annotation in sorted(data["annotations"], key=lambda entry: entry["id"]):
+        for annotation in _entries(path, "annotations", needed=True):
             try:
                 left, top, width, height = annotation["bbox"]
                 wide, high = sizes[annotation["image_id"]]
@@ -111,8 +125,8 @@ class _Objects:
                     f"{path}: annotation {annotation.get('id')}: needs a bbox of four numbers, and the ids of a "
                     f"picture and a category of the file ({error})"
                 ) from error
-            box = [left / wide, top / high, (left + width) / wide, (top + height) / high]
-            self.of_image[annotation["image_id"]].append((name, [min(1.0, max(0.0, part)) for part in box]))
+            box = array("d", (left / wide, top / high, (left + width) / wide, (top + height) / high))
+            self.of_image[annotation["image_id"]].append((annotation["id"], name, box))
 
     def check_known(self, categories: Sequence[str]) -> None:
         """Make sure that all these are categories of the files."""
@@ -126,10 +140,12 @@ class _Objects:
         """Columns of a row; none without instances, empty ones for a picture that they do not list."""
         if not self.names:
             return {}
-        found = self.of_image.get(image)
-        if found is None:
+        listed = self.of_image.get(image)
+        if listed is None:
             absent = ("objects", "categories", "object_names", "object_boxes", "largest_object")
             return {f"src_{name}": None for name in absent}
+        in_order = sorted(listed, key=lambda entry: entry[0])
+        found = [(name, [min(1.0, max(0.0, part)) for part in box]) for _, name, box in in_order]
         boxes = [box for _, box in found]
         return {
             "boxes": [box for name, box in found if name in blur],
@@ -146,13 +162,19 @@ def _area(box: Box) -> float:
     return (right - left) * (bottom - top)
 
 
-def _load(path: Path) -> Mapping[str, Any]:
-    """The file without its polygons: they are most of it, and would fill the memory of a small machine."""
+def _entries(path: Path, name: str, needed: bool = False) -> Iterator[Any]:
+    """The entries of one of a file's lists, one at a time.
+
+    Raises:
+        InputError: the file is no JSON, or the list is missing or empty though it is needed.
+    """
+    count = 0
     try:
-        with path.open(encoding="utf-8") as handle:
-            data = json.load(handle, object_pairs_hook=lambda pairs: {k: v for k, v in pairs if k != "segmentation"})
-    except (OSError, ValueError) as error:
+        with path.open("rb") as handle:
+            for entry in ijson.items(handle, f"{name}.item", use_float=True):
+                count += 1
+                yield entry
+    except (OSError, ijson.JSONError, UnicodeError) as error:
         raise InputError(f"{path}: can't be read as JSON: {str(error)[:200]}") from error
-    if not isinstance(data, dict) or "images" not in data or "annotations" not in data:
+    if needed and not count:
         raise InputError(f"{path}: not in COCO layout; it must hold `images` and `annotations`")
-    return data
