@@ -25,7 +25,7 @@ from yarl import URL
 from owl3.config import Config
 from owl3.curate.address import GuardedResolver, Lookup, PrivateAddress, host_matches, parse_resolve
 from owl3.curate.hostfiles import HostFiles
-from owl3.curate.hosts import HostConfig, Hosts
+from owl3.curate.hosts import HostConfig, Hosts, is_answer
 from owl3.curate.inspector import Inspectors
 from owl3.curate.pages import find_clip
 from owl3.curate.response import BodyDecoder, Failed, check_status, network_failure
@@ -191,14 +191,13 @@ class Downloader:
             started, clock = datetime.now(UTC).isoformat(timespec="milliseconds"), time.monotonic()
             outcome, body = await self._try_all(key, url, host)
         seconds = round(time.monotonic() - clock, 3)
-        self._hosts.record(host, outcome.reason)
         if body is not None:
             outcome, body = await self._inspect(outcome, body)
         return spool.append(replace(outcome, started=started, seconds=seconds), body)
 
     async def _try_all(self, key: str, url: str, host: str) -> tuple[Outcome, Body | None]:
         """All attempts of one URL, within its deadline."""
-        attempts = 0
+        attempts, stalled = 0, False
         failed = Failed("timeout", f"no answer in {self._config.deadline_s} s")
         try:
             async with asyncio.timeout(self._config.deadline_s):
@@ -211,15 +210,22 @@ class Downloader:
                         answer = await self._get(url)
                     except Failed as error:
                         failed = error
+                        if error.reason == "timeout" and not stalled:
+                            self._hosts.record(host, "timeout")
+                            stalled = True
+                        self._hosts.pause(host, error.retry_after_s)
                         if error.reason not in _RETRIED or attempts > self._config.retries:
                             break
                         pause_s = max(self._config.backoff_s * 2 ** (attempts - 1), error.retry_after_s)
                         await asyncio.sleep(pause_s)
                     else:
+                        self._hosts.record(host, None)
                         return self._fetched(key, answer, attempts), Body(answer.body)
         except TimeoutError:
             if failed.reason not in _RETRIED or not attempts:
                 failed = Failed("timeout", f"not done in {self._config.deadline_s} s")
+        if not stalled or is_answer(failed.reason):
+            self._hosts.record(host, failed.reason)
         verdict = failed.verdict or Verdict("none", "")
         return Outcome(
             url_id=key,

@@ -1,9 +1,13 @@
 """Politeness and patience per host: how many at once, how fast, and when to give a host up.
 
 The circuit breaker opens on a host that has never answered: after `dead_host_failures` of its URLs failed without any
-answer, the rest fail at once as `dead_host` instead of waiting for their deadlines. A host that answers some of its
-URLs is never given up, so which rows are dropped does not depend on the order in which they were tried; and when a
-host turns out dead, its earlier failures are counted under `dead_host` too (`owl3/curate/run.py`).
+answer, the rest fail at once as `dead_host` instead of waiting for their deadlines. A URL that stalled for a whole
+timeout counts from its first attempt on; others (refused, no such name: a matter of milliseconds) count when their
+retries are used up. So a host that swallows requests costs one timeout, and one that restarts has its seconds.
+
+A host that answered some of its URLs is never given up, so which rows are dropped does not depend on the order in which
+they were tried; and when a host turns out dead, its earlier failures are counted under `dead_host` too
+(`owl3/curate/overview.py`).
 """
 
 import asyncio
@@ -36,6 +40,7 @@ class HostConfig(Config):
     max_crawl_delay_s: float = Field(default=10.0, ge=0)
     """A longer Crawl-delay is honoured up to here."""
     max_retry_after_s: float = Field(default=60.0, ge=0)
+    """A host that answers with Retry-After is asked nothing for so long, at most this."""
     dead_host_failures: int = Field(default=5, ge=1)
 
 
@@ -44,6 +49,7 @@ class _Host:
     slots: asyncio.Semaphore
     next_start: float = 0.0
     interval_s: float = 0.0
+    paused_until: float = 0.0
     failures: int = 0
     answered: bool = False
 
@@ -65,13 +71,17 @@ class Hosts:
 
     @asynccontextmanager
     async def slot(self, host: str) -> AsyncIterator[None]:
-        """Hold one of the host's connections, entered no faster than its rate allows."""
+        """Hold one of the host's connections, entered no faster than its rate allows, nor while it asked for a pause.
+
+        Nobody waits for a host that has been given up: it will not be asked.
+        """
         state = self._get(host)
         async with state.slots:
-            wait_s = state.next_start - time.monotonic()
-            state.next_start = max(state.next_start, time.monotonic()) + state.interval_s
-            if wait_s > 0:
-                await asyncio.sleep(wait_s)
+            if not self.is_dead(host):
+                start = max(state.next_start, time.monotonic())
+                state.next_start = start + state.interval_s
+                while (wait_s := max(start, state.paused_until) - time.monotonic()) > 0:
+                    await asyncio.sleep(wait_s)
             yield
 
     def slow_down(self, host: str, crawl_delay_s: float) -> None:
@@ -83,7 +93,7 @@ class Hosts:
         """Start nothing on this host for a while (Retry-After)."""
         state = self._get(host)
         pause_s = min(seconds, self._config.max_retry_after_s)
-        state.next_start = max(state.next_start, time.monotonic() + pause_s)
+        state.paused_until = max(state.paused_until, time.monotonic() + pause_s)
 
     def is_dead(self, host: str) -> bool:
         """Has it been given up?"""

@@ -302,15 +302,39 @@ def test_an_opt_out_header_stops_before_the_body(
     assert web.asked[f"{HOST}/a.jpg"] == 1  # an opt-out is an answer, not a failure to retry
 
 
-def test_a_dead_host_costs_a_few_deadlines_not_one_per_row(web: Hostile, tmp_path: Path) -> None:
+def test_a_host_that_swallows_requests_costs_one_timeout_not_all_retries(web: Hostile, tmp_path: Path) -> None:
+    paths = [f"http://stall.owl3.test/{number}.jpg" for number in range(12)]
+    for number in range(12):
+        web.special[f"/{number}.jpg"] = stall()
+    breaker = {"connections_per_host": 4, "dead_host_failures": 4}
+    outcomes = fetch(web, tmp_path, *paths, retries=5, deadline_s=30, backoff_s=0.5, hosts=breaker)
+    assert {outcome.reason for outcome in outcomes} == {"dead_host"}
+    assert sorted(outcome.attempts for outcome in outcomes) == [0] * 8 + [1] * 4
+
+
+def test_nobody_waits_for_the_rate_of_a_dead_host(web: Hostile, tmp_path: Path) -> None:
     paths = [f"http://stall.owl3.test/{number}.jpg" for number in range(40)]
     for number in range(40):
         web.special[f"/{number}.jpg"] = stall()
     started = time.monotonic()
-    outcomes = fetch(web, tmp_path, *paths, hosts={"connections_per_host": 4, "dead_host_failures": 4})
-    assert {outcome.reason for outcome in outcomes} == {"timeout", "dead_host"}
-    assert sum(outcome.reason == "timeout" for outcome in outcomes) <= 8
-    assert time.monotonic() - started < 4
+    fetch(web, tmp_path, *paths, hosts={"requests_per_s": 2, "dead_host_failures": 2})
+    assert time.monotonic() - started < 10  # at two per second they would take twenty
+
+
+def test_a_host_that_asks_for_a_pause_gets_it_for_all_its_urls(web: Hostile, tmp_path: Path) -> None:
+    asked: list[float] = []
+
+    def busy(handler: Any) -> None:
+        asked.append(time.monotonic())
+        handler.answer(429 if len(asked) == 1 else 200, {"Retry-After": "1"}, picture(1))
+
+    for path in ("/a.jpg", "/b.jpg", "/c.jpg"):
+        web.special[path] = busy
+    outcomes = fetch(web, tmp_path, "/a.jpg", "/b.jpg", "/c.jpg", deadline_s=5, hosts={"connections_per_host": 1})
+    assert [outcome.reason for outcome in outcomes] == [None] * 3
+    assert asked[1] - asked[0] >= 1
+    outcomes = fetch(web, tmp_path / "2", "/a.jpg", hosts={"max_retry_after_s": 0})
+    assert outcomes[0].reason is None
 
 
 def test_a_host_that_answers_some_rows_is_never_given_up(web: Hostile, tmp_path: Path) -> None:
