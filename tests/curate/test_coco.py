@@ -143,7 +143,7 @@ def test_polygons_are_read_past_not_kept(tmp_path: Path) -> None:
     files = [tmp_path / name for name in write_coco(tmp_path, {"a": [(1, [0, 0, 50, 25])] * 100}, a=(100, 100))]
     instances = json.loads(files[1].read_text())
     for annotation in instances["annotations"]:
-        annotation["segmentation"] = [[0.5] * 1000]
+        annotation["segmentation"] = [[0.5] * 5000]
     files[1].write_text(json.dumps(instances))
     tracemalloc.start()
     (row,) = read_coco(files, "http://coco.test/", "first")
