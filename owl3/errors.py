@@ -8,8 +8,12 @@
     └── Interrupted      3  stopped part-way; running the same command again resumes
         └── Stopped      3  because somebody asked for it: nothing that is tried again by itself
 
-A bad *sample* is none of these: it is a drop, counted with its reason. A bug of ours is an `AssertionError`.
+A bad *sample* is none of these: it is a drop, counted with its reason. A bug of ours is an `AssertionError`. What the
+machine refuses (a full disk, a folder that may not be written, a file that is gone) is an `OSError` where it happens,
+and one of these where a process ends: `refusal`.
 """
+
+import errno
 
 from owl3.secrecy import hide
 
@@ -49,3 +53,27 @@ class Interrupted(Owl3Error):
 
 class Stopped(Interrupted):
     """Somebody asked the work to stop, so nobody should take it up again by himself."""
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REFUSED = {
+    errno.EROFS: "give a workspace that can be written",
+    errno.EACCES: "give this user the right to it",
+    errno.EPERM: "give this user the right to it",
+    errno.ENOENT: "bring it back, or make it again",
+    errno.ENOTDIR: "a file stands where a folder is needed",
+    errno.EISDIR: "a folder stands where a file is needed",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "let this process open more files (ulimit -n)",
+    errno.ENFILE: "this machine has too many files open",
+    errno.EIO: "the disk failed",
+    errno.ESTALE: "the network disk lost it",
+}
+
+
+def refusal(error: OSError) -> Owl3Error | None:
+    """What the machine refused as one line that says what to do; None for an error of another sort."""
+    what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if error.errno in _FULL:
+        return Interrupted(f"{what}; make room and run again to resume")
+    return InputError(f"{what}; {_REFUSED[error.errno]}") if error.errno in _REFUSED else None

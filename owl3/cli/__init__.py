@@ -12,8 +12,10 @@ from collections.abc import Sequence
 import typer
 
 from owl3 import __version__
-from owl3.errors import Interrupted, Owl3Error
+from owl3.errors import Interrupted, Owl3Error, refusal
 from owl3.secrecy import guard_output
+
+logger = logging.getLogger(__name__)
 
 GROUPS = (
     "demo",
@@ -78,6 +80,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Owl3Error as error:
         typer.echo(f"owl3: {error}", err=True)
         return error.exit_code
+    except OSError as error:
+        refused = refusal(error)
+        if refused is None:
+            raise
+        logger.info("where it was refused", exc_info=True)  # --verbose
+        typer.echo(f"owl3: {refused}", err=True)
+        return refused.exit_code
     except SystemExit as ended:
         if isinstance(ended.__context__, typer.Abort):  # Ctrl-C: state is resumable
             return Interrupted.exit_code

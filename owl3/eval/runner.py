@@ -27,7 +27,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from owl3.errors import CheckFailed, InputError, Interrupted, Owl3Error
+from owl3.errors import CheckFailed, InputError, Interrupted, Owl3Error, refusal
 from owl3.eval import plots, queue
 from owl3.eval.evaluate import ALL, Answerer, Ask, Share, evaluate, load_items, select
 from owl3.eval.lmms import lmms_results
@@ -283,6 +283,12 @@ def main(arguments: Sequence[str] | None = None, load_answerer: LoadAnswerer | N
     except Owl3Error as error:
         sys.stderr.write(f"owl3.eval: {error}\n")
         return error.exit_code
+    except OSError as error:
+        refused = refusal(error)
+        if refused is None:
+            raise
+        sys.stderr.write(f"owl3.eval: {refused}\n")
+        return refused.exit_code
     except KeyboardInterrupt:
         sys.stderr.write("owl3.eval: stopped; run the same command again to resume\n")
         return Interrupted.exit_code

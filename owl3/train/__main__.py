@@ -5,18 +5,15 @@ One process needs no launcher; several are started by torchrun, deepspeed or sru
 """
 
 import argparse
-import errno
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from owl3.errors import Interrupted, Owl3Error
-from owl3.secrecy import guard_output, hide
+from owl3.errors import Owl3Error, refusal
+from owl3.secrecy import guard_output
 from owl3.train.torchrun import end_with_launcher
-
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,10 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"owl3 train [rank {rank}]: {error}\n")
         return error.exit_code
     except OSError as error:
-        if error.errno not in _DISK_FULL:
+        refused = refusal(error)
+        if refused is None:
             raise
-        sys.stderr.write(f"owl3 train [rank {rank}]: {hide(str(error))}; make room and run again to resume\n")
-        return Interrupted.exit_code
+        sys.stderr.write(f"owl3 train [rank {rank}]: {refused}\n")
+        return refused.exit_code
     return 0
 
 

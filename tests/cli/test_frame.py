@@ -1,6 +1,8 @@
 """The frame of the command line: help for every verb, errors as one line, exit codes."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +65,33 @@ def test_a_printed_command_is_one_line_however_long(capsys: pytest.CaptureFixtur
     command = "python -m owl3.train " + "--overlong option " * 30
     emit(False, {}, command)
     assert capsys.readouterr().out == command + "\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(errno.EROFS, 2), (errno.EACCES, 2), (errno.ENOENT, 2), (errno.ENOSPC, 3)]
+)
+def test_what_the_machine_refuses_is_one_line(
+    number: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A read-only folder, a file that is gone, a full disk: no bug of ours, so no traceback."""
+
+    def refuse() -> list[str]:
+        raise OSError(number, os.strerror(number), "w/shards/x.tar")
+
+    monkeypatch.setattr("owl3.curate.sources.corpus.corpus_names", refuse)
+    assert main(["sources", "list"]) == code
+    told = capsys.readouterr().err
+    assert told.startswith(f"owl3: w/shards/x.tar: {os.strerror(number)}; ")
+    assert told.count("\n") == 1
+
+
+def test_another_error_of_the_machine_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> list[str]:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr("owl3.curate.sources.corpus.corpus_names", fail)
+    with pytest.raises(OSError, match="Bad file"):
+        main(["sources", "list"])
 
 
 def test_an_artifact_lies_in_the_workspace_around_it_unless_one_is_named(tmp_path: Path) -> None:

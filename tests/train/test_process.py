@@ -88,7 +88,7 @@ def test_a_full_disk_wherever_it_is_met_can_be_resumed_and_is_told_in_one_line(
     assert entry.main(["--recipe", "r.json", "--stage", "sft", "--workspace", "w"]) == 3
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("owl3 train [rank 0]: ")
-    assert "No space left on device: 'runs/tiny/sft/metrics.jsonl'; make room and run again" in line
+    assert "runs/tiny/sft/metrics.jsonl: No space left on device; make room and run again" in line
 
 
 @pytest.mark.processes
