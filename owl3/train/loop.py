@@ -280,7 +280,7 @@ def _after(run: StageRun, state: TrainerState, step: Step, total: _Total) -> Tra
             "images": state.images + total.images,
             "loss": total.loss,
             "proof": run.order.proof(step.index + 1),
-            "drops": (*state.drops, *total.drops),
+            "drops": state.drops + total.drops,  # no copy where nothing was dropped
         }
     )
 
@@ -368,8 +368,9 @@ def _not_finite(run: StageRun, step: Step, losses: Sequence[Tensor], why: str) -
     path = _write_incident(run, "nonfinite", step, losses, why)
     bad = [n for n, loss in enumerate(losses) if not math.isfinite(float(loss))]
     suspects = [sid for n in bad or range(len(losses)) for _, ids in _rows(step.micro_batches[n]) for sid in ids]
-    everyone = sorted({sample_id for ids in run.world.gather(suspects if bad else []) for sample_id in ids})
-    named = everyone or suspects
+    told = run.world.gather((bool(bad), suspects))
+    is_loss = any(has_bad for has_bad, _ in told)  # else the gradient alone: every sample of the step is suspect
+    named = sorted({sample_id for has_bad, ids in told if has_bad or not is_loss for sample_id in ids})
     shown = ", ".join(named[:8]) + (f" and {len(named) - 8} more" if len(named) > 8 else "")
     return CheckFailed(
         f"{run.folder}: step {step.index}: {why}; no rank took the step. Samples: {shown} (all ranks': {path}). "

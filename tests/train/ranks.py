@@ -5,21 +5,17 @@ They are forked from a server that has imported torch once: eight ranks start in
 
 import multiprocessing
 import os
-import socket
 import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
+from torch.distributed import TCPStore
+
+# A store that the test itself holds: a port that was free a moment ago may be another's when rank 0 listens on it.
+_WITH_STORE = {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
 _PRELOADED = ["torch", "transformers", "deepspeed", "train.toy", "train.tensor_ranks", "owl3.train.run"]
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody uses now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class Ranks:
@@ -31,15 +27,15 @@ class Ranks:
         context.set_forkserver_preload(_PRELOADED)
         self.processes: list[ForkServerProcess] = []
         self._pipes: list[Connection] = []
-        port = free_port()
+        self._store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         for rank in range(size):
             mine, theirs = context.Pipe(duplex=False)
             variables = {
                 "RANK": str(rank),
                 "WORLD_SIZE": str(size),
                 "LOCAL_RANK": str(rank),
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
+                "MASTER_PORT": str(self._store.port),
+                **_WITH_STORE,
             }
             process = context.Process(target=_enter, args=(function, list(arguments), variables, theirs))
             process.start()

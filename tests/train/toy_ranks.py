@@ -1,5 +1,6 @@
 """What a rank of the toy does: take runs one after another."""
 
+import math
 import os
 import signal
 import time
@@ -27,6 +28,8 @@ def take(settings: dict[str, Any], world: World) -> dict[str, Any]:
     run.log = records.append
     started_at = state.step
     run.stop_wanted = lambda: len(records) + 1 == settings.get("stop_after")
+    if world.rank == settings.get("bad_rank"):
+        run.groups[0].parameters[0].register_hook(lambda grad: grad * math.nan if len(records) == 3 else grad)
     error = ""
     try:
         state = train(run, state)
@@ -45,7 +48,10 @@ def take(settings: dict[str, Any], world: World) -> dict[str, Any]:
 
 
 def take_all(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Take runs: {"folder", "micro_batches", "stage", "stop_after", "poison"}; return losses, norms and digests."""
+    """Take runs: {"folder", "micro_batches", "stage", "stop_after", "poison", "bad_rank"}; return losses and digests.
+
+    `bad_rank` is one whose gradient is not a number in step 3, though its loss is one.
+    """
     world = distributed.start(timeout_s=60)
     results = [take(settings, world) for settings in runs]
     distributed.stop()
@@ -85,7 +91,7 @@ def _stall() -> None:
     time.sleep(3600)
 
 
-def take_with_trouble(folder: Path, trouble: str) -> str:
+def take_with_trouble(folder: Path, trouble: str, deadline_s: float = 60.0) -> str:
     """Rank 1 gets into trouble while it loads step 3; return the error that this rank ends with."""
     world = distributed.start(timeout_s=60)
     order = ToyOrder(world.data_rank, world.data_size)
@@ -93,7 +99,7 @@ def take_with_trouble(folder: Path, trouble: str) -> str:
         order.trouble[3] = {"fail": _fail, "die": _die, "stall": _stall}[trouble]
     run, state = toy_run(folder, world=world, order=order)
     try:
-        train_watched(run, state, deadline_s=1.0)
+        train_watched(run, state, deadline_s)
     except Owl3Error as error:
         return str(error)
     return "no error"
