@@ -13,12 +13,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from owl3 import __version__
 from owl3.config import Config, canonical_json, digest_of, plain
 from owl3.errors import InputError, StaleError
-from owl3.storage import files_under, sha256_of, write_atomic
+from owl3.storage import files_under, sha256_of, stays_inside, write_atomic
 
 MANIFEST_NAME = "manifest.json"
 ArtifactKind = Literal[
@@ -67,6 +67,13 @@ class FileEntry(Config):
     bytes: int = Field(ge=0)
     sha256: str
     volatile: bool = False
+
+    @field_validator("path")
+    @classmethod
+    def _stays_inside(cls, path: str) -> str:
+        if not stays_inside(path):
+            raise ValueError(f"file {path!r} leads out of the artifact's folder")
+        return path
 
 
 class Manifest(Config):

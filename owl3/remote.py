@@ -23,11 +23,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
 from owl3.config import Config
 from owl3.errors import ConfigError, InputError
 from owl3.manifest import MANIFEST_NAME, Manifest
 from owl3.secrecy import tells_secret
-from owl3.storage import atomic_writer, partial_path, sha256_of, write_atomic
+from owl3.storage import atomic_writer, partial_path, sha256_of, stays_inside, write_atomic
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -72,8 +74,15 @@ def as_url(path: Path | str) -> str:
 
 
 def staging_folder(url: str) -> Path:
-    """The local folder that stands for a URL."""
-    root = Path(os.environ.get(STAGING) or Path.home() / ".cache" / "owl3" / "staging")
+    """The local folder that stands for a URL.
+
+    Raises:
+        ConfigError: this user has no home folder, and `STAGING` is not set.
+    """
+    try:
+        root = Path(os.environ.get(STAGING) or Path.home() / ".cache" / "owl3" / "staging")
+    except RuntimeError as error:
+        raise ConfigError(f"{url}: this user has no home folder; set {STAGING} to a folder to stage it in") from error
     return root / f"{re.sub(r'[^A-Za-z0-9]+', '-', url)}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
 
 
@@ -83,9 +92,15 @@ def staged(url: str) -> Iterator[Path]:
 
     Raises:
         InputError: the store can't be reached, or somebody else has changed the same artifact.
+        ConfigError: there is no folder to stage it in.
     """
     folder = staging_folder(url)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{url}: can't be staged in {folder} ({error}); set {STAGING} to a folder that can"
+        ) from error
     store = Store(url)
     store.fetch(folder)
     ended = threading.Event()
@@ -144,7 +159,8 @@ class Store:
             if not name.endswith(f"/{MANIFEST_NAME}"):
                 continue
             place = name.removesuffix(f"/{MANIFEST_NAME}")
-            there = Manifest.model_validate_json(self._read(name))
+            self._check_inside(place)
+            there = self._manifest(name)
             here = _local(folder / place)
             if here is not None and here.digest == there.digest:
                 synced[place] = there.digest
@@ -194,7 +210,7 @@ class Store:
 
     def _publish_artifact(self, place: str, manifest: Manifest, source: Path, expected: str | None) -> Moved:
         name = f"{place}/{MANIFEST_NAME}"
-        there = Manifest.model_validate_json(self._read(name)) if self._exists(name) else None
+        there = self._manifest(name) if self._exists(name) else None
         if there is not None and there.digest not in (expected, manifest.digest):
             raise InputError(f"{self.url}/{place}: somebody else published another version; run the command again")
         known = {entry.path: entry.sha256 for entry in there.files} if there else {}
@@ -216,6 +232,7 @@ class Store:
         files = size = 0
         listed: dict[str, dict[str, Any]] = json.loads(self._read(_LOOSE)) if self._exists(_LOOSE) else {}
         for name, entry in listed.items():
+            self._check_inside(name)
             if not (folder / name).is_file():  # what is here is never older: only we write it
                 files += self._bring(name, folder / name, entry["sha256"], entry["bytes"])
                 size += entry["bytes"]
@@ -240,6 +257,17 @@ class Store:
             if self._exists(name) and not (folder / name).is_file():
                 self._retry(self._files.rm_file, f"{self._root}/{name}")
         return Moved(files=files, bytes=size)
+
+    def _manifest(self, name: str) -> Manifest:
+        try:
+            return Manifest.model_validate_json(self._read(name))
+        except ValidationError as error:
+            raise InputError(f"{self.url}/{name}: not a manifest of ours: {error.errors()[0]['msg']}") from error
+
+    def _check_inside(self, name: str) -> None:
+        """Whoever may write to the store must not write outside of the staging folder."""
+        if not stays_inside(name):
+            raise InputError(f"{self.url}: holds a file called {name!r}, which leads out of the workspace; remove it")
 
     def _bring(self, name: str, target: Path, sha256: str, size: int) -> bool:
         """Fetch one file unless it is here; whether it had to be."""

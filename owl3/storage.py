@@ -100,6 +100,12 @@ def _is_locked(handle: BinaryIO, wanted: bytes) -> bool:
     return True
 
 
+def stays_inside(name: str) -> bool:
+    """Whether a relative path that somebody else wrote down leads to a file below the folder it is put behind."""
+    parts = name.split("/")
+    return name != "" and not name.startswith("/") and ".." not in parts and "\x00" not in name
+
+
 def sha256_of(path: Path) -> str:
     """Hash a file without loading it, as 64 hex digits."""
     with path.open("rb") as handle:

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,24 @@ def test_bytes_that_differ_from_the_manifest_are_never_taken(store: Store, tmp_p
     assert not (other / "samples" / "pairs" / MANIFEST_NAME).exists()
 
 
+@pytest.mark.parametrize("name", ["../outside.txt", "/etc/outside.txt", "runs/../../outside.txt"])
+def test_a_store_cannot_write_outside_of_the_staging_folder(name: str, tmp_path: Path) -> None:
+    there, here = tmp_path / "there", tmp_path / "deep" / "here"
+    folder = there / "shards" / "web"
+    folder.mkdir(parents=True)
+    (folder / "outside.txt").write_text("x")
+    write_manifest(folder, kind="shards", name="web", counts=Counts(seen=0, kept=0), recipe={})
+    honest = (folder / MANIFEST_NAME).read_text()
+    (folder / MANIFEST_NAME).write_text(honest.replace("outside.txt", name))
+    with pytest.raises(InputError, match="leads out of the artifact's folder"):
+        Store(f"file://{there}").fetch(here)
+    (folder / MANIFEST_NAME).write_text(honest)
+    (there / "_loose.json").write_text(json.dumps({name: {"bytes": 1, "sha256": sha256(b"x").hexdigest()}}))
+    with pytest.raises(InputError, match="leads out of the workspace"):
+        Store(f"file://{there}").fetch(here)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "there"]
+
+
 def test_a_busy_store_is_asked_again(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "_PAUSE_S", 0.0)
     artifact(tmp_path / "one", "pairs")
@@ -144,6 +163,19 @@ def test_credentials_in_a_url_are_refused_and_not_repeated() -> None:
     assert "SECRET" not in str(refused.value) and "KEY" not in str(refused.value)
     assert as_url(Path("s3://bucket/work")) == "s3://bucket/work"
     assert is_url(Path("s3://bucket/work")) and not is_url(Path("work")) and not is_url(Path("/w/s3"))
+
+
+def test_without_a_folder_to_stage_in_the_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv(remote.STAGING, raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(ConfigError, match="no home folder; set OWL3_STAGING"):
+        remote.staging_folder("s3://bucket/work")
+    monkeypatch.setenv(remote.STAGING, "/proc/nowhere")
+    with pytest.raises(ConfigError, match="can't be staged in /proc/nowhere"), remote.staged("s3://bucket/work"):
+        raise AssertionError("nothing can be staged there")
 
 
 @pytest.fixture
