@@ -6,6 +6,7 @@ exchange per step, before the optimizer changes a weight.
 
 import hashlib
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ from owl3.train.flops import StepFlops
 from owl3.train.metrics import SpikeDetector
 from owl3.train.optim import ParameterGroup, rate_at
 from owl3.train.stages import StageConfig
+
+logger = logging.getLogger(__name__)
 
 Row = tuple[int, tuple[str, ...]]
 """Number of a packed row within its step, and the ids of its samples in order."""
@@ -210,7 +213,7 @@ def _finish_checkpoint(run: StageRun, state: TrainerState) -> TrainerState:
     if saved.step % run.stage.save_steps == 0 or saved.step == run.total_steps:
         state = state.with_saved(saved)
         run.on_checkpoint(path, saved.step)
-    run.checkpoints.prune(keep=run.kept_checkpoints())
+    run.checkpoints.prune(keep=run.kept_checkpoints() if run.world.is_main else ())
     return state
 
 
@@ -383,4 +386,6 @@ def _note_spike(run: StageRun, step: Step, losses: Sequence[Tensor], loss: float
     z_score = run.spikes.z_score(loss) if run.spikes else None
     if z_score is not None:
         why = f"loss {loss:.4f} is {z_score:.1f} standard deviations above its window (gradient norm {grad_norm:.3f})"
-        _write_incident(run, "spike", step, losses, why)
+        path = _write_incident(run, "spike", step, losses, why)
+        if run.world.is_main:
+            logger.warning("step %d: %s; its samples: %s", step.index, why, path)

@@ -44,13 +44,18 @@ class MetricsFile:
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record as a line of JSON; numbers that are not finite become null."""
-        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-        self._handle.write(json.dumps(clean) + "\n")
+        self._handle.write(json.dumps(_finite(record), allow_nan=False) + "\n")
         self._handle.flush()
 
     def close(self) -> None:
         """End the file."""
         self._handle.close()
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -57,7 +57,7 @@ class Optimizer(Config):
 
 
 class Spikes(Config):
-    """When a loss or gradient norm counts as a spike: so many standard deviations above the last `window` steps."""
+    """When a loss counts as a spike: so many standard deviations above the last `window` steps."""
 
     z_score: float = Field(default=6.0, gt=0)
     window: int = Field(default=100, ge=10)
@@ -117,7 +117,7 @@ class StageConfig(Config):
     save_steps: int = Field(default=1000, ge=1)
     save_total_limit: int = Field(default=2, ge=1)
     save_async: bool = False  # write checkpoints beside the next steps, from a copy in memory
-    keep_best: str | None = None  # TASK/METRIC of the evaluation whose best checkpoint outlives the limit
+    keep_best: str | None = Field(default=None, pattern=r"^[^/]+/[^/]+$")  # TASK/FIGURE: its best outlives the limit
     log_steps: int = Field(default=1, ge=1)
     spikes: Spikes = Spikes()
     validation: Validation | None = None
@@ -194,6 +194,13 @@ class TrainRecipe(Config):
     model: ModelSpec
     stages: tuple[StageConfig, ...] = Field(min_length=1)
     eval: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _the_best_is_looked_for(self) -> Self:
+        for stage in self.stages:
+            if stage.keep_best and not (self.eval or {}).get("tasks"):
+                raise ValueError(f"stage {stage.name!r}: keep_best has no effect without evaluations: give eval.tasks")
+        return self
 
     @model_validator(mode="after")
     def _parents_come_first(self) -> Self:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from owl3.errors import CheckFailed, Interrupted
 from owl3.train.checkpoint import TrainerState
 from owl3.train.loop import train
+from owl3.train.metrics import SpikeDetector
+from owl3.train.stages import Spikes
 from train.toy import ToyOrder, toy_run, toy_stage
 
 
@@ -90,6 +93,28 @@ def test_a_step_that_holds_other_samples_than_the_plan_is_refused(tmp_path: Path
     run.steps_from = swapped  # type: ignore[assignment]
     with pytest.raises(CheckFailed, match="other samples than the plan"):
         train(run, state)
+
+
+def test_a_loss_that_stands_out_is_told_with_its_samples_and_does_not_stop_the_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, state = toy_run(tmp_path, toy_stage(save_steps=16), total_steps=16)
+    run.spikes = SpikeDetector(Spikes(window=10))
+    steps = run.steps_from
+
+    def far_off(first: int) -> Iterator[Any]:
+        for step in steps(first):
+            if step.index == 14:
+                step.micro_batches[0].inputs["labels"] += 100.0  # type: ignore[attr-defined]
+            yield step
+
+    run.steps_from = far_off
+    assert train(run, state).step == 16
+    assert "step 14: loss" in caplog.text
+    [path] = (tmp_path / "incidents").iterdir()
+    assert str(path) in caplog.text
+    incident = json.loads(path.read_text())
+    assert incident["ranks"][0]["micro_batches"][0]["rows"][0] == {"row": 0, "samples": ["sample-14-0"]}
 
 
 def test_every_scheduled_checkpoint_asks_for_an_evaluation_and_the_limit_is_kept(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -71,3 +72,15 @@ def test_time_left_is_told_in_hours_once_it_can_be_known(
     assert "left" not in capsys.readouterr().err
     line.show(_record(2))
     assert "5:32:40 left" in capsys.readouterr().err
+
+
+def test_a_number_that_is_not_finite_becomes_null_however_deep_it_stands(tmp_path: Path) -> None:
+    written = MetricsFile(tmp_path / "metrics.jsonl", resume_step=0)
+    written.write({"step": 1, "loss": math.inf, "validation": {"single": math.nan, "multi": 2.0}})
+    written.close()
+    [line] = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line, parse_constant=pytest.fail) == {
+        "step": 1,
+        "loss": None,
+        "validation": {"single": None, "multi": 2.0},
+    }

@@ -292,6 +292,8 @@ def stage_with(**changes: Any) -> StageConfig:
             "unless trainable holds language_model",
         ),
         ({"lora": {}, "engine": "deepspeed", "zero_stage": 3}, "lora goes with"),
+        ({"keep_best": "scenes-single"}, "pattern"),
+        ({"keep_best": "scenes-single/accuracy"}, "no effect without evaluations: give eval.tasks"),
     ],
 )
 def test_a_contradicting_stage_is_refused_when_it_is_read(changes: dict[str, Any], message: str) -> None:
