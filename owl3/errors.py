@@ -73,7 +73,7 @@ _REFUSED = {
 
 def refusal(error: OSError) -> Owl3Error | None:
     """What the machine refused as one line that says what to do; None for an error of another sort."""
-    what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
     if error.errno in _FULL:
         return Interrupted(f"{what}; make room and run again to resume")
     return InputError(f"{what}; {_REFUSED[error.errno]}") if error.errno in _REFUSED else None

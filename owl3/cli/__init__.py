@@ -73,9 +73,9 @@ def _root(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 a check failed, 2 wrong usage or input, 3 stopped."""
-    guard_output()
-    command = typer.main.get_command(build_app())
     try:
+        guard_output()
+        command = typer.main.get_command(build_app())
         command.main(args=list(arguments) if arguments is not None else None, prog_name="owl3")
     except Owl3Error as error:
         typer.echo(f"owl3: {error}", err=True)
@@ -87,6 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.info("where it was refused", exc_info=True)  # --verbose
         typer.echo(f"owl3: {refused}", err=True)
         return refused.exit_code
+    except KeyboardInterrupt:  # while it starts; later it comes as typer.Abort
+        return Interrupted.exit_code
     except SystemExit as ended:
         if isinstance(ended.__context__, typer.Abort):  # Ctrl-C: state is resumable
             return Interrupted.exit_code
