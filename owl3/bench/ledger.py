@@ -3,6 +3,7 @@
     owl3 bench ledger                                      10 M rows, minutes
     owl3 bench ledger rows=100_000_000 stage=write keep=true
     owl3 bench ledger rows=100_000_000 stage=ask           the size that the targets are stated for, in two sittings
+    owl3 bench ledger stage=audit                          a full audit of shards alone
 
 Every figure comes with the number of rows it was measured on; `ledger.md` beside it sets it against its target.
 """
@@ -13,6 +14,7 @@ import json
 import resource
 import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,8 +36,8 @@ AUDIT_SIDES = (256, 640)
 QUESTIONS = 5
 """Of each kind; the median is told, and the spread."""
 
-BYTES_PER_ROW = 330
-"""Ledger, index and what sorting spills, at their largest; measured."""
+KEPT_BYTES_PER_ROW, SPILLED_BYTES_PER_ROW = 270, 60
+"""Ledger and index, and what sorting spills into the system's folder for such things, at its largest; measured."""
 
 TARGETS: Mapping[str, tuple[float, str]] = {
     "trace_url_s": (2, "trace by URL"),
@@ -46,7 +48,7 @@ TARGETS: Mapping[str, tuple[float, str]] = {
     "card_s": (60, "card of a corpus, end to end"),
 }
 
-Stage = Literal["all", "write", "ask"]
+Stage = Literal["all", "write", "ask", "audit"]
 
 
 def run(
@@ -56,57 +58,77 @@ def run(
     stage: Stage = "all",
     keep: bool = False,
     card_rows: int = 1_000_000,
-    pictures: int = 8_000,
+    audit_gb: float = 4.0,
 ) -> dict[str, Any]:
     """Write a ledger of `rows` rows with its index, and ask it; render a card; audit a shard.
 
     Args:
-        stage: `write` only writes and indexes, `ask` takes what an earlier run kept.
+        stage: `write` only writes and indexes, and goes on where a killed run stopped; `ask` takes what an earlier run
+            kept; `audit` only audits shards.
         keep: Leave the ledger behind.
+        audit_gb: How large the audited corpora are, of small pictures and of large ones.
 
     Raises:
         ConfigError: the disk is too small, or there is nothing to ask.
     """
-    workspace, notes = out_dir / "ledger-bench", out_dir / "written.json"
-    result: dict[str, Any] = {"rows": rows}
+    workspace, notes = out_dir / f"ledger-{rows}", out_dir / f"written-{rows}.json"
+    out_dir.mkdir(parents=True, exist_ok=True)
+    if stage == "audit":
+        return {"audit": _audits(out_dir, audit_gb)}
     if stage != "ask":
-        result |= _write(workspace, rows)
+        result = _write(workspace, rows)
         notes.write_text(json.dumps(result))
         if stage == "write":
             return result
-    elif not notes.is_file() or json.loads(notes.read_text())["rows"] != rows:
-        raise ConfigError(f"{workspace}: holds no ledger of {rows:,} rows; write it first: stage=write keep=true")
-    else:
-        result = json.loads(notes.read_text())
-    result |= _ask(workspace, rows)
+    elif not notes.is_file():
+        raise ConfigError(f"{workspace}: holds no finished ledger of {rows:,} rows; write it: stage=write keep=true")
+    result = json.loads(notes.read_text()) | _ask(workspace, rows)
     if not keep:
         shutil.rmtree(workspace)
         notes.unlink()
     result |= {"card_rows": card_rows, "card_s": time_card(out_dir / "card-bench", card_rows)}
-    result["audit"] = {side: audit_against_hashing(out_dir / "audit-bench", pictures, side) for side in AUDIT_SIDES}
+    result["audit"] = _audits(out_dir, audit_gb)
     result["peak_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
     (out_dir / "ledger.md").write_text(as_table(result), encoding="utf-8")
     return result
 
 
+def _audits(out_dir: Path, audit_gb: float) -> dict[int, Any]:
+    _ensure_free(out_dir, int(audit_gb * 1.1e9), f"{audit_gb:g} GB of pictures to audit", "audit_gb=")
+    return {side: audit_against_hashing(out_dir / "audit-bench", audit_gb * 1e9, side) for side in AUDIT_SIDES}
+
+
 def _write(workspace: Path, rows: int) -> dict[str, Any]:
-    shutil.rmtree(workspace, ignore_errors=True)
-    free = shutil.disk_usage(workspace.parent).free
-    if free < rows * BYTES_PER_ROW:
-        raise ConfigError(
-            f"{workspace.parent}: {free / 1e9:.0f} GB are free, {rows:,} rows take {rows * BYTES_PER_ROW / 1e9:.0f} GB "
-            "with index and spill; ask for fewer rows=, or give another --out"
-        )
+    for other in workspace.parent.glob("ledger-*"):
+        if other.is_dir() and other != workspace:
+            shutil.rmtree(other)
+            (workspace.parent / f"written-{other.name.removeprefix('ledger-')}.json").unlink(missing_ok=True)
+    before = _num_bytes(workspace)
+    spills = Path(tempfile.gettempdir())
+    here = spills.stat().st_dev == workspace.parent.stat().st_dev
+    wanted = rows * (KEPT_BYTES_PER_ROW + SPILLED_BYTES_PER_ROW * here)
+    _ensure_free(workspace.parent, wanted - before, f"{rows:,} rows with their index", "rows=")
+    _ensure_free(spills, rows * SPILLED_BYTES_PER_ROW, f"what sorting {rows:,} rows spills", "rows=")
     written = timed(lambda: write_ledger(workspace, rows))
-    ledger_bytes = _num_bytes(workspace)
+    ledger_bytes = _num_bytes(workspace) - _num_bytes(workspace / "index")
     indexed = timed(lambda: build_indexes(workspace))
     return {
         "rows": rows,
         "writing_s": written,
+        "resumed_from_bytes": before,
         "ledger_bytes": ledger_bytes,
         "indexing_s": indexed,
         "index_bytes": _num_bytes(workspace / "index"),
     }
+
+
+def _ensure_free(folder: Path, num_bytes: int, what: str, option: str) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        raise ConfigError(
+            f"{folder}: {free / 1e9:.1f} GB are free, {what} take {num_bytes / 1e9:.1f} GB; give a smaller {option}, "
+            "or another --out (and TMPDIR) with more room"
+        )
 
 
 def _ask(workspace: Path, rows: int) -> dict[str, Any]:
@@ -174,11 +196,12 @@ def as_table(result: Mapping[str, Any]) -> str:
         lines.append(
             f"| full audit, share of sha256's speed, pictures of {kilobytes:.0f} KB | {found['share_of_sha256']:.2f} | "
             f"at least 0.7 | {found['audit_mb_per_s']:.0f} of {found['sha256_mb_per_s']:.0f} MB/s, "
-            f"{found['processes']} cores against one |"
+            f"{found['processes']} cores against one, {found['bytes'] / 1e9:.1f} GB in {found['shards']} shards |"
         )
     lines += [
         "",
-        f"Writing took {result['writing_s']:.0f} s ({result['ledger_bytes'] / 1e9:.1f} GB), "
+        f"Writing {'the rest of it ' if result['resumed_from_bytes'] else ''}took {result['writing_s']:.0f} s "
+        f"({result['ledger_bytes'] / 1e9:.1f} GB), "
         f"indexing {result['indexing_s']:.0f} s ({result['index_bytes'] / 1e9:.1f} GB).",
     ]
     return "\n".join(lines) + "\n"

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import duckdb
 
+from owl3.cards.tables import quoted
 from owl3.manifest import Counts, Manifest, write_manifest
+from owl3.storage import partial_path
 
 ROWS_PER_SHARD = 10_000
 PICTURES_PER_SAMPLE = 4
@@ -39,14 +41,14 @@ def sample_id_of(number: int) -> str:
 
 
 def write_ledger(workspace: Path, rows: int, extra: Mapping[str, str] | None = None) -> tuple[Manifest, Manifest]:
-    """Write shard tables and sample indexes, with their manifests.
+    """Write shard tables and sample indexes, with their manifests; tables that a killed run finished are kept.
 
     Args:
         extra: Further columns of the shard tables, as SQL over the row's number `i`.
     """
     shards, samples = workspace / "shards" / "web", workspace / "samples" / "four"
-    shards.mkdir(parents=True)
-    samples.mkdir(parents=True)
+    shards.mkdir(parents=True, exist_ok=True)
+    samples.mkdir(parents=True, exist_ok=True)
     starts = range(0, rows, ROWS_PER_SHARD)
     with ThreadPoolExecutor(_WRITERS) as pool:
         list(pool.map(lambda start: _write_shard(shards, samples, start, rows, extra or {}), starts))
@@ -69,7 +71,11 @@ def _write_shard(shards: Path, samples: Path, start: int, rows: int, extra: Mapp
             (shards, _shard_query(start, end, number, extra)),
             (samples, _sample_query(start, end, number)),
         ):
-            db.execute(f"copy ({query}) to '{folder}/{number:05d}.parquet' (codec zstd)")
+            path = folder / f"{number:05d}.parquet"
+            if not path.is_file():
+                aside = partial_path(path)
+                db.execute(f"copy ({query}) to {quoted(str(aside))} (format parquet, codec zstd)")
+                aside.replace(path)
 
 
 def _shard_query(start: int, end: int, number: int, extra: Mapping[str, str]) -> str:
