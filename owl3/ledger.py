@@ -3,9 +3,8 @@
 `REASONS` is the closed list of drop reasons: a reason that is not here is a bug, so that two teams' counts compare.
 """
 
-import itertools
-import os
 import re
+import secrets
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
@@ -140,8 +139,6 @@ def tombstones_path(workspace: Path) -> Path:
 MEMORY_LIMIT = "3GB"
 """What a query may hold before it spills to disk: an auditor's laptop has 4 GB."""
 
-_SPILLS = itertools.count()
-
 VIEWS = {
     "source_rows": "sources/*/urls-*.parquet",
     "shard_rows": "shards/*/[0-9][0-9][0-9][0-9][0-9].parquet",
@@ -157,7 +154,8 @@ def open_duckdb() -> "duckdb.DuckDBPyConnection":
     import duckdb  # a seventh of what a worker's imports take; most only want to know a reason
 
     connection = duckdb.connect(":memory:")
-    spill = f"{tempfile.gettempdir()}/owl3-duckdb-{os.getpid()}-{next(_SPILLS)}".replace("'", "''")
+    # A name that nobody else has or can guess: containers that share the folder have the same process ids.
+    spill = f"{tempfile.gettempdir()}/owl3-duckdb-{secrets.token_hex(8)}".replace("'", "''")
     connection.execute(f"set memory_limit = '{MEMORY_LIMIT}'")
     connection.execute(f"set temp_directory = '{spill}'")  # made when something spills, removed at the end
     connection.execute("set parquet_metadata_cache = true")

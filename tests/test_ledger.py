@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from owl3.errors import InputError
-from owl3.ledger import connect
+from owl3.ledger import connect, open_duckdb
 from owl3.shards import write_table
 
 ROWS = [{"sample_id": "a", "decision": "kept"}, {"sample_id": "b", "decision": "dropped"}]
@@ -68,3 +69,13 @@ def test_a_ledger_in_object_storage_answers_in_place(filled: Path, bucket: str) 
 def test_what_is_no_workspace_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such workspace"):
         connect(tmp_path / "nowhere")
+
+
+def test_what_a_query_spills_goes_where_no_other_process_writes() -> None:
+    """Containers that share a folder for temporary files have the same process ids."""
+    folders = set()
+    for _ in range(2):
+        with open_duckdb() as db:
+            folders.add(db.execute("select current_setting('temp_directory')").fetchall()[0][0])
+    assert len(folders) == 2
+    assert not any(str(os.getpid()) in Path(folder).name.split("-") for folder in folders)
