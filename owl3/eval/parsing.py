@@ -14,9 +14,11 @@ from owl3.eval.items import LETTERS, Parsed
 
 _TRAILING = " \t\r\n.,;:!?\"'`。，！？；：“”’"
 _LETTER_ALONE = re.compile(r"^\(?([A-Z])[\)\.:：、]?$")
-_LETTER_FIRST = re.compile(r"^\(?([A-Z])(?:[\)\.:：、]|\s|$)")
+_LETTER_FIRST = re.compile(r"^\(?([A-Z])(?:[\)\.:：、]|\s(?!or\b|and\b)|$)")
+_SMALL_ALONE = re.compile(r"^\(?([a-z])[\)\.:：、]?$")
+# A small letter only where the words end with it: "the answer is a dog" names no option.
 _LETTER_NAMED = re.compile(
-    r"(?:answer|option|choice|选项|答案)\s*(?:is|are|:|：|是|为)?\s*:?\s*\(?([A-Z])\b", re.IGNORECASE
+    r"(?i:answer|option|choice|选项|答案)\s*(?i:is|are|:|：|是|为)?\s*:?\s*\(?([A-Z]\b|[a-z](?=[\)\.:：、，。]|\s*$))"
 )
 _LETTER_ANYWHERE = re.compile(r"(?<![A-Za-z])([A-Z])(?![A-Za-z'’])")
 
@@ -34,7 +36,7 @@ def parse_closed(raw: str, options: Sequence[str]) -> Parsed:
     """
     said = clean(raw)
     for option in options:
-        if said == clean(option):
+        if said and said == clean(option):
             return Parsed(option, "strict")
     named = [option for option in options if _stands_in(clean(option), said)]
     return Parsed(named[0], "lenient") if len(named) == 1 else Parsed(None, "failed")
@@ -62,17 +64,18 @@ def parse_yes_no(raw: str) -> Parsed:
 def parse_letter(raw: str, options: Sequence[str]) -> Parsed:
     """Which option's letter is meant; `options` are the texts shown as A, B, C …
 
-    Strict: the letter alone ("B", "(B)", "B."). Lenient, in this order: a leading letter ("B. red"), a named one ("the
-    answer is B"), the one option whose text occurs, the only free-standing capital that is an option's letter.
+    Strict: the letter alone ("B", "(B)", "B."). Lenient, in this order: a leading letter ("B. red"), the letter alone
+    but small, a named one ("the answer is B"), the one option whose text occurs, the only free-standing capital that is
+    an option's letter.
     """
     letters = LETTERS[: len(options)]
     text = raw.strip()
-    for pattern, how in ((_LETTER_ALONE, "strict"), (_LETTER_FIRST, "lenient"), (_LETTER_NAMED, "lenient")):
-        match = (pattern.match if pattern is not _LETTER_NAMED else pattern.search)(text)
+    for pattern in (_LETTER_ALONE, _LETTER_FIRST, _SMALL_ALONE, _LETTER_NAMED):
+        match = pattern.search(text)
         # "A man …" begins with an article, not with option A: a bare leading A is only taken as the whole answer.
         article = pattern is _LETTER_FIRST and text[:2] in ("A ", "I ")
         if match and not article and match.group(1).upper() in letters:
-            return Parsed(match.group(1).upper(), "strict" if how == "strict" else "lenient")
+            return Parsed(match.group(1).upper(), "strict" if pattern is _LETTER_ALONE else "lenient")
     by_text = parse_closed(text, options)
     if by_text.answer is not None:
         return Parsed(letters[list(options).index(by_text.answer)], "lenient")

@@ -206,7 +206,7 @@ def test_submissions_are_what_the_servers_take(tmp_path: Path) -> None:
         submission = find_task(name).submission
         assert submission is not None
         made[name] = submission(answered(name, item, "B"))
-    assert (made["vqav2"][0], json.loads(made["vqav2"][1])) == ("submission.json", [{"question_id": 7, "answer": "B"}])
+    assert (made["vqav2"][0], json.loads(made["vqav2"][1])) == ("submission.json", [{"question_id": 7, "answer": "b"}])
     assert json.loads(made["vizwiz"][1]) == [{"image": "7", "answer": "b"}]
     assert json.loads(made["mmvet"][1]) == {"7": "B"}
     for name in ("mmbench-en", "mmbench-cn"):

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from owl3.eval.items import Record
+from owl3.eval.items import Item, Record
 from owl3.eval.metrics import choice, gqa, nextqa, nlvr2, pope
 from owl3.eval.metrics.vqa import Rule, merged_vqa_accuracy, vqa_accuracy
+from owl3.eval.registry import find_task
 
 pytestmark = pytest.mark.shared
 Find = Callable[[str], Path]
@@ -187,3 +188,12 @@ def test_ccbench_circular(shared_data: Find, reference: dict[str, Any]) -> None:
     assert figures["circular_accuracy"] == pytest.approx(want["vlmevalkit_circular_acc"], abs=1e-12)
     for name, accuracy in want["by_category"].items():
         assert figures[f"circular_accuracy_{name}"] == pytest.approx(accuracy, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["vqav2", "okvqa"])
+def test_a_capital_letter_costs_nothing_where_all_annotators_agree(name: str) -> None:
+    """The official rule normalises only where they differ; the released evaluation normalises what it submits."""
+    asked = Item("1", ("what?",), ("yes",) * 10)
+    assert vqa_accuracy("Yes.", asked.answers, "official") == 0.0
+    record = find_task(name).record(asked, "Yes.")
+    assert (record.answer, record.score) == ("yes", 1.0)

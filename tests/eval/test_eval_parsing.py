@@ -2,7 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from owl3.eval.items import Item
 from owl3.eval.parsing import parse_closed, parse_letter, parse_short, parse_yes_no
+from owl3.eval.registry import find_task
 
 COLOURS = ["red", "green", "dark green"]
 
@@ -53,12 +55,29 @@ def test_yes_and_no_are_words_not_letters(raw: str, answer: str | None, how: str
         ("a dog", "B", "lenient"),
         ("E", None, "failed"),
         ("A or B", None, "failed"),
+        ("B or C", None, "failed"),
+        ("b", "B", "lenient"),
+        ("(c).", None, "failed"),
+        ("the answer is a.", "A", "lenient"),
+        ("Answer: b", "B", "lenient"),
+        ("The answer is a dog", "B", "lenient"),
+        ("I answer a question", None, "failed"),
+        ("（B）", "B", "lenient"),
         ("", None, "failed"),
     ],
 )
 def test_a_letter_is_read_where_a_reader_would(raw: str, answer: str | None, how: str) -> None:
     parsed = parse_letter(raw, ["a cat", "a dog", "a bird"])
     assert (parsed.answer, parsed.how) == (answer, how)
+
+
+@pytest.mark.parametrize("raw", ["", "  \n", "?!"])
+def test_an_empty_answer_is_never_that_of_options_without_words(raw: str) -> None:
+    """LLaVA-Interleave's short questions show no options; nothing said was read as A, and right where A was."""
+    assert parse_letter(raw, ["", "", "", ""]).answer is None
+    assert parse_closed(raw, ["", "?"]).answer is None
+    asked = Item("q", ("what?",), ("a",))
+    assert find_task("mantis-eval").record(asked, raw).score == 0.0
 
 
 @given(st.sampled_from("ABCD"), st.sampled_from(["{}", "({})", "{}.", "{})", " {} "]))

@@ -78,7 +78,7 @@ def mmbench(language: str, paper: Mapping[str, float]) -> Task:
 
     return Task(
         name=f"mmbench-{language}",
-        version="1-circular",
+        version="2-circular",
         load=load,
         parse=parse,
         cut=True,

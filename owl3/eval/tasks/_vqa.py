@@ -13,7 +13,7 @@ from typing import Any
 
 from owl3.errors import InputError
 from owl3.eval.items import Item, Medium, Parsed, Record
-from owl3.eval.metrics.vqa import Rule, vqa_accuracy
+from owl3.eval.metrics.vqa import Rule, evalai_normalise, vqa_accuracy
 from owl3.eval.parsing import parse_short
 from owl3.eval.tasks._files import find_files, need, read_json
 
@@ -65,6 +65,15 @@ def _rows(path: Path, key: str) -> list[dict[str, Any]]:
 def parse(item: Item, raw: str) -> Parsed:
     """A word or phrase."""
     return parse_short(raw)
+
+
+def parse_normalised(item: Item, raw: str) -> Parsed:
+    """A word or phrase as EvalAI's processor writes it, which is how the released evaluation submits it.
+
+    Where all annotators agree, the official rule normalises nothing: "Yes" would not be their "yes".
+    """
+    parsed = parse_short(raw)
+    return parsed if parsed.answer is None else Parsed(evalai_normalise(parsed.answer), parsed.how)
 
 
 def score_by(rule: Rule) -> Callable[[Item, str | None], float | None]:

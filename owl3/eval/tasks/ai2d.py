@@ -34,7 +34,7 @@ def load(folder: Path) -> list[Item]:
 
 TASK = Task(
     name="ai2d",
-    version="1",
+    version="2",
     load=load,
     parse=parse,
     cut=True,

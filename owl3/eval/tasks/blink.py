@@ -20,7 +20,7 @@ def load(folder: Path) -> list[Item]:
 
 TASK = Task(
     name="blink",
-    version="1",
+    version="2",
     load=load,
     parse=parse,
     paper={"7B-240728": 0.503, "7B-241101": 0.538, "1B": 0.406, "2B": 0.430},

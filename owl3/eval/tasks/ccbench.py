@@ -21,7 +21,7 @@ def load(folder: Path) -> list[Item]:
 
 TASK = Task(
     name="ccbench",
-    version="1-circular",
+    version="2-circular",
     load=load,
     parse=parse,
     cut=True,

@@ -39,7 +39,7 @@ def load(folder: Path) -> list[Item]:
 
 TASK = Task(
     name="longvideobench",
-    version="1",
+    version="2",
     load=load,
     parse=parse,
     letters=True,

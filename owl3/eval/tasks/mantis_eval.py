@@ -20,7 +20,7 @@ def load(folder: Path) -> list[Item]:
 
 TASK = Task(
     name="mantis-eval",
-    version="1",
+    version="2",
     load=load,
     parse=parse,
     paper={"7B-240728": 0.631, "7B-241101": 0.673, "1B": 0.396, "2B": 0.544},

@@ -20,7 +20,7 @@ def load(folder: Path) -> list[Item]:
 
 TASK = Task(
     name="mathverse-mv",
-    version="1",
+    version="2",
     load=load,
     parse=parse,
     paper={"7B-240728": 0.650, "7B-241101": 0.651, "1B": 0.239, "2B": 0.425},

@@ -40,7 +40,7 @@ def load(folder: Path) -> list[Item]:
 
 TASK = Task(
     name="mlvu",
-    version="1",
+    version="2",
     load=load,
     parse=parse,
     letters=True,

@@ -38,7 +38,7 @@ def load(folder: Path) -> list[Item]:
 
 TASK = Task(
     name="mvbench",
-    version="1",
+    version="2",
     load=load,
     parse=parse,
     letters=True,

@@ -37,7 +37,7 @@ def load(folder: Path) -> list[Item]:
 
 TASK = Task(
     name="qbench2",
-    version="1",
+    version="2",
     load=load,
     parse=parse,
     letters=True,

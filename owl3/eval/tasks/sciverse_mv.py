@@ -28,7 +28,7 @@ def load(folder: Path) -> list[Item]:
 
 TASK = Task(
     name="sciverse-mv",
-    version="1",
+    version="2",
     load=load,
     parse=parse,
     paper={"7B-240728": 0.862, "7B-241101": 0.827, "1B": 0.264, "2B": 0.300},

@@ -41,7 +41,10 @@ def load(folder: Path) -> list[Item]:
 
 
 def parse(item: Item, raw: str) -> Parsed:
-    """A word or phrase up to the first full stop or comma, lower-cased, as the released evaluation submits it."""
+    """A word or phrase up to the first full stop or comma, as the released evaluation submits it, and lower-cased.
+
+    Where all annotators agree, the official rule compares letters as they stand.
+    """
     parsed = parse_short(raw.split(".", maxsplit=1)[0].split(",", maxsplit=1)[0])
     return Parsed(parsed.answer.lower() if parsed.answer else None, parsed.how)
 

@@ -1,7 +1,8 @@
 """vqav2: open questions about COCO photos (Goyal et al. 2017).
 
-Split: test-dev/test-standard by default of the paper (server: submission.json is written); val scores itself.
-Metric: soft VQA accuracy, official rule. Prompt: `<image>{question} Answer the question using a single word or phrase.`
+Split: test-dev and test-standard in the paper (server: submission.json is written); val scores itself.
+Metric: soft VQA accuracy, official rule, of answers normalised by EvalAI's processor, as the released evaluation
+submits them. Prompt: `<image>{question} Answer the question using a single word or phrase.`
 
     {"image_id": 262144, "question": "Is the ball flying towards the batter?", "question_id": 262144000}
 """
@@ -12,7 +13,7 @@ from typing import Any
 from owl3.eval.items import Item
 from owl3.eval.task import Task
 from owl3.eval.tasks._files import media_path
-from owl3.eval.tasks._vqa import load_vqa, parse, score_by, submission
+from owl3.eval.tasks._vqa import load_vqa, parse_normalised, score_by, submission
 
 QUESTIONS = ("v2_OpenEnded_mscoco_*_questions.json", "*questions*.json")
 ANNOTATIONS = ("v2_mscoco_*_annotations.json", "*annotations*.json")
@@ -36,9 +37,9 @@ def load(folder: Path) -> list[Item]:
 
 TASK = Task(
     name="vqav2",
-    version="1-official",
+    version="2-official",
     load=load,
-    parse=parse,
+    parse=parse_normalised,
     cut=True,
     score=score_by("official"),
     submission=submission,
