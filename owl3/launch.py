@@ -19,6 +19,7 @@ from types import FrameType
 
 from owl3 import lifeline
 from owl3.errors import CheckFailed, InputError, Interrupted
+from owl3.secrecy import hide
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def start_module(
     The lifeline has a session of its own: a SIGKILL of our whole group leaves it alive to end the child.
     """
     command = lifeline.wrap([sys.executable, "-m", module, *arguments])
-    shown = shlex.join(["python", "-m", module, *arguments])
+    shown = hide(shlex.join(["python", "-m", module, *arguments]))
     logger.info("starting %s", shown)
     full_env = {**os.environ, "PYTHONUNBUFFERED": "1", **env}
     if log is None:

@@ -2,11 +2,12 @@
 
 Run by file path with nothing but the standard library, so it costs some 30 ms:
 
-    python -IS owl3/lifeline.py COMMAND ARGUMENT…
+    python -IS owl3/lifeline.py PARENT COMMAND ARGUMENT…
 
-It starts the command in a session of its own, passes SIGTERM and SIGINT on to that whole group, ends with the
-command's exit code, and kills the group as soon as the process that started it is gone (also by SIGKILL). Where a
-lifeline itself is killed, the kernel ends the command.
+PARENT is the process id of whoever starts it: one that was killed meanwhile leaves nothing behind. It starts the
+command in a session of its own, passes SIGTERM and SIGINT on to that whole group, ends with the command's exit code,
+and kills the group as soon as the process that started it is gone (also by SIGKILL). Where a lifeline itself is killed,
+the kernel ends the command.
 """
 
 import ctypes
@@ -26,8 +27,8 @@ _EXIT_INTERRUPTED = 3
 
 
 def wrap(command: Sequence[str]) -> list[str]:
-    """The same command, under a lifeline."""
-    return [sys.executable, "-IS", str(Path(__file__).resolve()), *command]
+    """The same command, under a lifeline; to be started by this very process."""
+    return [sys.executable, "-IS", str(Path(__file__).resolve()), str(os.getpid()), *command]
 
 
 def end_with_parent(parent: int | None = None) -> None:
@@ -58,17 +59,25 @@ def _let_kernel_kill_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def main(command: Sequence[str]) -> int:
+def main(parent: int, command: Sequence[str]) -> int:
     """Run `command` until it ends or the parent does; return its exit code (128 + n when signal n ended it)."""
-    parent = os.getppid()
-    # preexec_fn is safe here: this process has one thread.
-    child = subprocess.Popen(command, start_new_session=True, preexec_fn=_let_kernel_kill_with_parent)  # noqa: PLW1509
+    if os.getppid() != parent:
+        return _EXIT_INTERRUPTED
+    child: subprocess.Popen[bytes] | None = None
+    came_early: list[int] = []
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
-        _signal_group(child.pid, number)
+        if child is None:
+            came_early.append(number)
+        else:
+            _signal_group(child.pid, number)
 
     signal.signal(signal.SIGTERM, pass_on)
     signal.signal(signal.SIGINT, pass_on)
+    # preexec_fn is safe here: this process has one thread.
+    child = subprocess.Popen(command, start_new_session=True, preexec_fn=_let_kernel_kill_with_parent)  # noqa: PLW1509
+    for number in came_early:
+        _signal_group(child.pid, number)
     while True:
         try:
             code = child.wait(timeout=_POLL_S)
@@ -88,4 +97,4 @@ def _signal_group(group: int, number: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(int(sys.argv[1]), sys.argv[2:]))

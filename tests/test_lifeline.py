@@ -33,6 +33,15 @@ def test_the_exit_code_is_passed_on() -> None:
     assert done.returncode == 5
 
 
+def test_a_parent_that_was_killed_before_the_lifeline_began_leaves_nothing_behind() -> None:
+    command = lifeline.wrap([sys.executable, "-c", "print('runs')"])
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    command[command.index(str(os.getpid()))] = str(gone.pid)  # somebody else's child by now: its parent is no more
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (3, b"")
+
+
 @pytest.mark.processes
 def test_sigkill_of_the_parent_ends_child_and_grandchild() -> None:
     grandchild = "import subprocess; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); p.wait()"
