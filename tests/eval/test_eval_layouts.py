@@ -1,11 +1,12 @@
 """Benchmarks of which no records lie here: each task reads the layout its header shows, and asks as released."""
 
-import csv
 import io
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -210,8 +211,37 @@ def test_submissions_are_what_the_servers_take(tmp_path: Path) -> None:
     assert json.loads(made["vizwiz"][1]) == [{"image": "7", "answer": "b"}]
     assert json.loads(made["mmvet"][1]) == {"7": "B"}
     for name in ("mmbench-en", "mmbench-cn"):
-        rows = list(csv.DictReader(io.StringIO(made[name][1].decode()), delimiter="\t"))
-        assert (made[name][0], rows) == ("submission.tsv", [{"index": "7", "prediction": "B"}])
+        assert made[name][0] == "submission.xlsx"
+        assert read_workbook(made[name][1])[1][:3] == [7, "", "B"]
+
+
+def test_mmbench_s_server_gets_each_pass_under_its_own_index(tmp_path: Path) -> None:
+    """A table of one row per question is rotated here; the server counts passes in millions."""
+    table = "index\tquestion\tA\tB\timage\n7\twhat <is> this & that?\tx\ty\tp.jpg"
+    (tmp_path / "mmbench_test_en_20231003.tsv").write_text(table)
+    task = find_task("mmbench-en")
+    records = [task.record(item, said) for item, said in zip(load_items(task, tmp_path), ("A", "?\x0b"), strict=True)]
+    assert task.submission is not None
+    assert read_workbook(task.submission(records)[1]) == [
+        ["index", "question", "prediction", "A", "B", "C", "D"],
+        [7, "what <is> this & that?", "A", "x", "y"],
+        [1000007, "what <is> this & that?", "?", "y", "x"],
+    ]
+    assert task.submission(records) == task.submission(records)
+
+
+def read_workbook(data: bytes) -> list[list[str | int]]:
+    """The cells of the first sheet, row by row."""
+    names = {"s": "http://schemas.openxmlformats.org/spreadsheetml/2006/main"}
+    with zipfile.ZipFile(io.BytesIO(data)) as packed:
+        assert packed.testzip() is None
+        sheet = ElementTree.fromstring(packed.read("xl/worksheets/sheet1.xml"))
+
+    def value(cell: ElementTree.Element) -> str | int:
+        is_text = cell.get("t") == "inlineStr"
+        return cell.findtext("s:is/s:t", "", names) if is_text else int(cell.findtext("s:v", "", names))
+
+    return [[value(cell) for cell in row] for row in sheet.findall("s:sheetData/s:row", names)]
 
 
 @pytest.mark.parametrize("name", ["mantis-eval", "mi-bench"])

@@ -8,14 +8,15 @@ rotated here. A picture may stand once and be referred to by another row's index
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from owl3.errors import InputError
 from owl3.eval.items import Item, Medium, Record
 from owl3.eval.metrics.choice import circular_by_category, option_lines
+from owl3.eval.spreadsheet import Cell, workbook
 from owl3.eval.task import Task
 from owl3.eval.tasks._choice import LETTER_PLEASE, answer_index, circular_items, make_item, parse
 from owl3.eval.tasks._files import find_files, inline_picture, media_path, need, read_table
@@ -44,9 +45,12 @@ def load_tsv(folder: Path, *patterns: str, form: str = PROMPT) -> list[Item]:
         name, category = str(int(row["index"]) % PASS_STEP), row.get("category") or ""
         if spelt_out:
             prompt = (picture, text.replace("{options}", option_lines(options)))
-            items.append(make_item(row["index"], prompt, options, answer, category=category, group=name, question=name))
+            made = [make_item(row["index"], prompt, options, answer, category=category, group=name, question=name)]
         else:
-            items += circular_items(name, [picture], text, options, answer, category=category)
+            made = list(circular_items(name, [picture], text, options, answer, category=category))
+        items += [
+            replace(item, meta={**item.meta, "asked": row["question"], "shown": list(item.options)}) for item in made
+        ]
     return items
 
 
@@ -61,12 +65,23 @@ def _picture(folder: Path, row: dict[str, str], pictures: dict[str, str], where:
 
 
 def submission(records: Sequence[Record]) -> tuple[str, bytes]:
-    """A table of index and prediction, as MMBench's server reads it (it takes the same columns as xlsx)."""
-    out = io.StringIO()
-    writer = csv.writer(out, delimiter="\t", lineterminator="\n")
-    writer.writerow(["index", "prediction"])
-    writer.writerows([record.id, record.answer or record.raw] for record in records)
-    return "submission.tsv", out.getvalue().encode()
+    """The table that MMBench's server takes: index, question, prediction and the options as they were shown."""
+    rows: list[list[Cell]] = [
+        [_index(record), str(record.meta.get("asked", "")), record.answer or record.raw, *_four(record.meta)]
+        for record in records
+    ]
+    return "submission.xlsx", workbook(["index", "question", "prediction", *"ABCD"], rows)
+
+
+def _index(record: Record) -> Cell:
+    """As the server counts: pass k of question q is q + k * 1000000."""
+    question, _, shift = record.id.partition("-")
+    return int(question) + PASS_STEP * int(shift or 0)
+
+
+def _four(meta: Mapping[str, Any]) -> list[str | None]:
+    options = list(meta.get("shown", ()))
+    return options + [None] * (4 - len(options))
 
 
 def mmbench(language: str, paper: Mapping[str, float]) -> Task:

@@ -1,6 +1,6 @@
 """mmbench-en: multiple choice over 20 abilities, English (Liu et al. 2023).
 
-Split: test 20231003 in the paper (server: submission.tsv is written); dev scores itself. Metric: circular accuracy: a
+Split: test 20231003 in the paper (server: submission.xlsx is written); dev scores itself. Metric: circular accuracy: a
 question counts when it is right under every rotation of its options. Prompt: `<image>Context: {hint or N/A}
 Question: {question} Options: {A. …} Answer with the option’s letter from the given choices directly.`
 
