@@ -38,6 +38,11 @@ def test_a_recipe_that_a_deployment_names_is_there() -> None:
     assert all((ROOT / recipe).is_file() for recipe in named)
 
 
+def test_the_nightly_curation_makes_anew_what_is_stale() -> None:
+    [nightly] = [entry for entry in DEPLOYMENTS if entry["name"] == "curate-nightly"]
+    assert "stale" in nightly["description"] and nightly["parameters"]["backfill"] is True
+
+
 def test_every_schedule_fires_when_it_should() -> None:
     from prefect.client.schemas.schedules import CronSchedule
     from prefect.server.schemas.schedules import CronSchedule as Clock

@@ -52,7 +52,7 @@ def deploy(environment: dict[str, str], folder: Path) -> list[dict[str, Any]]:
     workspace.mkdir()
     for entry in told["deployments"]:
         given = {"workspace": str(workspace)} | ({"recipe": str(recipe)} if "recipe" in entry["parameters"] else {})
-        entry["parameters"] = given | (GIVEN if entry["name"] == "retract" else {})
+        entry["parameters"] |= given | (GIVEN if entry["name"] == "retract" else {})
     path = folder / "prefect.yaml"
     path.write_text(yaml.safe_dump(told), encoding="utf-8")
     prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
