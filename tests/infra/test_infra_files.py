@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -128,3 +129,18 @@ def test_every_automation_is_what_prefect_takes_and_names_a_deployment_that_is_t
             ids = {"deployment_id": some_id} if "deployment" in action else {"block_document_id": some_id}
             actions.append({key: value for key, value in action.items() if key not in ("deployment", "block")} | ids)
         assert AutomationCore.model_validate({**entry, "actions": actions}).name == entry["name"]
+
+
+def test_ci_without_its_programs_says_what_root_should_install(tmp_path: Path) -> None:
+    for program in ("bash", "dirname"):
+        (tmp_path / program).symlink_to(str(shutil.which(program)))
+    (tmp_path / "id").write_text("#!/usr/bin/env bash\necho 1000\n")
+    (tmp_path / "id").chmod(0o755)
+    script = INFRA.parent / ".ci" / "run"
+    done = subprocess.run(
+        ["bash", str(script)], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        ".ci/run: no c++ make chromium chromedriver; let root install g++ make chromium chromium-driver\n"
+    )
