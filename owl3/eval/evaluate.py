@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ from owl3.errors import CheckFailed, InputError
 from owl3.eval.items import Item, Record
 from owl3.eval.media import ReadAhead, Shown
 from owl3.eval.overlap import mark_overlap, overlap_files
-from owl3.eval.results import SAMPLES_NAME, AnswerLog, read_summary, summarise, write_result
+from owl3.eval.results import SAMPLES_NAME, AnswerLog, read_records, read_summary, summarise, write_result
 from owl3.eval.task import Task
 from owl3.manifest import Manifest, Parent, now
 from owl3.progress import SILENT, Progress
@@ -162,13 +163,15 @@ def evaluate(
 
     Raises:
         CheckFailed: more media were unreadable than allowed; the result is written all the same and says so.
+        InputError: the result that lies there is of other questions.
     """
+    put = [item.blind() for item in items] if blind else list(items)
     if (folder / "manifest.json").is_file():
+        check_questions(put, folder)
         summary = read_summary(folder)
         check_errors(task, summary, max_error_fraction, folder)
         return summary
     started = now()
-    put = [item.blind() for item in items] if blind else list(items)
     answers = AnswerLog(folder, share.rank)
     mine = share.part_of(put, batch_size)
     todo = [item for item in mine if item.id not in answers]
@@ -212,6 +215,24 @@ def _is_complete(items: Sequence[Item], answers: AnswerLog) -> bool:
         return True
     answers.read_all()
     return all(item.id in answers for item in items)
+
+
+def check_questions(put: Sequence[Item], folder: Path) -> None:
+    """Refuse a finished result that is not of these questions: another split, or files that have changed since.
+
+    Raises:
+        InputError: naming the first question that differs.
+    """
+    asked = [(record.id, record.prompt, record.gold) for record in read_records(folder)]
+    wanted = [(item.id, item.text(), item.answers) for item in put]
+    if asked != wanted:
+        pairs = zip_longest(asked, wanted)
+        there, here = next(pair for pair in pairs if pair[0] != pair[1])
+        name = (here or there or ("",))[0]
+        raise InputError(
+            f"{folder}: holds answers to other questions than these (question {name} differs): "
+            "give another --out, or remove that folder"
+        )
 
 
 def check_errors(task: Task, summary: Mapping[str, Any], max_error_fraction: float, folder: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
@@ -35,6 +36,19 @@ def test_a_video_that_does_not_decode_is_counted_and_not_scored(tmp_path: Path, 
     summary = read_summary(out)
     assert (summary["num_scored"], summary["figures"], oracle.asked) == (0, {}, [])
     evaluate(task, items, oracle, tmp_path / "tolerant", settings={}, max_error_fraction=1.0)
+
+
+def test_a_result_of_other_questions_is_not_taken_for_theirs(make_benchmark: Make, tmp_path: Path) -> None:
+    """Two folders of one name (`test/pope`, `val/pope`), or files that changed: key and title are the same."""
+    task, out = find_task("scenes-single"), tmp_path / "scenes-single"
+    four, five = (load_items(task, make_benchmark(count)) for count in (4, 5))
+    evaluate(task, four, Oracle(), out, settings={})
+    with pytest.raises(InputError, match=r"holds answers to other questions than these \(question q4 differs\)"):
+        evaluate(task, five, Oracle(), out, settings={})
+    other = replace(four[2], answers=("red",))
+    with pytest.raises(InputError, match=r"\(question q2 differs\)"):
+        evaluate(task, [*four[:2], other, four[3]], Oracle(), out, settings={})
+    assert evaluate(task, four, Oracle(), out, settings={})["num_questions"] == 4
 
 
 def test_what_was_mended_is_put_again_and_nothing_else(make_benchmark: Make, tmp_path: Path, oracle: Oracle) -> None:
