@@ -2,9 +2,11 @@
 
 import time
 from bisect import bisect_right
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from torch.utils.data import Dataset
 
 from owl3.data.collate import Drop, Row
@@ -17,8 +19,21 @@ from owl3.errors import ConfigError, InputError
 from owl3.idhash import fingerprints
 from owl3.ledger import check_reason, tombstones_path
 from owl3.media import MediaError
-from owl3.planfile import Plan
+from owl3.planfile import I64, Plan
 from owl3.tokens import TextTokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class _StepRows:
+    """The rows of one step, as planned."""
+
+    step: int
+    positions: I64
+    """Of the samples, by slot."""
+    slots: list[npt.NDArray[np.intp]]
+    """Of each row."""
+    tokens: I64
+    """Of each row."""
 
 
 class PlanDataset(Dataset[Row]):
@@ -56,6 +71,7 @@ class PlanDataset(Dataset[Row]):
         )
         self._reader: SampleReader | None = None
         self._tombstones = Tombstones(tombstones_path(workspace))
+        self._last: _StepRows | None = None
 
     def __len__(self) -> int:
         return len(self.plan.row_costs)
@@ -77,24 +93,34 @@ class PlanDataset(Dataset[Row]):
         row = Row(step, number, samples=[])
         met = 0
         countable = True
-        positions = self.plan.positions(step)
-        slots = self.plan.rows(step)[number]
+        planned = self._rows_of(step)
+        slots = planned.slots[number]
+        retracted = self._tombstones.now()
         words: list[tuple[int, int]] = []
-        for slot in slots.tolist():
-            encoded, tokens = self._sample(row, int(positions[slot]), words)
+        for position in planned.positions[slots].tolist():
+            encoded, tokens = self._sample(row, position, retracted, words)
             met += tokens or 0
             countable &= tokens is not None
             if encoded is not None:
                 row.samples.append(encoded)
-        if countable and met != int(self.plan.row_tokens(step)[number]):
+        if countable and met != int(planned.tokens[number]):
             self._explain_cost(step, number)
         row.fingerprint = fingerprints(np.array(words, dtype=np.uint64), slots).sum(axis=0, dtype=np.uint64)
         row.seconds = time.perf_counter() - started
         return row
 
-    def _sample(self, row: Row, position: int, words: list[tuple[int, int]]) -> tuple[EncodedSample | None, int | None]:
-        """Encode one sample into a row; return it, and its number of tokens where that can be known. Its id's two words
-        are added to those that have been met."""
+    def _rows_of(self, step: int) -> "_StepRows":
+        """Who stands in which row of a step: worked out once, for its rows are asked for one after another."""
+        if self._last is None or self._last.step != step:
+            plan = self.plan
+            self._last = _StepRows(step, plan.positions(step), plan.rows(step), plan.row_tokens(step))
+        return self._last
+
+    def _sample(
+        self, row: Row, position: int, retracted: frozenset[str], words: list[tuple[int, int]]
+    ) -> tuple[EncodedSample | None, int | None]:
+        """Encode one sample; return it, and its number of tokens where that can be known. Its id's two words are added
+        to those that have been met, and to the row's drops what becomes of it if it is left out."""
         if self._reader is None:
             tars = RemoteTars(self.tars_url) if self.tars_url else None
             self._reader = SampleReader(self.plan, self.workspace, tars)
@@ -103,7 +129,7 @@ class PlanDataset(Dataset[Row]):
         words.append((int(sample_id[:16], 16), int(sample_id[16:], 16)))
         dataset = self.plan.header.datasets[self.plan.dataset_of(position)]
         cut = self._is_cut(position, stored, dataset.cut)
-        if sample_id in self._tombstones:
+        if sample_id in retracted:
             row.drops.append(Drop(row.step, sample_id, dataset.name, "tombstoned", stored.where, "retracted"))
             return None, None
         try:

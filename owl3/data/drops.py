@@ -16,16 +16,17 @@ class Tombstones:
         self._stamp: tuple[int, int] | None = None
         self._ids: frozenset[str] = frozenset()
 
-    def __contains__(self, sample_id: str) -> bool:
+    def now(self) -> frozenset[str]:
+        """The ids that are retracted by now; one look at the file, so ask once per row."""
         try:
             stat = self.path.stat()
         except FileNotFoundError:
-            return False
+            return frozenset()
         stamp = (stat.st_mtime_ns, stat.st_size)
         if stamp != self._stamp:
             ids = pq.read_table(self.path, columns=["sample_id"])["sample_id"].to_pylist()
             self._stamp, self._ids = stamp, frozenset(ids)
-        return sample_id in self._ids
+        return self._ids
 
 
 class DropBudget:

@@ -32,6 +32,20 @@ def test_rows_are_reached_by_their_number_in_the_whole_plan(fixed: Plan, tokeniz
         rows[len(rows)]
 
 
+def test_who_stands_in_a_step_is_worked_out_once(
+    fixed: Plan, tokenizer: TextTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, rows_of = list[int](), Plan.rows
+    monkeypatch.setattr(Plan, "rows", lambda plan, step: (asked.append(step), rows_of(plan, step))[1])
+    rows = PlanDataset(fixed, fixed.folder.parents[2], tokenizer, tile_px=TILE_PX)
+    counts = [len(rows_of(fixed, step)) for step in range(3)]
+    assert max(counts) > 1
+    for step, count in enumerate(counts):
+        for number in range(count):
+            rows.row(step, number)
+    assert asked == [0, 1, 2]
+
+
 def test_another_tokenizer_is_refused(fixed: Plan) -> None:
     with pytest.raises(ConfigError, match="use the tokenizer that the samples were built with"):
         PlanDataset(fixed, fixed.folder.parents[2], train_tiny(["other words"] * 3, 400), tile_px=TILE_PX)
