@@ -33,7 +33,7 @@ def exact(data: bytes) -> "np.ndarray[Any, Any]":
 
 
 def fast(data: bytes) -> "np.ndarray[Any, Any]":
-    """Decode and resize with OpenCV."""
+    """Decode with OpenCV, and resize with torch."""
     from owl3.data.encode import open_fast, resize_fast
 
     return resize_fast(open_fast(data), SIDE_PX, SIDE_PX)
@@ -68,7 +68,6 @@ class _Memory:
 
 def memory_opencv(workspace: Path, workers: int) -> Iterable[int]:
     """The limit of the fast decoder."""
-    _one_thread()
     return memory(workspace, workers, fast)
 
 
@@ -91,7 +90,6 @@ def ours(workspace: Path, workers: int, decoder: str = "pillow") -> Iterable[int
 
 def ours_opencv(workspace: Path, workers: int) -> Iterable[int]:
     """The same with the fast decoder."""
-    _one_thread()
     return ours(workspace, workers, "opencv")
 
 
@@ -193,13 +191,6 @@ def _stack(photos: "list[np.ndarray[Any, Any]]") -> Any:
 def _sizes(batches: Iterable[Any]) -> Iterator[int]:
     for batch in batches:
         yield len(batch)
-
-
-def _one_thread() -> None:
-    """OpenCV would start a thread per core in every worker."""
-    import cv2
-
-    cv2.setNumThreads(0)
 
 
 def _look_among_peers() -> None:

@@ -39,7 +39,7 @@ def figures(report: dict[str, Any]) -> list[Figure]:
         ]
     pixels = report["opencv_pixels"]
     found += [
-        Figure("OpenCV's pixels differ from Pillow's by, on average", pixels["mean"], unit="of 255"),
+        Figure("the fast decoder's pixels differ from Pillow's by, on average", pixels["mean"], unit="of 255"),
         Figure("at most", pixels["max"], unit="of 255"),
         Figure("by more than 8", pixels["percent_over_8"], unit="% of values"),
     ]

@@ -4,9 +4,11 @@ import io
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from owl3.data.encode import Encoder, open_fast, resize_fast, resize_pillow
+from owl3.data.encode import Encoder, jpeg_frame, open_fast, resize_fast, resize_pillow
 from owl3.data.reading import StoredSample
 from owl3.media import MediaError, open_image
 from owl3.tiling import bicubic
@@ -58,19 +60,62 @@ def test_the_fast_decoder_reads_whole_jpegs_bit_for_bit_as_pillow() -> None:
     assert np.array_equal(open_fast(data), np.asarray(open_image(data)))
 
 
-@pytest.mark.parametrize("size", [(20, 16), (64, 64), (70, 200), (333, 222), (1000, 700)])
-def test_the_fast_resize_is_near_the_exact_one(size: tuple[int, int]) -> None:
-    picture = smooth(*size)
-    difference = np.abs(resize_fast(picture, 64, 64).astype(int) - resize_pillow(picture, 64, 64))
-    # Where a picture grows, OpenCV's bicubic is steeper (a = -0.75, Pillow's is -0.5).
-    assert difference.mean() < (1.5 if size >= (64, 64) else 3)
-    assert np.percentile(difference, 99) <= (10 if size >= (64, 64) else 16)
+@pytest.mark.parametrize("size", [(1, 1), (3, 500), (20, 16), (64, 64), (333, 222), (1000, 700)])
+@pytest.mark.parametrize("side", [28, 96])
+def test_the_fast_resize_differs_from_the_exact_one_in_single_values(size: tuple[int, int], side: int) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    for picture in (Image.fromarray(noise), smooth(*size)):
+        exact = resize_pillow(picture, 2 * side, side)
+        difference = np.abs(resize_fast(picture, 2 * side, side).astype(int) - exact)
+        assert difference.max() <= 2
+        assert difference.mean() < 0.02
 
 
-@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_what_is_no_jpeg_goes_the_exact_way(kind: str) -> None:
-    data = as_jpeg(smooth(40, 30).convert("RGBA"), kind)
+def turned(orientation: int) -> bytes:
+    handle, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    smooth(60, 40).save(handle, "JPEG", quality=92, exif=exif)
+    return handle.getvalue()
+
+
+UNUSUAL = {
+    "grey": lambda: as_jpeg(smooth(60, 40).convert("L")),
+    "cmyk": lambda: as_jpeg(smooth(60, 40).convert("CMYK")),
+    "png with alpha": lambda: as_jpeg(smooth(60, 40).convert("RGBA"), "PNG"),
+    "palette with transparency": lambda: transparent_palette(4),
+    "16 bits": lambda: as_jpeg(Image.fromarray(np.arange(2400, dtype=np.uint16).reshape(40, 60) * 27), "PNG"),
+    "webp": lambda: as_jpeg(smooth(60, 40), "WEBP"),
+    "bytes after the end": lambda: as_jpeg(smooth(60, 40)) + b"12345678",
+    **{f"turned {n}": lambda n=n: turned(n) for n in range(2, 9)},
+}
+
+
+def transparent_palette(colours: int) -> bytes:
+    handle = io.BytesIO()
+    smooth(60, 40).quantize(colours).save(handle, "PNG", transparency=3)
+    return handle.getvalue()
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_unusual_pictures_are_read_alike_by_both_decoders(kind: str) -> None:
+    data = UNUSUAL[kind]()
     assert np.array_equal(open_fast(data), np.asarray(open_image(data)))
+
+
+def test_a_bomb_is_refused_by_both_decoders(tokenizer: TextTokenizer) -> None:
+    data = bytearray(as_jpeg(smooth(60, 40)))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = (20_000).to_bytes(2, "big") * 2
+    assert jpeg_frame(bytes(data)) == (20_000, 20_000, 3)
+    for decoder in ("pillow", "opencv"):
+        with pytest.raises(MediaError) as caught:
+            encoder(tokenizer, decoder=decoder).encode(stored(bytes(data)), cut=False)
+        assert caught.value.reason == "decompression_bomb"
+
+
+@given(st.binary(max_size=40))
+def test_noise_has_no_frame_header_and_raises_nothing(noise: bytes) -> None:
+    jpeg_frame(b"\xff\xd8" + noise + b"\xff\xd9")
 
 
 @pytest.mark.parametrize("decoder", ["pillow", "opencv"])
