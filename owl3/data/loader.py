@@ -74,7 +74,7 @@ class StepLoader:
         start_step: The whole state: resume here, at any world size.
         num_workers: Worker processes; 0 encodes in this one. Changes no batch.
         prefetch: Micro-batches that each of them makes ahead, at the least; together they make a whole step ahead.
-        decoder: `pillow` gives the released processor's pixels; `opencv` is twice as fast, single values differ by 1 or 2.
+        decoder: `pillow` gives the released processor's pixels; `opencv` is twice as fast, values differ by 1 or 2.
         tars_url: Read tars from there instead of the workspace: a workspace's URL that fsspec understands.
         max_drop_fraction: Stop when more of the planned samples than this have been dropped (after 1,000 of them).
 
