@@ -87,13 +87,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.info("where it was refused", exc_info=True)  # --verbose
         typer.echo(f"owl3: {refused}", err=True)
         return refused.exit_code
-    except KeyboardInterrupt:  # while it starts; later it comes as typer.Abort
-        return Interrupted.exit_code
+    except KeyboardInterrupt:  # while it starts
+        return _stopped()
     except SystemExit as ended:
-        if isinstance(ended.__context__, typer.Abort):  # Ctrl-C: state is resumable
-            return Interrupted.exit_code
+        if ended.code == _CTRL_C or isinstance(ended.__context__, typer.Abort):
+            return _stopped()
         return ended.code if isinstance(ended.code, int) else 0
     return 0
+
+
+_CTRL_C = 130
+"""What typer makes of a KeyboardInterrupt in a verb."""
+
+
+def _stopped() -> int:
+    typer.echo("owl3: stopped; run the same command again to resume", err=True)
+    return Interrupted.exit_code
 
 
 def run() -> None:

@@ -85,6 +85,15 @@ def test_what_the_machine_refuses_is_one_line(
     assert told.count("\n") == 1
 
 
+def test_ctrl_c_is_one_line_and_code_3(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt() -> list[str]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("owl3.curate.sources.corpus.corpus_names", interrupt)
+    assert main(["sources", "list"]) == 3
+    assert capsys.readouterr().err == "owl3: stopped; run the same command again to resume\n"
+
+
 def test_another_error_of_the_machine_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> list[str]:
         raise OSError(errno.EBADF, "Bad file descriptor")
