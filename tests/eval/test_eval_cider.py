@@ -43,7 +43,12 @@ def test_the_order_of_pictures_changes_no_score(order: list[int]) -> None:
 
 
 def test_words() -> None:
-    assert words_of("A man's dog -- it RUNS!") == ["a", "man's", "dog", "it", "runs"]
+    assert words_of("A man's dog -- it RUNS!") == ["a", "man", "'s", "dog", "it", "runs"]
+    assert words_of("They don’t, can't and cannot.") == ["they", "do", "n't", "ca", "n't", "and", "can", "not"]
+    assert words_of("It's 5 o'clock") == ["it", "'s", "5", "o'clock"]
+    assert words_of("a t-shirt for $3.50, 1,000 of them (100%)") == [
+        *("a", "t-shirt", "for", "$", "3.50", "1,000", "of", "them", "100", "%"),
+    ]
     assert words_of("一只狗 runs") == ["一", "只", "狗", "runs"]
     assert word_overlap("a red ball", ["the blue ball", "a red ball."]) == 1.0
 

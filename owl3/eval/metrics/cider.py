@@ -2,8 +2,9 @@
 
 TF-IDF vectors of 1- to 4-grams, where a document is all references of one picture; clipped cosine similarity, a
 Gaussian penalty for unlike lengths, mean over n and references, times 10. The length it compares is the number of
-bigrams (coco-caption counts `n == 1` from zero): kept, as published scores have it. Words are split as PTB does for
-captions: lower case, punctuation removed.
+bigrams (coco-caption counts `n == 1` from zero): kept, as published scores have it. Words are split as coco-caption's
+PTB tokenizer does: lower case; "man's" is man 's, "don't" do n't, "cannot" can not; t-shirt, o'clock, 3.5 and 1,000 stay
+whole; punctuation is left out.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from owl3.eval.items import Record
 
 MAX_N = 4
 SIGMA = 6.0
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?|[\u4e00-\u9fff]")
+_WORD = re.compile(r"n't\b|o'clock|'(?:s|re|ve|ll|d|m)\b|\d+(?:[.,]\d+)+|[^\W_]+(?:-[^\W_]+)*|[$%&#@]")
+_HAN = re.compile(r"([\u4e00-\u9fff])")
+_JOINED = re.compile(r"(?<=[a-z])(?=n't\b)|(?<=\bcan)(?=not\b)")
 
 NGram = tuple[str, ...]
 
 
 def words_of(text: str) -> list[str]:
     """Lower-case words without punctuation; Chinese by character."""
-    return _WORD.findall(re.sub(r"([\u4e00-\u9fff])", r" \1 ", text.lower()))
+    return _WORD.findall(_JOINED.sub(" ", _HAN.sub(r" \1 ", text.lower().replace("’", "'"))))
 
 
 def _ngrams(text: str) -> Counter[NGram]:
