@@ -7,7 +7,7 @@ from typing import Annotated
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from flows.steps import DEMO, WORKSPACE, publish_outcomes, take_step
 from owl3.cards.retract import assess, bury
@@ -56,7 +56,7 @@ def retract(subject: Told, reason: str, what: What = "url", workspace: Path = WO
 
 
 @flow(name="rights-recheck", flow_run_name="rights-recheck {workspace}")
-def rights_recheck(workspace: Path = WORKSPACE, per_host: int = 2) -> int:
+def rights_recheck(workspace: Path = WORKSPACE, per_host: PositiveInt = 2) -> int:
     """Ask the hosts of kept pictures for their rights again; new opt-outs become a proposal, and nothing is taken out.
 
     Args:

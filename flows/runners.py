@@ -26,10 +26,10 @@ def chosen_runner() -> TaskRunner[Any]:
     """The task runner that the environment names.
 
     Raises:
-        ConfigError: there is no such engine, or it is not installed.
+        ConfigError: there is no such engine, it is not installed, or the number of tasks is none.
     """
     asked = os.environ.get(VARIABLE, "threads")
-    at_once = int(os.environ.get(AT_ONCE, "2"))
+    at_once = _tasks_at_once()
     address = asked if "://" in asked else None
     if asked == "threads":
         return ThreadPoolTaskRunner(max_workers=at_once)
@@ -40,6 +40,13 @@ def chosen_runner() -> TaskRunner[Any]:
         cluster = {} if address else {"cluster_kwargs": {"n_workers": at_once, "threads_per_worker": 1}}
         return _imported("prefect_dask", "DaskTaskRunner", "prefect-dask")(address=address, **cluster)
     raise ConfigError(f"{VARIABLE}={asked}: one of threads, ray, ray://HOST:PORT, dask, tcp://HOST:PORT")
+
+
+def _tasks_at_once() -> int:
+    given = os.environ.get(AT_ONCE, "2")
+    if not given.isdecimal() or int(given) < 1:
+        raise ConfigError(f"{AT_ONCE}={given}: a number of tasks, 1 or more")
+    return int(given)
 
 
 def _imported(module: str, name: str, package: str) -> Callable[..., TaskRunner[Any]]:

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
+from typing import Annotated
 
 from prefect import flow
+from pydantic import Field, PositiveInt
 
 from flows.partitions import fetch_all, publish_sheets
 from flows.runners import chosen_runner
@@ -37,8 +39,8 @@ def curate(
     snapshot: date | None = None,
     shards: tuple[int, int] | None = None,
     backfill: bool = False,
-    task_runs: int = MAX_PARTITIONS,
-    min_yield: float = 0.0,
+    task_runs: PositiveInt = MAX_PARTITIONS,
+    min_yield: Annotated[float, Field(ge=0, le=1)] = 0.0,
 ) -> list[Outcome]:
     """Fetch, check and write shards, in partitions; rows that were fetched before are not fetched again.
 

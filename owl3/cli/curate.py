@@ -63,6 +63,10 @@ def curate(  # noqa: PLR0917 - options of a command line
     day = snapshot.date() if snapshot else None
     chosen = [partitions.snapshot(config, day) for config in _choose(loaded.curate, only, recipe)]
     numbers = parse_shards(shards)
+    if retry and numbers is not None:
+        raise ConfigError("--retry adds to a finished set as a whole; give it without --shards")
+    if not wait and numbers is None:
+        raise ConfigError("--no-wait is for one of several who share a set; give it with --shards")
     if dry_run:
         states = {config.name: _states(config, workspace, numbers) for config in chosen}
         emit(as_json, states, *(f"{name}: {_describe(found)}" for name, found in states.items()))

@@ -75,6 +75,18 @@ def test_a_recipe_is_curated_by_name_or_number(workspace: Path, capsys: pytest.C
     assert "no set 'photos'; it has: web" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [(["--retry", "--shards", "0:1"], "without --shards"), (["--no-wait"], "give it with --shards")],
+)
+def test_an_option_that_would_change_nothing_is_wrong_usage(
+    options: list[str], told: str, workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workspace / "recipe.yaml").write_text(RECIPE)
+    assert main(["curate", str(workspace / "recipe.yaml"), "-w", str(workspace), *options]) == 2
+    assert told in capsys.readouterr().err
+
+
 def test_a_range_of_shards_is_fetched_and_a_stale_set_is_made_anew_when_asked(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,7 @@ FLOWS = sorted((Path(__file__).parents[2] / "flows").glob("*.py"))
 
 
 @pytest.mark.processes
+@pytest.mark.xdist_group("prefect")
 def test_a_flow_leaves_the_same_digests_as_the_library(prefect_server: str, tmp_path: Path) -> None:
     from flows.stages import curate
 
@@ -51,6 +52,7 @@ def _artifacts() -> list[Any]:
 
 
 @pytest.mark.processes
+@pytest.mark.xdist_group("prefect")
 def test_neither_a_run_nor_its_failure_tells_prefect_a_secret(
     prefect_server: str, prefect_environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +80,7 @@ def test_neither_a_run_nor_its_failure_tells_prefect_a_secret(
 
 
 @pytest.mark.processes
+@pytest.mark.xdist_group("prefect")
 def test_a_persons_mistake_fails_the_flow_at_once(prefect_server: str, tmp_path: Path) -> None:
     from flows.stages import plan
 
@@ -107,6 +110,17 @@ def test_a_step_is_tried_again_only_when_that_can_help(error: Exception, again: 
         return await is_transient(take, None, state)  # type: ignore[arg-type]
 
     assert asyncio.run(ask()) is again
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("OWL3_TASKS_AT_ONCE", "two"), ("OWL3_TASKS_AT_ONCE", "0"), ("OWL3_TASK_RUNNER", "spark")]
+)
+def test_an_engine_that_is_none_is_named(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.runners import chosen_runner
+
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=f"{variable}={value}"):
+        chosen_runner()
 
 
 @pytest.mark.parametrize("path", FLOWS, ids=lambda path: path.name)
