@@ -3,8 +3,8 @@
 TF-IDF vectors of 1- to 4-grams, where a document is all references of one picture; clipped cosine similarity, a
 Gaussian penalty for unlike lengths, mean over n and references, times 10. The length it compares is the number of
 bigrams (coco-caption counts `n == 1` from zero): kept, as published scores have it. Words are split as coco-caption's
-PTB tokenizer does: lower case; "man's" is man 's, "don't" do n't, "cannot" can not; t-shirt, o'clock, 3.5 and 1,000 stay
-whole; punctuation is left out.
+PTB tokenizer does: lower case; "man's" is man 's, "don't" do n't, "cannot" can not; t-shirt, o'clock, 3.5 and 1,000
+stay whole; punctuation is left out.
 """
 
 from __future__ import annotations
