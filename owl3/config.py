@@ -35,8 +35,7 @@ def load_yaml(path: Path, schema: type[ConfigT], overrides: Sequence[str] = ()) 
         overrides: Dotted assignments; values are YAML (`stages.0.steps=20`, `name=demo`).
 
     Raises:
-        ConfigError: naming the file, the key, and the nearest valid key for a misspelt one; or a key whose value holds
-            a credential, for recipes are saved in manifests and shown on cards.
+        ConfigError: naming the file, the key, and the nearest valid key for a misspelt one.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no such recipe; give the path of a YAML file")
@@ -49,12 +48,6 @@ def load_yaml(path: Path, schema: type[ConfigT], overrides: Sequence[str] = ()) 
         raise ConfigError(f"{path}: a recipe is one mapping of keys to values, this is {found}")
     for override in overrides:
         _apply_override(data, override)
-    telling = next(_keys_that_tell(data), None)
-    if telling is not None:
-        raise ConfigError(
-            f"{path}: {telling}: holds a credential; take it out and set it in the environment, for recipes are saved "
-            "in manifests and cards"
-        )
     return validate(data, schema, where=str(path))
 
 
@@ -85,7 +78,18 @@ def _yaml_complaint(error: Exception) -> str:
 
 
 def validate(data: Any, schema: type[ConfigT], where: str) -> ConfigT:
-    """Validate plain data as `schema`; `where` is the file (or command) an error should name."""
+    """Validate plain data as `schema`; `where` is the file (or command) an error should name.
+
+    Raises:
+        ConfigError: it is something else, or a key's value holds a credential: recipes are saved in manifests and
+            shown on cards.
+    """
+    telling = next(_keys_that_tell(data), None)
+    if telling is not None:
+        raise ConfigError(
+            f"{where}: {telling}: holds a credential; take it out and set it in the environment, for recipes are saved "
+            "in manifests and cards"
+        )
     try:
         return schema.model_validate(data)
     except ValidationError as error:

@@ -62,7 +62,7 @@ def curate(  # noqa: PLR0917 - options of a command line
     loaded = load_recipe(recipe, overrides or ())
     day = snapshot.date() if snapshot else None
     chosen = [partitions.snapshot(config, day) for config in _choose(loaded.curate, only, recipe)]
-    numbers = parse_shards(shards)
+    numbers, where = parse_shards(shards), parse_resolve(resolve or [])
     if retry and numbers is not None:
         raise ConfigError("--retry adds to a finished set as a whole; give it without --shards")
     if not wait and numbers is None:
@@ -76,7 +76,6 @@ def curate(  # noqa: PLR0917 - options of a command line
     for source in loaded.sources:
         if source.name in wanted:
             prepare(source, workspace, progress)
-    where = parse_resolve(resolve or [])
     if backfill:
         for config in chosen:
             partitions.prepare_to_renew(config, workspace)

@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 from owl3.cli.common import DEFAULT_WORKSPACE, Json, TerminalProgress, Workspace, emit, table
+from owl3.cli.curate import parse_resolve
+from owl3.secrecy import hide
 
 
 def register(app: typer.Typer) -> None:
@@ -17,10 +19,12 @@ def register(app: typer.Typer) -> None:
 def rights(
     *,
     recheck: Annotated[bool, typer.Option("--recheck", help="Ask robots.txt and headers again.")] = False,
-    per_host: Annotated[int, typer.Option("--per-host", help="URLs per host; 0 asks all.")] = 2,
-    hosts: Annotated[int | None, typer.Option("--hosts", help="Ask a random part of the hosts only.")] = None,
+    per_host: Annotated[int, typer.Option("--per-host", min=0, help="URLs per host; 0 asks all.")] = 2,
+    hosts: Annotated[int | None, typer.Option("--hosts", min=1, help="Ask a random part of the hosts only.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Where the removal list is written.")] = None,
-    resolve: Annotated[list[str] | None, typer.Option("--resolve", help="HOST=ADDRESS:PORT, as curl's.")] = None,
+    resolve: Annotated[
+        list[str] | None, typer.Option("--resolve", help="HOST=ADDRESS:PORT, as curl's.", envvar="OWL3_RESOLVE")
+    ] = None,
     workspace: Workspace = DEFAULT_WORKSPACE,
     as_json: Json = False,
 ) -> None:
@@ -35,7 +39,7 @@ def rights(
         from owl3.recheck import recheck as ask_again
         from owl3.recheck import record, write_proposal
 
-        places = dict(entry.split("=", 1) for entry in resolve or [])
+        places = parse_resolve(resolve or [])
         result = ask_again(
             workspace, per_host=per_host or None, hosts=hosts, resolve=places, progress=TerminalProgress()
         )
@@ -77,4 +81,5 @@ def lineage(
 
     target = None if url else file or workspace / "openlineage.jsonl"
     sent = send(finished_artifacts(workspace), file=target, url=url)
-    emit(as_json, {"events": sent, "to": url or str(target)}, f"{sent} events to {url or target}")
+    told = hide(url or str(target))
+    emit(as_json, {"events": sent, "to": told}, f"{sent} events to {told}")

@@ -75,6 +75,26 @@ def test_a_recipe_is_curated_by_name_or_number(workspace: Path, capsys: pytest.C
     assert "no set 'photos'; it has: web" in capsys.readouterr().err
 
 
+def test_a_wrong_place_of_a_host_is_told_wherever_one_is_given(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workspace / "recipe.yaml").write_text(RECIPE)
+    for verb in (["curate", str(workspace / "recipe.yaml")], ["rights", "--recheck"]):
+        assert main([*verb, "-w", str(workspace), "--resolve", "127.0.0.1:80"]) == 2
+        assert "write it as HOST=ADDRESS:PORT" in capsys.readouterr().err
+
+
+def test_a_credential_on_the_command_line_goes_into_no_manifest(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "t.csv").write_text("url,caption\na.jpg,one\n")
+    arguments = ["sources", "prepare", "mine", "--from", str(tmp_path / "t.csv"), "-w", str(workspace)]
+    assert main([*arguments, "--base-url", "https://me:password@photos.test/"]) == 2
+    told = capsys.readouterr().err
+    assert "base_url: holds a credential" in told and "password@" not in told
+    assert not any(workspace.iterdir())
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [(["--retry", "--shards", "0:1"], "without --shards"), (["--no-wait"], "give it with --shards")],
