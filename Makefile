@@ -55,11 +55,11 @@ test: setup ## Run the tests
 
 check: lint types imports test ## What CI runs: lint, types, import contracts, tests
 
-lint: setup
+lint: setup ## Check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: setup
+types: setup ## Check types
 	$(BIN)/mypy
 
 imports: setup ## Check that imports only go down and the three doors are kept

@@ -78,7 +78,7 @@ def prepare(  # noqa: PLR0917 - options of a command line
     Example: `owl3 sources prepare mine --from 'dump/*.parquet' --map url=URL,caption=TEXT --licence CC-BY-4.0`
     """
     from owl3.config import validate
-    from owl3.curate.sources.corpus import corpus_names
+    from owl3.curate.sources.corpus import corpus_names, find_corpus
     from owl3.curate.sources.prepare import SourceConfig
     from owl3.curate.sources.prepare import prepare as prepare_source
 
@@ -86,6 +86,8 @@ def prepare(  # noqa: PLR0917 - options of a command line
         raise ConfigError(
             f"sources prepare {name}: not in the catalogue (owl3 sources list); give its tables by --from"
         )
+    if not files and not find_corpus(name).source.get("hub"):
+        raise ConfigError(f"sources prepare {name}: its metadata is not on the hub; fetch it, and give it by --from")
     given: dict[str, Any] = {"media": media, "base_url": base_url, "licence": licence, "max_rows": max_rows}
     given = {key: value for key, value in given.items() if value is not None}
     if name in corpus_names():

@@ -57,8 +57,9 @@ def test_a_dry_run_writes_nothing(workspace: Path, tmp_path: Path, capsys: pytes
 
 
 def test_a_source_needs_a_table_or_the_catalogue(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["sources", "prepare", "mine"]) == 2
-    assert "--from" in capsys.readouterr().err
+    for name in ("mine", "cc3m"):
+        assert main(["sources", "prepare", name]) == 2
+        assert "--from" in capsys.readouterr().err
 
 
 def test_a_recipe_is_curated_by_name_or_number(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
