@@ -1,5 +1,6 @@
 """The torch side: a tiny model with random weights, whose answers are nonsense, but always the same nonsense."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,18 @@ def test_a_batch_answers_as_its_questions_one_by_one(generator: Generator, quest
     alone = [generator.answer([one], ask)[0] for one in questions]
     backwards = generator.answer(questions[::-1], ask)[::-1]
     assert together == alone == backwards
+
+
+def test_answers_are_greedy_whatever_lies_beside_the_weights(
+    generator: Generator, questions: list[Shown], tmp_path: Path
+) -> None:
+    """Released checkpoints bring sampling and a repetition penalty, which would punish words of the prompt."""
+    generator.model.save_pretrained(tmp_path)
+    generator.processor.save_pretrained(tmp_path)
+    chatty = {"do_sample": True, "temperature": 0.7, "top_k": 20, "repetition_penalty": 3.0, "max_new_tokens": 2}
+    (tmp_path / "generation_config.json").write_text(json.dumps(chatty))
+    ask = Ask(max_new_tokens=6)
+    assert Generator.load(tmp_path).answer(questions, ask) == generator.answer(questions, ask)
 
 
 def test_what_is_seen_changes_what_is_said(generator: Generator) -> None:
