@@ -26,6 +26,7 @@ from owl3.model.config import Fusion, Owl3Config
 from owl3.model.image_processing import Owl3ImageProcessor
 from owl3.model.modeling import Owl3ForConditionalGeneration
 from owl3.model.processing import Owl3Processor, to_transformers
+from owl3.storage import atomic_folder
 from owl3.tokens import TextTokenizer
 
 __all__ = ["config_from_backbones", "convert", "from_backbones", "read_config", "weight_shapes"]
@@ -51,6 +52,7 @@ _TEXT_KEYS = (
     "bos_token_id",
     "eos_token_id",
     "tie_word_embeddings",
+    "use_sliding_window",
 )
 _VISION_KEYS = (
     "hidden_size",
@@ -85,15 +87,17 @@ def convert(source: Path, target: Path, to: Literal["ours", "released"] = "ours"
     if not config.was_released:
         raise InputError(f"{source}: an ablation's architecture, which the released layout can't hold")
     _check_weights(config, shapes, source)
-    target.mkdir(parents=True, exist_ok=True)
-    for name in _weight_files(source):
-        shutil.copyfile(source / name, target / name)
-    if (source / _INDEX).is_file():
-        shutil.copyfile(source / _INDEX, target / _INDEX)
-    if to == "ours":
-        _describe_as_ours(config, source, target)
-    else:
-        _describe_as_released(config, source, target)
+    if target.is_dir():  # empty, as looked at above
+        target.rmdir()
+    with atomic_folder(target) as made:  # killed half-way, the same command can be given again
+        for name in _weight_files(source):
+            shutil.copyfile(source / name, made / name)
+        if (source / _INDEX).is_file():
+            shutil.copyfile(source / _INDEX, made / _INDEX)
+        if to == "ours":
+            _describe_as_ours(config, source, made)
+        else:
+            _describe_as_released(config, source, made)
     return config
 
 
@@ -151,6 +155,10 @@ def _config_of_released(described: Mapping[str, Any], shapes: Mapping[str, Any],
     elif any(name.endswith("self_attn.gate") for name in shapes):
         fusion = "static_gate"
     text = {key: described[key] for key in _TEXT_KEYS if key in described}
+    if described.get("rope_scaling"):
+        raise InputError(
+            f"{source / 'config.json'}: rope_scaling: images know only plain positions; it can't be converted"
+        )
     text["rope_parameters"] = {"rope_type": "default", "rope_theta": described.get("rope_theta", 1e6)}
     return Owl3Config(
         fusion=fusion,
@@ -212,7 +220,6 @@ def _describe_as_released(config: Owl3Config, source: Path, target: Path) -> Non
         "tie_word_embeddings": config.tie_word_embeddings,
         "torch_dtype": str(config.dtype or "float32").removeprefix("torch."),
         "use_cache": True,
-        "use_sliding_window": False,
         "vision_config": {key: getattr(vision, key) for key in _VISION_KEYS} | {"model_type": "siglip_vision_model"},
     }
     processor = {

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -20,10 +21,10 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from owl3.errors import ConfigError, InputError
+from owl3.errors import ConfigError, InputError, Owl3Error
 from owl3.model.backbones import default_hyper_layers, from_backbones
 from owl3.model.config import PRESETS, Fusion, Owl3Config
-from owl3.model.convert import convert
+from owl3.model.convert import convert, read_config
 from owl3.model.modeling import Owl3ForConditionalGeneration
 from owl3.model.processing import Owl3Processor
 from owl3.tokens import train_tiny
@@ -246,6 +247,38 @@ def test_converting_never_writes_over_a_folder(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "ours", tmp_path / "out")
     with pytest.raises(InputError, match="exists and is not empty"):
         convert(tmp_path / "ours", tmp_path / "out", "released")
+
+
+def test_a_conversion_that_ended_half_way_leaves_no_folder_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "ours")
+    (tmp_path / "out").mkdir()
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr("owl3.model.convert._describe_as_released", Mock(side_effect=OSError("disk full")))
+        with pytest.raises(OSError, match="disk full"):
+            convert(tmp_path / "ours", tmp_path / "out", "released")
+    convert(tmp_path / "ours", tmp_path / "out", "released")
+    assert read_config(tmp_path / "out")["model_type"] == "mplugowl3"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("rope_scaling", {"type": "yarn", "factor": 4.0}, "rope_scaling: images know only plain positions"),
+        ("use_sliding_window", True, "use_sliding_window: hyper attention has no sliding window"),
+    ],
+)
+def test_settings_that_we_can_not_keep_are_refused_not_dropped(
+    key: str, value: object, message: str, tmp_path: Path
+) -> None:
+    save(tmp_path / "ours")
+    convert(tmp_path / "ours", tmp_path / "released", "released")
+    path = tmp_path / "released" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(Owl3Error, match=message):
+        convert(tmp_path / "released", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
