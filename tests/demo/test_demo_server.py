@@ -16,11 +16,11 @@ from owl3.errors import Interrupted
 
 @pytest.fixture(scope="module")
 def address(corpus: Path) -> Iterator[str]:
-    with running(corpus, lifetime_s=120) as found:
+    with running(corpus, lifetime_s=280) as found:
         yield found
 
 
-def ask(address: str, host: str, path: str, timeout_s: float = 5) -> tuple[int, dict[str, str], bytes]:
+def ask(address: str, host: str, path: str, timeout_s: float = 60) -> tuple[int, dict[str, str], bytes]:
     connection = http.client.HTTPConnection(address, timeout=timeout_s)
     try:
         connection.request("GET", path, headers={"Host": host})

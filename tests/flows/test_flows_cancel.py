@@ -17,6 +17,7 @@ WAIT_S = 200.0
 
 
 @pytest.mark.processes
+@pytest.mark.xdist_group("prefect")
 def test_a_cancelled_run_ends_its_children_and_the_next_one_goes_on(
     prefect_environment: dict[str, str], prefect_server: str, tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ from owl3 import events, lifeline
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS = ROOT / "infra" / "prefect.yaml"
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.xdist_group("prefect")]  # one worker, so one server
 
 
 def test_schedules_really_fire(
