@@ -1,6 +1,7 @@
 """Dumps in, URL tables out: dirty rows are counted, none crashes."""
 
 import gzip
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from owl3.curate.sources.columns import column_of
 from owl3.curate.sources.prepare import SourceConfig, clean_row, iter_rows, prepare
 from owl3.errors import InputError
 from owl3.manifest import Manifest
@@ -76,21 +78,68 @@ def test_every_kind_of_file_gives_the_same_rows(name: str, workspace: Path) -> N
         ({"caption": " \n "}, "missing_caption"),
         ({"caption": "bell \x07"}, "control_characters"),
         ({"caption": "x" * 200_000}, "caption_too_long"),
+        ({"boxes": [["a", 0.1, 0.2, 0.3]]}, "wrong_type"),
+        ({"boxes": [[0.1, 0.2, 0.3]]}, "wrong_type"),
+        ({"boxes": [[0.1, 0.2, 0.3, float("nan")]]}, "wrong_type"),
+        ({"boxes": 7}, "wrong_type"),
     ],
 )
 def test_each_kind_of_dirt_has_its_reason(dirt: dict[str, Any], reason: str) -> None:
     assert clean_row(GOOD | dirt, SourceConfig(name="s", files=("x",))) == reason
 
 
-_VALUES = st.one_of(st.none(), st.text(), st.integers(), st.floats(), st.binary(), st.lists(st.text(max_size=3)))
+_TEXT = st.text() | st.text(st.characters(categories=["Cs", "Lu"]), max_size=3)
+_VALUES = st.one_of(st.none(), _TEXT, st.integers(), st.floats(), st.binary(), st.lists(st.text(max_size=3)))
+_COLUMNS = ("caption", "licence", "language", "sha256", "start_s", "boxes")
 
 
 @given(
-    st.fixed_dictionaries({"url": _VALUES | st.text().map("http://".__add__), "caption": _VALUES, "licence": _VALUES})
+    st.fixed_dictionaries(
+        {"url": _VALUES | st.text().map("http://".__add__)},
+        optional=dict.fromkeys(_COLUMNS, _VALUES) | {"boxes": _VALUES | st.lists(st.lists(st.floats() | _TEXT))},
+    )
 )
 def test_no_row_crashes_the_preparation(row: dict[str, Any]) -> None:
     cleaned = clean_row(row, SourceConfig(name="s", files=("x",)))
     assert isinstance(cleaned, str) or cleaned["url"].strip()
+
+
+@given(st.lists(_VALUES | st.integers(2**62, 2**70) | st.dictionaries(_TEXT, _VALUES)))
+def test_a_column_of_anything_can_be_written(values: list[Any]) -> None:
+    column = column_of(values)
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"src_a": column}), sink)
+    assert [value is None for value in column.to_pylist()] == [value is None for value in values]
+
+
+def test_what_json_holds_and_no_file_can_is_written_down_all_the_same(workspace: Path) -> None:
+    rows = [GOOD | {"caption": "half \ud83d", "more": 1}, GOOD | {"more": "half \ud83d"}, GOOD | {"url": "\ud83d"}]
+    write(workspace / "in.jsonl", [row | {"licence": "\ud83d"} for row in rows])
+    columns = {"licence": "licence", "extra": ("more",)}
+    manifest, kept = prepared(workspace, columns=columns)
+    assert manifest.counts.dropped == {"bad_url": 1, "control_characters": 1}
+    assert (kept[0]["licence"], kept[0]["src_more"]) == ("?", "half ?")
+
+
+def test_a_column_has_one_type_in_all_tables(workspace: Path) -> None:
+    values = [None, 1, 2.5, "three"]
+    rows = [GOOD | {"caption": f"number {n}", "a": value, "b": n} for n, value in enumerate(values)]
+    rows[0]["b"], rows[1]["b"] = None, 2**63
+    write(workspace / "in.jsonl", rows)
+    _, kept = prepared(workspace, rows_per_file=1, columns={"extra": ("a", "b")})
+    assert [row["src_a"] for row in kept] == [None, "1", "2.5", "three"]
+    assert [row["src_b"] for row in kept] == [None, str(2**63), "2", "3"]
+    tables = sorted((workspace / "sources" / "s").glob("urls-*.parquet"))
+    assert len({pq.read_schema(table) for table in tables}) == 1 and len(tables) == 4
+
+
+def test_tables_of_a_killed_run_are_no_part_of_the_next(workspace: Path) -> None:
+    write(workspace / "in.parquet", [GOOD])
+    stray = workspace / "sources" / "s" / "urls-00007.parquet"
+    stray.parent.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist([GOOD]), stray)
+    manifest, rows = prepared(workspace)
+    assert manifest.counts.kept == len(rows) == 1 and not stray.exists()
 
 
 def test_rows_are_conserved_and_each_drop_is_listed(workspace: Path) -> None:

@@ -7,11 +7,13 @@ A row is dropped for a reason of the ledger's list and never crashes the prepara
 of the whole source; shards, samples and plans follow its order.
 """
 
+import functools
 import itertools
 import logging
 import math
 import operator
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -24,6 +26,7 @@ from pydantic import Field, model_validator
 
 from owl3.config import Config
 from owl3.curate.sources.coco import read_coco
+from owl3.curate.sources.columns import agree_on_types, column_of, encodable
 from owl3.curate.sources.corpus import find_corpus, merged
 from owl3.curate.sources.folders import read_llava, read_msvd
 from owl3.curate.sources.hub import resolve_revision, stream_hub
@@ -53,6 +56,7 @@ _BASE_FIELDS = [
 ]
 _DROPPED = pa.schema([("row", pa.int64()), ("reason", pa.string()), ("url", pa.string()), ("caption", pa.string())])
 _MAX_TEXT = 100_000
+_SIDES = ("left", "top", "right", "bottom")
 
 
 class ColumnMap(Config):
@@ -156,6 +160,8 @@ def prepare(config: SourceConfig, workspace: Path, progress: Progress = SILENT) 
         return current
     with FileLock(lock_path(folder)):
         started = now()
+        for path in url_tables(folder):
+            path.unlink()  # of a run that was killed, perhaps over more rows than this one
         progress.start(f"prepare {config.name}", None)
         table = _Table(config, folder)
         for row in itertools.islice(_read(config, files, recipe["hub_revision"]), config.max_rows):
@@ -260,7 +266,7 @@ class _Table:
             else:
                 self._seen_ids.add(identity)
         if isinstance(checked, str):
-            text = {name: hide_in_urls(str(row.get(name) or ""))[:1000] for name in ("url", "caption")}
+            text = {name: encodable(hide_in_urls(str(row.get(name) or ""))[:1000]) for name in ("url", "caption")}
             self._dropped.append({"row": number, "reason": checked} | text)
             return
         self._rows.append(checked | {"position": self._kept})
@@ -272,10 +278,10 @@ class _Table:
         """Write what is left and return the counts."""
         if self._rows or not self.num_files:
             self._flush()
+        agree_on_types([self._folder / f"urls-{number:05d}.parquet" for number in range(self.num_files)])
         write_table(self._folder / "dropped.parquet", pa.Table.from_pylist(self._dropped, schema=_DROPPED))
-        reasons = [row["reason"] for row in self._dropped]
-        dropped = {reason: reasons.count(reason) for reason in sorted(set(reasons))}
-        return Counts(seen=self._seen, kept=self._kept, dropped=dropped)
+        reasons = Counter(row["reason"] for row in self._dropped)
+        return Counts(seen=self._seen, kept=self._kept, dropped=dict(sorted(reasons.items())))
 
     def _flush(self) -> None:
         extra = list(dict.fromkeys(name for row in self._rows for name in row if name.startswith("src_")))
@@ -283,18 +289,10 @@ class _Table:
             [{name: row.get(name) for name, _ in _BASE_FIELDS} for row in self._rows], schema=pa.schema(_BASE_FIELDS)
         )
         for name in extra:
-            base = base.append_column(name, _column([row.get(name) for row in self._rows]))
+            base = base.append_column(name, column_of([row.get(name) for row in self._rows]))
         write_table(self._folder / f"urls-{self.num_files:05d}.parquet", base)
         self.num_files += 1
         self._rows = []
-
-
-def _column(values: list[Any]) -> pa.Array:
-    """An Arrow column of what the dump holds; values of mixed types become text."""
-    try:
-        return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return pa.array([None if value is None else str(value) for value in values], pa.string())
 
 
 def clean_row(row: Mapping[str, Any], config: SourceConfig) -> dict[str, Any] | str:
@@ -317,6 +315,10 @@ def clean_row(row: Mapping[str, Any], config: SourceConfig) -> dict[str, Any] | 
         return "missing_caption"
     if len(caption) > _MAX_TEXT:
         return "caption_too_long"
+    try:
+        boxes = _boxes(row.get("boxes"))
+    except (TypeError, ValueError):
+        return "wrong_type"
     caption = unicodedata.normalize("NFC", " ".join(caption.split()))
     if any(unicodedata.category(character) in ("Cc", "Cs", "Co") for character in caption):
         return "control_characters"
@@ -331,37 +333,37 @@ def clean_row(row: Mapping[str, Any], config: SourceConfig) -> dict[str, Any] | 
         "start_s": _seconds(row.get("start_s")),
         "end_s": _seconds(row.get("end_s")),
         "expected_sha256": _text(row.get("sha256")).lower() or None,
-        "boxes": _boxes(row.get("boxes")),
+        "boxes": boxes,
     }
     return cleaned | {name: value for name, value in row.items() if name.startswith("src_")}
 
 
 def _text(value: Any) -> str:
-    return value.strip() if isinstance(value, str) else ""
+    return encodable(value.strip()) if isinstance(value, str) else ""
 
 
 def _boxes(value: Any) -> list[list[float]] | None:
-    """Read boxes of four numbers each; what is none counts as no box."""
-    if not isinstance(value, list):
+    """Read boxes of four numbers each.
+
+    Raises:
+        TypeError, ValueError: they can't be read; a face that should be blurred must not be shown for that.
+    """
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         return None
-    boxes = [list(map(float, box)) for box in value if isinstance(box, list) and len(box) == 4]
+    boxes = [[float(part) for part in box] for box in value]
+    if not all(len(box) == len(_SIDES) and all(map(math.isfinite, box)) for box in boxes):
+        raise ValueError("a box is four numbers")
     return boxes or None
 
 
 def _seconds(value: Any) -> float | None:
-    """Read seconds, or a clock time as `00:01:02.500`."""
-    if isinstance(value, str) and ":" in value:
-        try:
-            total = 0.0
-            for part in value.split(":"):
-                total = total * 60 + float(part)
-            return total
-        except ValueError:
-            return None
+    """Read seconds, or a clock time as `00:01:02.500`; None for what is neither."""
+    parts = value.split(":") if isinstance(value, str) else [value]
     try:
-        return None if value is None else float(value)
+        seconds = functools.reduce(lambda total, part: total * 60 + float(part), parts, 0.0)
     except (TypeError, ValueError):
         return None
+    return seconds if math.isfinite(seconds) else None
 
 
 def url_tables(folder: Path) -> list[Path]:
