@@ -120,12 +120,8 @@ class Sample(Config):
 
 def short_hash(*parts: str) -> str:
     """128 bits of sha256 over the parts, with their borders, as 32 hex digits."""
-    digest = hashlib.sha256()
-    for part in parts:
-        data = part.encode("utf-8", "surrogatepass")
-        digest.update(len(data).to_bytes(8, "big"))
-        digest.update(data)
-    return digest.hexdigest()[:32]
+    pieces = [part.encode("utf-8", "surrogatepass") for part in parts]
+    return hashlib.sha256(b"".join([len(p).to_bytes(8, "big") + p for p in pieces])).hexdigest()[:32]
 
 
 _LABEL = r"[a-z0-9_-]{1,63}"

@@ -58,7 +58,7 @@ def run(
     stage: Stage = "all",
     keep: bool = False,
     card_rows: int = 1_000_000,
-    audit_gb: float = 4.0,
+    audit_gb: float = 8.0,
 ) -> dict[str, Any]:
     """Write a ledger of `rows` rows with its index, and ask it; render a card; audit a shard.
 

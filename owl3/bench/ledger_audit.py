@@ -91,7 +91,7 @@ def audit_against_hashing(folder: Path, num_bytes: float, side_px: int = 256) ->
 
     Args:
         num_bytes: Of pictures in all. An audit also starts processes and makes the card anew, which takes as long for a
-            small corpus as for a large one: of 0.3 GB these are half of the time, of 4 GB a tenth.
+            small corpus as for a large one: of 0.3 GB these are half of the time, of 8 GB a fifteenth.
         side_px: 256 gives about 34 KB per picture, 640 about 200 KB.
     """
     shutil.rmtree(folder, ignore_errors=True)

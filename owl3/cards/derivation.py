@@ -34,6 +34,9 @@ from owl3.progress import Progress
 _PATIENCE_S = 1.0
 """How long an audit derives in one process before it starts others: about what their start takes."""
 
+_LARGE_BYTES = 1 << 30
+"""So many bytes take longer than that for certain: others are started at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Job:
@@ -137,6 +140,8 @@ class Derivation:
             )
             for shard in shards
         ]
+        if self.sample is None and sum(e.bytes for e in link.manifest.files if e.path.endswith(".tar")) >= _LARGE_BYTES:
+            self._alone_until = 0.0
         derived: dict[int, _Done] = {}
         for number, done in self._run(jobs):
             derived[number] = done

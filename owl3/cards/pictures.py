@@ -22,6 +22,8 @@ PICTURES = ("jpg", "jpeg", "png", "webp", "gif")
 CLIPS = ("mp4", "webm", "mkv", "mov", "avi")
 """Extensions of members that are pictures, and of those that are clips."""
 
+_JPEG_SEGMENT = struct.Struct(">BBHxHH")
+"""Marker and length of a segment; of a frame header, the precision is left out and height and width follow."""
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_BARE = frozenset(range(0xD0, 0xDB))
 """Markers without a length, and the start of the scan: before it stands the frame header."""
@@ -79,11 +81,10 @@ def _jpeg_size(data: bytes | memoryview) -> tuple[int, int] | None:
     if data[:2] != b"\xff\xd8":
         return None
     while position + 9 <= len(data):
-        marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], "big")
-        if data[position] != 0xFF or not 0xC0 <= marker <= 0xFE or marker in _JPEG_BARE:
+        start, marker, length, height, width = _JPEG_SEGMENT.unpack_from(data, position)
+        if start != 0xFF or not 0xC0 <= marker <= 0xFE or marker in _JPEG_BARE:
             return None
         if marker in _JPEG_FRAMES:
-            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
             return (width, height) if width and height else None
         position += 2 + length
     return None

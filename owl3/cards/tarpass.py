@@ -15,7 +15,7 @@ from pathlib import Path
 from owl3.errors import InputError
 from owl3.shards import END_BLOCK, other_members, plain_header
 
-WINDOW_BYTES = 1 << 20
+WINDOW_BYTES = 1 << 18
 """What is read at once: small enough for a core's own cache. A larger member makes it larger."""
 
 _BLOCK = tarfile.BLOCKSIZE
@@ -41,19 +41,21 @@ class TarPass:
         with FileIO(self.path) as file:
             window = _Window(file)
             damage = ""
-            while window.holds(_BLOCK):
-                header = window.bytes(_BLOCK)
+            while window.filled - window.at >= _BLOCK or window.holds(_BLOCK):
+                at = window.at
+                header = bytes(window.view[at : at + _BLOCK])
                 name, size = plain_header(header)
                 if name is None:
                     self.is_plain = header == END_BLOCK
                     break
                 whole = _BLOCK + size + -size % _BLOCK
-                if not window.holds(whole):
-                    damage = f"ends inside {name}"
-                    break
-                data = window.at + _BLOCK
-                yield name, window.start + data, window.view[data : data + size]
-                window.at += whole
+                if at + whole > window.filled:
+                    if not window.holds(whole):
+                        damage = f"ends inside {name}"
+                        break
+                    at = window.at
+                yield name, window.start + at + _BLOCK, window.view[at + _BLOCK : at + _BLOCK + size]
+                window.at = at + whole
             else:  # other tools may leave the end out
                 if window.filled > window.at:
                     damage = "ends inside a header"
@@ -81,10 +83,6 @@ class _Window:
         self._digest = hashlib.sha256()
         self.view = memoryview(bytearray(WINDOW_BYTES))
         self.start = self.at = self.filled = 0
-
-    def bytes(self, amount: int) -> bytes:
-        """A copy of the next bytes."""
-        return bytes(self.view[self.at : self.at + amount])
 
     def holds(self, amount: int) -> bool:
         """Read on until so many bytes are there to look at; False where the file ends before."""
