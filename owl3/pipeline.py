@@ -146,7 +146,7 @@ def check_hand_over(recipe: Recipe, name: str, workspace: Path) -> None:
         return
     before = recipe.stage(parent).parent
     parent_folder = stage_folder(workspace, recipe.name, parent)
-    await_scores(parent_folder, SCORES_TIMEOUT_S)
+    await_scores(parent_folder, SCORES_TIMEOUT_S, recipe.eval.max_error_fraction)
     check_gates(recipe.eval.gates, parent_folder, stage_folder(workspace, recipe.name, before) if before else None)
 
 

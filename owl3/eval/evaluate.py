@@ -10,11 +10,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
-from owl3.errors import CheckFailed, InputError
+from owl3.errors import InputError
 from owl3.eval.items import Item, Record
 from owl3.eval.media import ReadAhead, Shown
 from owl3.eval.overlap import mark_overlap, overlap_files
-from owl3.eval.results import SAMPLES_NAME, AnswerLog, read_records, read_summary, summarise, write_result
+from owl3.eval.results import AnswerLog, check_errors, read_records, read_summary, summarise, write_result
 from owl3.eval.task import Task
 from owl3.manifest import Manifest, Parent, now
 from owl3.progress import SILENT, Progress
@@ -169,7 +169,7 @@ def evaluate(
     if (folder / "manifest.json").is_file():
         check_questions(put, folder)
         summary = read_summary(folder)
-        check_errors(task, summary, max_error_fraction, folder)
+        check_errors(summary, max_error_fraction, folder)
         return summary
     started = now()
     answers = AnswerLog(folder, share.rank)
@@ -200,7 +200,7 @@ def evaluate(
         started=started,
     )
     answers.close(remove=True)
-    check_errors(task, summary, max_error_fraction, folder)
+    check_errors(summary, max_error_fraction, folder)
     return summary
 
 
@@ -232,22 +232,6 @@ def check_questions(put: Sequence[Item], folder: Path) -> None:
         raise InputError(
             f"{folder}: holds answers to other questions than these (question {name} differs): "
             "give another --out, or remove that folder"
-        )
-
-
-def check_errors(task: Task, summary: Mapping[str, Any], max_error_fraction: float, folder: Path) -> None:
-    """Refuse a result in which too many questions could not be put.
-
-    Raises:
-        CheckFailed: with the counts by reason.
-    """
-    failed = sum(summary["errors"].values())
-    if failed > max_error_fraction * summary["num_questions"]:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in summary["errors"].items())
-        raise CheckFailed(
-            f"{task.name}: {failed} of {summary['num_questions']} questions could not be put ({reasons}); "
-            f"see {folder / SAMPLES_NAME}. Mend the files, remove manifest.json there and run again (only these are "
-            "put again), or raise max_error_fraction"
         )
 
 

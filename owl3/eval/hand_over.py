@@ -10,7 +10,7 @@ from pathlib import Path
 from owl3.errors import CheckFailed, InputError
 from owl3.eval import queue
 from owl3.eval.gates import Figures, Verdict, judge, parse_gate
-from owl3.eval.results import read_summary
+from owl3.eval.results import check_errors, read_summary
 
 POLL_S = 0.5
 
@@ -86,21 +86,26 @@ def check_gates(gates: Sequence[str], stage_dir: Path, previous_dir: Path | None
     return verdicts
 
 
-def await_scores(stage_dir: Path, timeout_s: float) -> None:
+def await_scores(stage_dir: Path, timeout_s: float, max_error_fraction: float = 0.0) -> None:
     """Wait until whoever watches the queue has worked off this stage.
 
     Raises:
-        CheckFailed: an evaluation failed. InputError: nobody finished it in time.
+        CheckFailed: an evaluation failed, or more questions than allowed could not be put to the final weights.
+        InputError: nobody finished it in time.
     """
     deadline = time.monotonic() + timeout_s
     while waiting := queue.pending(stage_dir):
-        failed = [request for request in waiting if queue.failure_path(stage_dir, request).is_file()]
-        if failed:
-            reason = queue.failure_path(stage_dir, failed[0]).read_text(encoding="utf-8").strip()
-            raise CheckFailed(f"{stage_dir}: the evaluation of {failed[0].title} failed: {reason}")
+        for request in waiting:
+            reason = queue.failure(stage_dir, request)
+            if reason is not None:
+                raise CheckFailed(f"{stage_dir}: the evaluation of {request.title} failed: {reason}")
         if time.monotonic() > deadline:
             raise InputError(
                 f"{stage_dir}: {len(waiting)} evaluations still pending after {timeout_s:.0f} s; "
                 f"run `owl3 eval --drain {stage_dir}`"
             )
         time.sleep(POLL_S)
+    for request in queue.read_requests(stage_dir):
+        if request.checkpoint == "end":  # it is finished, which does not mean that it is whole
+            folder = request.result_folder(stage_dir)
+            check_errors(read_summary(folder), max_error_fraction, folder)

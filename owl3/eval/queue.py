@@ -229,6 +229,12 @@ def note_failure(stage_dir: Path, request: Request, reason: str) -> None:
     write_atomic(failure_path(stage_dir, request), canonical_json({"reason": reason, **request.settings()}) + b"\n")
 
 
+def failure(stage_dir: Path, request: Request) -> str | None:
+    """Why the last attempt failed; None when it did not, or there was none."""
+    path = failure_path(stage_dir, request)
+    return str(json.loads(path.read_bytes())["reason"]) if path.is_file() else None
+
+
 def clear_failure(stage_dir: Path, request: Request) -> None:
     """Forget an earlier failure once the request is done."""
     failure_path(stage_dir, request).unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from owl3.errors import InputError
+from owl3.errors import CheckFailed, InputError
 from owl3.eval.items import Item, Record
 from owl3.eval.stats import figure_interval, majority_floor, mean_interval, random_floor
 from owl3.eval.task import Task
@@ -197,3 +197,19 @@ def read_records(folder: Path) -> list[Record]:
 def _lines(folder: Path) -> list[Record]:
     with (folder / SAMPLES_NAME).open(encoding="utf-8") as lines:
         return [Record.from_json(json.loads(line)) for line in lines]
+
+
+def check_errors(summary: Mapping[str, Any], max_error_fraction: float, folder: Path) -> None:
+    """Refuse a result in which too many questions could not be put.
+
+    Raises:
+        CheckFailed: with the counts by reason.
+    """
+    failed = sum(summary["errors"].values())
+    if failed > max_error_fraction * summary["num_questions"]:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in summary["errors"].items())
+        raise CheckFailed(
+            f"{summary['task']}: {failed} of {summary['num_questions']} questions could not be put ({reasons}); "
+            f"see {folder / SAMPLES_NAME}. Mend the files, remove manifest.json there and run again (only these are "
+            "put again), or raise max_error_fraction"
+        )
