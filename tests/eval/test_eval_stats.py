@@ -1,8 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from owl3.errors import InputError
+from owl3.eval import stats
 from owl3.eval.items import Item, Record
+from owl3.eval.metrics.choice import circular
 from owl3.eval.stats import compare, figure_interval, majority_floor, mean_interval, random_floor
 from owl3.eval.task import exact, mean_score
 
@@ -37,6 +41,26 @@ def test_the_slow_interval_agrees_with_the_fast_one_on_a_mean() -> None:
     assert fast is not None and slow is not None
     assert slow.low == pytest.approx(fast.low, abs=0.03)
     assert slow.high == pytest.approx(fast.high, abs=0.03)
+
+
+def test_a_question_drawn_twice_counts_twice_in_circular_evaluation() -> None:
+    """Put together by their name, its copies would count once, and the interval come out a quarter too narrow."""
+    records = [replace(record(str(i), float(i % 2)), meta={"question": str(i)}) for i in range(200)]
+    exact_one = mean_interval(records)
+    found = figure_interval(records, lambda drawn: circular(drawn)["circular_accuracy"], resamples=400)
+    assert exact_one is not None and found is not None
+    assert found.high - found.low == pytest.approx(exact_one.high - exact_one.low, rel=0.1)
+
+
+def test_many_groups_are_drawn_a_block_at_a_time_with_the_same_meaning(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = [record(str(i), float(i % 3 == 0)) for i in range(300)]
+    second = [record(str(i), float(i % 2 == 0)) for i in range(300)]
+    whole, interval = compare(first, second), mean_interval(first)
+    monkeypatch.setattr(stats, "_NUMBERS_AT_ONCE", 7 * 300)
+    again, blocks = compare(first, second), mean_interval(first)
+    assert interval is not None and blocks is not None
+    assert again.p_value == pytest.approx(whole.p_value, rel=0.2)
+    assert (blocks.low, blocks.high) == pytest.approx((interval.low, interval.high), abs=0.01)
 
 
 def test_what_was_not_scored_counts_nowhere() -> None:
