@@ -22,7 +22,7 @@ from owl3.curate.run import CurateConfig, curate
 from owl3.curate.sources.prepare import SourceConfig, prepare
 from owl3.doctor import examine
 from owl3.errors import ConfigError, InputError
-from owl3.secrecy import bare_environment, guard_output, hide, is_signed, silenced, tells_secret, without_user
+from owl3.secrecy import _PRESIGNED, bare_environment, guard_output, hide, is_signed, silenced, tells_secret, without_user
 
 URLS = [
     "https://someone:planted@bucket.test/a.jpg",
@@ -89,6 +89,10 @@ def test_hiding_twice_is_hiding_once(text: str) -> None:
 def test_a_signed_url_is_known_by_its_parameters(url: str) -> None:
     assert is_signed(url)
     assert not is_signed("https://photos.test/k?sig=1&size=2&token=public")
+
+
+def test_every_kind_of_signed_url_is_known() -> None:
+    assert all(is_signed("https://b.test/k?" + "&".join(f"{name}=1" for name in signs)) for signs in _PRESIGNED)
 
 
 def test_a_user_is_taken_out_of_a_url_and_nothing_else_changes() -> None:
