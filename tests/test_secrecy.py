@@ -22,7 +22,16 @@ from owl3.curate.run import CurateConfig, curate
 from owl3.curate.sources.prepare import SourceConfig, prepare
 from owl3.doctor import examine
 from owl3.errors import ConfigError, InputError
-from owl3.secrecy import _PRESIGNED, bare_environment, guard_output, hide, is_signed, silenced, tells_secret, without_user
+from owl3.secrecy import (
+    _PRESIGNED,
+    bare_environment,
+    guard_output,
+    hide,
+    is_signed,
+    silenced,
+    tells_secret,
+    without_user,
+)
 
 URLS = [
     "https://someone:planted@bucket.test/a.jpg",
