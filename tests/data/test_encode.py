@@ -113,6 +113,11 @@ def test_a_bomb_is_refused_by_both_decoders(tokenizer: TextTokenizer) -> None:
         assert caught.value.reason == "decompression_bomb"
 
 
+def test_the_fast_resize_gives_pixels_as_they_are_stored() -> None:
+    """Channels last, or joining a batch would turn every picture around."""
+    assert resize_fast(np.zeros((30, 40, 3), dtype=np.uint8), 28, 14).flags.c_contiguous
+
+
 @given(st.binary(max_size=40))
 def test_noise_has_no_frame_header_and_raises_nothing(noise: bytes) -> None:
     jpeg_frame(b"\xff\xd8" + noise + b"\xff\xd9")
