@@ -49,9 +49,7 @@ class Generator:
         self.ends = [self.tokenizer.turn_end_id, self.tokenizer.end_of_text_id]
         # What is saved beside weights is meant for conversation (released ones: repetition_penalty 1.05, which would
         # punish the very options that stand in the prompt) and must not reach a score.
-        self.model.generation_config = GenerationConfig(
-            do_sample=False, eos_token_id=self.ends, pad_token_id=self.tokenizer.end_of_text_id
-        )
+        self.model.generation_config = GenerationConfig(do_sample=False, pad_token_id=self.tokenizer.end_of_text_id)
 
     @classmethod
     def load(cls, model_dir: Path, *, threads: int = 0) -> Generator:
@@ -90,7 +88,9 @@ class Generator:
     def _generate(self, shown: Sequence[Shown], ask: Ask) -> list[str]:
         inputs = self.processor([[question(one)] for one in shown], cut_enable=ask.cut, padding_side="left")
         prompt_columns = inputs["input_ids"].shape[1]
-        ids_BS = self.model.generate(**inputs.to(self.model.device), max_new_tokens=ask.max_new_tokens)
+        ids_BS = self.model.generate(
+            **inputs.to(self.model.device), max_new_tokens=ask.max_new_tokens, eos_token_id=self.ends or None
+        )
         return [self._words(row) for row in ids_BS[:, prompt_columns:].tolist()]
 
     def _words(self, ids: list[int]) -> str:
