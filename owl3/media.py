@@ -8,6 +8,7 @@ crash on hostile bytes: whoever reads bytes of unknown origin does it in a child
 """
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,10 @@ MAX_PIXELS = 64_000_000
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
 """Decoders that bytes from the web may reach. Others (TIFF, EPS, PSD …) are rarely pictures for people."""
 
+_JPEG_BEGINS, _JPEG_ENDS = b"\xff\xd8", b"\xff\xd9"
+_START_OF_SCAN = 0xDA
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+"""What ends a scan's data: within it 0xff is followed by zero or a restart marker."""
 _ORIENTATION_TAG = 0x0112
 _HASH_SIDE = 8
 _DCT_SIDE = 32
@@ -112,7 +117,7 @@ def probe_image(data: bytes, max_pixels: int = MAX_PIXELS, formats: Sequence[str
         raise _broken(error) from error
     if orientation in (5, 6, 7, 8):
         width, height = height, width
-    pixels = np.asarray(grey, dtype=np.float32)
+    pixels = np.asarray(grey)
     return ImageFacts(
         format="JPEG" if image.format == "MPO" else str(image.format),
         width=width,
@@ -120,7 +125,7 @@ def probe_image(data: bytes, max_pixels: int = MAX_PIXELS, formats: Sequence[str
         orientation=orientation if 1 <= orientation <= 8 else 1,
         frames=frames,
         phash=perceptual_hash(grey),
-        grey_std=round(float(pixels.std()), 3),
+        grey_std=round(float(pixels.std(dtype=np.float32)), 3),
         sharpness=round(_sharpness(pixels), 3),
         entropy=round(float(grey.entropy()), 3),
         plain=plain,
@@ -135,8 +140,7 @@ def perceptual_hash(grey: Image.Image) -> str:
     """
     small = np.asarray(grey.resize((_DCT_SIDE, _DCT_SIDE), Image.Resampling.LANCZOS), dtype=np.float64)
     low = (_DCT @ small @ _DCT.T)[:_HASH_SIDE, :_HASH_SIDE]
-    bits = (low > np.median(low)).flatten()
-    return f"{int(''.join('1' if bit else '0' for bit in bits), 2):016x}"
+    return np.packbits(low > np.median(low)).tobytes().hex()
 
 
 def upright_png(data: bytes, max_pixels: int = MAX_PIXELS) -> bytes:
@@ -166,15 +170,16 @@ def encode_jpeg(image: Image.Image, quality: int = 95) -> bytes:
 
 
 def strip_jpeg_metadata(data: bytes) -> bytes:
-    """Drop EXIF, XMP and comments from a JPEG without touching its pixels; colour profiles stay.
+    """Drop all of a JPEG that is not its picture, without touching its pixels; colour profiles stay.
 
-    EXIF holds places, names and serial numbers of people's cameras: a corpus has no use for them. Bytes that are not a
-    well-formed JPEG header come back as they are.
+    EXIF holds places, names and serial numbers of people's cameras: a corpus has no use for them. It is found in
+    segments of the header, and once more in what telephones append to a picture: a second one, a short film. Bytes that
+    are not a well-formed JPEG come back as they are.
     """
-    if data[:2] != b"\xff\xd8":
+    if data[:2] != _JPEG_BEGINS:
         return data
-    kept, position = [data[:2]], 2
-    while position + 4 <= len(data) and data[position] == 0xFF and data[position + 1] != 0xDA:
+    kept, position = [_JPEG_BEGINS], 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
         if marker == 0xFF:  # fill byte
             position += 1
@@ -183,11 +188,31 @@ def strip_jpeg_metadata(data: bytes) -> bytes:
         segment = data[position : position + 2 + length]
         if length < 2 or len(segment) != 2 + length:
             return data
-        private = marker in (0xE1, 0xED, 0xFE)  # APP1 EXIF/XMP, APP13 IPTC, COM
-        if not private:
-            kept.append(segment)
         position += 2 + length
+        if _belongs_to_picture(marker, segment):
+            kept.append(segment)
+        if marker == _START_OF_SCAN:
+            found = _MARKER.search(data, position)
+            end = found.start() if found else len(data)
+            kept.append(data[position:end])
+            position = end
+            if data[end : end + 2] == _JPEG_ENDS:
+                return b"".join([*kept, _JPEG_ENDS])
     return b"".join(kept) + data[position:]
+
+
+def _belongs_to_picture(marker: int, segment: bytes) -> bool:
+    """Is a segment of a JPEG needed to show it right: no application's own (APPn) and no comment?"""
+    if marker == 0xE2:
+        return segment[4:].startswith(b"ICC_PROFILE\0")
+    return marker in (0xE0, 0xEE) or not (0xE0 <= marker <= 0xEF or marker == 0xFE)  # JFIF and Adobe say how to decode
+
+
+def extension_of(data: bytes) -> str:
+    """What a file of these bytes is called, of the formats that img2dataset stores."""
+    if data.startswith(b"\x89PNG"):
+        return "png"
+    return "webp" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else "jpg"
 
 
 def blur_boxes(data: bytes, boxes: Sequence[Sequence[float]], orientation: int = 1, quality: int = 95) -> bytes:
@@ -254,12 +279,17 @@ def _grey(image: Image.Image) -> Image.Image:
     return image.convert("L")
 
 
-def _sharpness(pixels: NDArray[np.float32]) -> float:
+def _sharpness(pixels: NDArray[np.uint8]) -> float:
+    """Variance of the Laplacian, in whole numbers and so exact (a third of the time that floats take)."""
     if min(pixels.shape) < 3:
         return 0.0
-    centre = pixels[1:-1, 1:-1]
-    laplacian = pixels[:-2, 1:-1] + pixels[2:, 1:-1] + pixels[1:-1, :-2] + pixels[1:-1, 2:] - 4 * centre
-    return float(laplacian.var())
+    signed = pixels.astype(np.int16)  # the Laplacian lies within -1020 and 1020
+    laplacian = signed[:-2, 1:-1] + signed[2:, 1:-1]
+    laplacian += signed[1:-1, :-2]
+    laplacian += signed[1:-1, 2:]
+    laplacian -= 4 * signed[1:-1, 1:-1]
+    values = laplacian.ravel().astype(np.float64)
+    return float(values @ values / values.size - (values.sum() / values.size) ** 2)
 
 
 def _broken(error: BaseException) -> MediaError:

@@ -17,6 +17,7 @@ from owl3.media import (
     MediaError,
     blur_boxes,
     encode_jpeg,
+    extension_of,
     open_image,
     perceptual_hash,
     probe_image,
@@ -155,6 +156,14 @@ def test_the_perceptual_hash_survives_resizing_and_recompression() -> None:
     assert distance.bit_count() <= 4
 
 
+def test_sharpness_is_the_variance_of_the_laplacian() -> None:
+    picture = noise(100, 80).convert("L")
+    pixels = np.asarray(picture, dtype=np.float64)
+    around = pixels[:-2, 1:-1] + pixels[2:, 1:-1] + pixels[1:-1, :-2] + pixels[1:-1, 2:]
+    expected = float((around - 4 * pixels[1:-1, 1:-1]).var())
+    assert probe_image(encoded(picture, "PNG")).sharpness == pytest.approx(expected, abs=0.001)
+
+
 def test_metadata_goes_and_pixels_stay() -> None:
     exif = Image.Exif()
     exif[0x010F] = "secret camera"
@@ -162,6 +171,33 @@ def test_metadata_goes_and_pixels_stay() -> None:
     clean = strip_jpeg_metadata(data)
     assert b"secret" in data and b"secret" not in clean
     assert open_image(clean).tobytes() == open_image(data).tobytes()
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_what_a_telephone_appends_to_a_picture_goes(mode: str, progressive: bool) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "secret camera"
+    picture = noise(60, 40).convert(mode)
+    plain = encoded(picture, progressive=progressive, icc_profile=b"profile")
+    clean = strip_jpeg_metadata(plain + encoded(picture, exif=exif) + b"secret film")
+    assert b"secret" not in clean and clean == strip_jpeg_metadata(plain)
+    assert open_image(clean).tobytes() == open_image(plain).tobytes()
+    assert Image.open(io.BytesIO(clean)).info["icc_profile"] == b"profile"
+
+
+@pytest.mark.parametrize("marker", [0xE1, 0xE2, 0xE3, 0xEB, 0xED, 0xFE])
+def test_segments_of_applications_go_wherever_they_stand(marker: int) -> None:
+    data = encoded(noise(60, 40), progressive=True)
+    segment = bytes([0xFF, marker, 0, 8]) + b"secret"
+    scans = [place for place in range(len(data)) if data[place : place + 2] == b"\xff\xda"]
+    with_them = data[:2] + segment + data[2 : scans[-1]] + segment + data[scans[-1] :]
+    assert len(scans) > 1 and strip_jpeg_metadata(with_them) == strip_jpeg_metadata(data)
+
+
+@pytest.mark.parametrize(("fmt", "extension"), [("JPEG", "jpg"), ("PNG", "png"), ("WEBP", "webp")])
+def test_a_file_is_called_what_it_is(fmt: str, extension: str) -> None:
+    assert extension_of(encoded(noise(8, 8), fmt)) == extension
 
 
 @given(st.binary(max_size=60))

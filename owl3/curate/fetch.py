@@ -17,11 +17,11 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from owl3 import lifeline, tools
 from owl3.config import Config
@@ -44,6 +44,8 @@ download(**json.loads(sys.argv[1]))
 os._exit(0)  # its logger process can take seconds to say goodbye
 """
 _END_S = 5.0
+_MAX_PNG_LEVEL = 9
+_BLURRED_QUALITY = 95
 _NOT_WHAT_BUT_HOW = {
     *("processes_count", "thread_count", "distributor", "subjob_size", "max_shard_retry", "stall_s", "gateway_host")
 }
@@ -72,6 +74,25 @@ class EngineConfig(Config):
     stall_s: float = Field(default=300.0, gt=0)
     """Ours. With no row answered and no shard done for so long, img2dataset is taken to hang and started again."""
 
+    @model_validator(mode="after")
+    def _fits_format(self) -> Self:
+        if self.encode_format == "png" and self.encode_quality > _MAX_PNG_LEVEL:
+            raise ValueError(
+                f"encode_quality {self.encode_quality} is for jpg and webp; with encode_format: png it says how hard "
+                f"to compress, 0 to {_MAX_PNG_LEVEL}"
+            )
+        if self.encode_format != "jpg" and self.skip_reencode:
+            raise ValueError(
+                f"skip_reencode stores a {self.encode_format} as it came, camera and place included, which are taken "
+                "out of jpg alone; set engine.skip_reencode to false"
+            )
+        return self
+
+    @property
+    def jpeg_quality(self) -> int:
+        """Of pictures that we change ourselves; they become JPEGs, whatever the others are."""
+        return _BLURRED_QUALITY if self.encode_format == "png" else self.encode_quality
+
     def recipe(self) -> dict[str, Any]:
         """The flags that shape the output; how many processes and threads work on it is not among them."""
         return self.model_dump(mode="json", exclude=_NOT_WHAT_BUT_HOW)
@@ -83,7 +104,7 @@ class EngineConfig(Config):
             "url_col": "url",
             "output_format": "webdataset",
             "save_additional_columns": [ROW_COLUMN],
-            "compute_hash": "sha256",
+            "compute_hash": None,  # ours are of the bytes as fetched and as stored
             "timeout": 86_400,  # the gateway always answers: within its deadline, once a host's slot is free
             "retries": 0,  # the gateway retries
             "disallowed_header_directives": [],  # the gateway has read the real server's headers

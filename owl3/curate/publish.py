@@ -26,7 +26,7 @@ from owl3.curate.spool import Outcome, Spool, canonical_id
 from owl3.curate.table import EVIDENCE_TABLE, STAGE_OF_REASON, member_json, with_source_columns
 from owl3.ledger import REASONS, check_reason
 from owl3.manifest import Counts
-from owl3.media import ImageFacts, MediaError, blur_boxes, strip_jpeg_metadata
+from owl3.media import ImageFacts, MediaError, blur_boxes, extension_of, strip_jpeg_metadata
 from owl3.shards import ShardWriter, read_member, write_index, write_table
 from owl3.storage import write_atomic
 from owl3.video import VideoFacts, cut_clip
@@ -204,6 +204,8 @@ def publish(files: ShardFiles, folder: Path, label: Label, verdicts: Mapping[str
                     data = stored.read(index, row, outcome)
                 except MediaError as error:  # a part that can't be cut out of its clip
                     reason = error.reason
+            if label.media == "image":
+                known["extension"] = extension_of(data)
             known |= _add(tar, known, data) if reason is None else _dropped(reason, outcome)
             table.append(known)
             if outcome is not None:
@@ -282,7 +284,7 @@ def _row(
         known |= {"width": part.width, "height": part.height}
         known |= {"extension": "mp4" if is_cut(row) else _EXTENSIONS.get(part.container, "mp4")}
     if engine is not None and engine["status"] == "success":
-        known |= {"width": engine["width"], "height": engine["height"], "exif": engine.get("exif"), "extension": "jpg"}
+        known |= {"width": engine["width"], "height": engine["height"], "exif": engine.get("exif")}
     elif engine is not None and outcome.reason is None:
         known |= {"status": engine["status"]}
     return known

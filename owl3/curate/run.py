@@ -314,7 +314,7 @@ class CurateRun:
     def _label(self, scores: Mapping[str, float]) -> Label:
         config = self.config
         return Label(
-            self.media, config.source, config.fetch.user_agent, config.engine.encode_quality, scores, self.find_faces
+            self.media, config.source, config.fetch.user_agent, config.engine.jpeg_quality, scores, self.find_faces
         )
 
     def _score(self, shards: Sequence[str], verdicts: dict[str, Verdict]) -> dict[str, float]:

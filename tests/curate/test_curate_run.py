@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import webdataset
 from PIL import Image
+from pydantic import ValidationError
 from test_media import clip
 
 from curate.corpus import EXPECTED, HOST, KEPT, set_up
@@ -227,6 +228,24 @@ def test_a_distributor_is_passed_on_by_its_name_and_changes_no_digest(distributo
     config = CurateConfig.model_validate({"name": "s", "source": "s", "engine": {"distributor": distributor}})
     assert config.engine.flags()["distributor"] == distributor
     assert config.engine.recipe() == EngineConfig().recipe()
+
+
+@pytest.mark.parametrize(
+    ("engine", "why"),
+    [
+        ({"encode_format": "png", "skip_reencode": False}, "encode_quality 95 is for jpg and webp"),
+        ({"encode_format": "webp"}, "set engine.skip_reencode to false"),
+    ],
+)
+def test_formats_that_would_fail_or_keep_metadata_are_refused(engine: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        EngineConfig.model_validate(engine)
+
+
+def test_what_is_blurred_is_a_good_jpeg_in_every_format() -> None:
+    png = {"encode_format": "png", "encode_quality": 3, "skip_reencode": False}
+    assert EngineConfig.model_validate(png).jpeg_quality == 95
+    assert EngineConfig(encode_quality=80).jpeg_quality == 80
 
 
 def test_clips_go_the_same_way(workspace: Path) -> None:

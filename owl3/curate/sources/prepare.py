@@ -285,9 +285,8 @@ class _Table:
 
     def _flush(self) -> None:
         extra = list(dict.fromkeys(name for row in self._rows for name in row if name.startswith("src_")))
-        base = pa.Table.from_pylist(
-            [{name: row.get(name) for name, _ in _BASE_FIELDS} for row in self._rows], schema=pa.schema(_BASE_FIELDS)
-        )
+        rows = [{name: row.get(name) for name, _ in _BASE_FIELDS} for row in self._rows]
+        base = pa.Table.from_pylist(rows, schema=pa.schema(_BASE_FIELDS))
         for name in extra:
             base = base.append_column(name, column_of([row.get(name) for row in self._rows]))
         write_table(self._folder / f"urls-{self.num_files:05d}.parquet", base)
@@ -343,11 +342,7 @@ def _text(value: Any) -> str:
 
 
 def _boxes(value: Any) -> list[list[float]] | None:
-    """Read boxes of four numbers each.
-
-    Raises:
-        TypeError, ValueError: they can't be read; a face that should be blurred must not be shown for that.
-    """
+    """Read boxes of four numbers each; raises TypeError or ValueError where they can't be read."""
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         return None
     boxes = [[float(part) for part in box] for box in value]
