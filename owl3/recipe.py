@@ -25,7 +25,7 @@ RECIPES = Path(__file__).parent.parent / "flows" / "recipes"
 class Recipe(Config):
     """See the head of this file."""
 
-    name: str = Field(pattern=r"[a-z0-9][a-z0-9._-]*")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     seed: int = 0
     corpus: dict[str, Any] | None = None
     """A corpus that `owl3 demo` makes and serves itself before the chain begins; real recipes have none."""

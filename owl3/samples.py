@@ -75,7 +75,7 @@ class Sample(Config):
     `turns` cover all segments in order; without turns the sample is a document, of which all text is trained.
     """
 
-    id: str = Field(pattern=SAMPLE_ID_PATTERN.pattern)
+    id: str = Field(pattern=f"^{SAMPLE_ID_PATTERN.pattern}$")
     kind: Kind
     segments: tuple[Segment, ...] = Field(min_length=1)
     turns: tuple[Turn, ...] = ()

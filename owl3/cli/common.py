@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichBars
 from rich.table import Table
+from rich.text import Text
 
 from owl3.config import plain
 
@@ -62,12 +63,15 @@ def emit(as_json: bool, data: Any, *human: Any) -> None:
     width = None if sys.stdout.isatty() else 120
     console = Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
     for part in human:
+        if isinstance(part, Table) and part.title:  # rich would break it to the width of its table
+            console.print(Text(str(part.title), style="bold"), soft_wrap=True)
+            part.title = None
         console.print(part, soft_wrap=isinstance(part, str))
 
 
 def table(title: str, *columns: str) -> Table:
     """A plain table; columns whose name begins with '>' are aligned to the right."""
-    made = Table(title=title, title_justify="left", title_style="bold", header_style="bold", expand=False)
+    made = Table(title=title, header_style="bold", expand=False)
     for column in columns:
         made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
     return made

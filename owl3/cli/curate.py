@@ -14,6 +14,7 @@ from owl3.errors import ConfigError
 
 if TYPE_CHECKING:
     from owl3.curate.run import CurateConfig
+    from owl3.curate.sources.prepare import SourceConfig
 
 
 def register(app: typer.Typer) -> None:
@@ -63,6 +64,7 @@ def curate(  # noqa: PLR0917 - options of a command line
     day = snapshot.date() if snapshot else None
     chosen = [partitions.snapshot(config, day) for config in _choose(loaded.curate, only, recipe)]
     numbers, where = parse_shards(shards), parse_resolve(resolve or [])
+    _check_sources(loaded.sources, chosen, workspace, recipe)
     if retry and numbers is not None:
         raise ConfigError("--retry adds to a finished set as a whole; give it without --shards")
     if not wait and numbers is None:
@@ -119,6 +121,21 @@ def parse_shards(text: str) -> tuple[int, int] | None:
     if not separator or not first.isdecimal() or not last.isdecimal() or int(first) >= int(last):
         raise ConfigError(f"--shards {text}: write it as FIRST:LAST, as in 0:64 for the first 64 shards")
     return int(first), int(last)
+
+
+def _check_sources(
+    sources: Sequence["SourceConfig"], chosen: Sequence["CurateConfig"], workspace: Path, recipe: Path
+) -> None:
+    """Refuse a set whose source neither the recipe has nor anybody prepared: most often it is misspelt."""
+    from owl3.curate.sources.prepare import source_folder
+
+    known = [source.name for source in sources]
+    for config in chosen:
+        if config.source not in known and not source_folder(workspace, config.source).is_dir():
+            raise ConfigError(
+                f"{recipe}: curate {config.name}: no source {config.source!r}; the recipe has: "
+                f"{', '.join(known) or 'none'} (and none of that name was prepared in {workspace / 'sources'})"
+            )
 
 
 def _states(config: "CurateConfig", workspace: Path, numbers: tuple[int, int] | None) -> dict[str, int]:

@@ -64,7 +64,7 @@ def prepare(  # noqa: PLR0917 - options of a command line
     files: Annotated[
         list[str] | None, typer.Option("--from", help="Metadata tables or captions json; patterns are allowed.")
     ] = None,
-    columns: Annotated[str, typer.Option("--map", help="OURS=THEIRS,… as in url=URL,caption=TEXT")] = "",
+    columns: Annotated[str, typer.Option("--map", help="OURS=THEIRS,… as in url=URL,caption=TEXT,extra=SCORE")] = "",
     media: Annotated[str | None, typer.Option(help="image or video.")] = None,
     base_url: Annotated[str | None, typer.Option(help="Where the media of a folder are served.")] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the media where the table has none.")] = None,
@@ -107,10 +107,12 @@ def prepare(  # noqa: PLR0917 - options of a command line
     emit(as_json, {"name": name, "digest": manifest.digest, "counts": manifest.counts}, shown)
 
 
-def _mapping(text: str) -> dict[str, str]:
-    """Read `url=URL,caption=TEXT`."""
+def _mapping(text: str) -> dict[str, str | list[str]]:
+    """Read `url=URL,caption=TEXT`; `extra=COLUMN` may stand several times."""
     pairs = [part.partition("=") for part in text.split(",") if part]
     wrong = next((part for part in pairs if not part[1] or not part[0] or not part[2]), None)
     if wrong is not None:
         raise ConfigError(f"--map {text}: write it as url=URL,caption=TEXT")
-    return {ours.strip(): theirs.strip() for ours, _, theirs in pairs}
+    named = {ours.strip(): theirs.strip() for ours, _, theirs in pairs if ours.strip() != "extra"}
+    extra = [theirs.strip() for ours, _, theirs in pairs if ours.strip() == "extra"]
+    return named | ({"extra": extra} if extra else {})

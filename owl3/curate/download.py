@@ -64,7 +64,7 @@ class DownloadConfig(Config):
 
     contact: str = ""
     """Mail address or page where a site's owner reaches whoever runs this; part of the user agent."""
-    agent: str = Field(default="owl3", pattern=r"[A-Za-z0-9_-]+")
+    agent: str = Field(default="owl3", pattern=r"^[A-Za-z0-9_-]+$")
     """Product token: what robots.txt and X-Robots-Tag would name."""
     timeout: float = Field(default=10.0, gt=0)
     """Seconds for connecting, and between two reads."""

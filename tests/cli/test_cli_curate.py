@@ -62,6 +62,29 @@ def test_a_source_needs_a_table_or_the_catalogue(capsys: pytest.CaptureFixture[s
         assert "--from" in capsys.readouterr().err
 
 
+def test_columns_to_carry_along_are_named_on_the_command_line_too(
+    workspace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "t.csv").write_text("url,caption,score,size\nhttp://a.example/1,one,0.5,9\n")
+    arguments = ["sources", "prepare", "mine", "--from", str(tmp_path / "t.csv"), "--map", "extra=score,extra=size"]
+    assert main([*arguments, "-w", str(workspace), "--dry-run", "--json"]) == 0
+    columns = last_json(capsys)["columns"]
+    assert isinstance(columns, dict) and columns["extra"] == ["score", "size"]
+
+
+@pytest.mark.parametrize("name", ["my/mine", "mine ", "../mine"])
+def test_the_name_of_a_recipe_is_no_path(name: str, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (workspace / "recipe.yaml").write_text(f"name: '{name}'\n")
+    assert main(["curate", str(workspace / "recipe.yaml"), "-w", str(workspace)]) == 2
+    assert "name: String should match" in capsys.readouterr().err
+
+
+def test_a_misspelt_source_is_told_before_anything_is_done(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (workspace / "recipe.yaml").write_text(RECIPE.replace("source: web", "source: wbe"))
+    assert main(["curate", str(workspace / "recipe.yaml"), "-w", str(workspace), "--dry-run"]) == 2
+    assert "curate web: no source 'wbe'; the recipe has: web" in capsys.readouterr().err
+
+
 def test_a_recipe_is_curated_by_name_or_number(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (workspace / "in.csv").write_text("url,caption\nhttp://gone.owl3.test/a.mp4,one\n")
     (workspace / "recipe.yaml").write_text(RECIPE)

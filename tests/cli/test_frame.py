@@ -61,6 +61,11 @@ def test_what_is_printed_is_never_read_as_markup(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out.count(hostile) == 4
 
 
+def test_a_title_longer_than_its_table_stays_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    emit(False, {}, table("/a/long/way/to/a/workspace/shards/photos", "rows"))
+    assert capsys.readouterr().out.startswith("/a/long/way/to/a/workspace/shards/photos\n")
+
+
 def test_a_printed_command_is_one_line_however_long(capsys: pytest.CaptureFixture[str]) -> None:
     command = "python -m owl3.train " + "--overlong option " * 30
     emit(False, {}, command)
