@@ -22,7 +22,7 @@ from owl3.build.importers.layouts import LAYOUTS, import_row
 from owl3.build.importers.record import MediaName, Record
 from owl3.build.media_reader import Gone, MediaReader
 from owl3.build.pool import Pool, write_pool, write_pool_index
-from owl3.build.rows import BATCH_ROWS, RowTable, iter_json, write_rows
+from owl3.build.rows import BATCH_BYTES, BATCH_ROWS, RowTable, iter_json, write_rows
 from owl3.config import canonical_json
 from owl3.errors import ConfigError
 from owl3.samples import Kind, short_hash
@@ -183,13 +183,15 @@ class TextBuilder(ConversationBuilder[TextBuild]):
 def _row_tables(files: Sequence[Path]) -> Iterator[pa.Table]:
     """The rows of all files, a batch at a time."""
     batch: list[dict[str, Any]] = []
+    held_chars = 0
     for path in files:
         for number, row in enumerate(iter_json(path)):
             text = canonical_json(_bytes_away(row)).decode()
             batch.append({"file": path.name, "number": number, "digest": short_hash("row", text), "json": text})
-            if len(batch) == BATCH_ROWS:
+            held_chars += len(text)
+            if len(batch) == BATCH_ROWS or held_chars >= BATCH_BYTES:
                 yield pa.Table.from_pylist(batch, schema=_ROWS)
-                batch = []
+                batch, held_chars = [], 0
     if batch:
         yield pa.Table.from_pylist(batch, schema=_ROWS)
 

@@ -1,12 +1,14 @@
 """Tables on disk that are read by row number: what makes drawing from ten million parents cheap.
 
-A table is an Arrow IPC file in batches of `BATCH_ROWS`, memory-mapped: workers share the page cache, and a row is found
-by division. It is working state of a build; the artifact itself is Parquet.
+A table is an Arrow IPC file, memory-mapped, so workers share the page cache. Its batches end at `BATCH_ROWS` rows or
+`BATCH_BYTES`: rows may hold whole pictures. It is working state of a build; the artifact itself is Parquet.
 """
 
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -20,9 +22,12 @@ from owl3.errors import InputError
 from owl3.storage import partial_path
 
 BATCH_ROWS = 4096
+BATCH_BYTES = 64 << 20
 _NEIGHBOURS = 64
 """Rows that are decoded together where rows are read one after another."""
 _READ_CHARS = 1 << 20
+_READ_ROWS = 64
+"""Of a Parquet file at once: a row with its pictures may take megabytes."""
 _BLANK = re.compile(r"\s*")
 _BETWEEN = re.compile(r"\s*,?\s*")
 
@@ -31,39 +36,33 @@ class RowTable:
     """Rows by number, without loading the table."""
 
     def __init__(self, path: Path) -> None:
-        self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        self._batches: dict[int, pa.RecordBatch] = {}
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        self._batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]  # views of the map
+        self._firsts: list[int] = list(accumulate((batch.num_rows for batch in self._batches), initial=0))
         self._last = -1
         self._ahead: tuple[int, list[dict[str, Any]]] = (0, [])
-        last = self._reader.num_record_batches - 1
-        self._size = last * BATCH_ROWS + self._reader.get_batch(last).num_rows if last >= 0 else 0
 
     def __len__(self) -> int:
-        return self._size
+        return self._firsts[-1]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         first, rows = self._ahead
         if not first <= index < first + len(rows):
-            batch_index, place = divmod(index, BATCH_ROWS)
+            number = bisect_right(self._firsts, index) - 1
             wanted = _NEIGHBOURS if index == self._last + 1 else 1
-            first, rows = self._ahead = index, self._batch(batch_index).slice(place, wanted).to_pylist()
+            part = self._batches[number].slice(index - self._firsts[number], wanted)
+            first, rows = self._ahead = index, part.to_pylist()
         self._last = index
         return dict(rows[index - first])
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Walk over the table, batch by batch."""
-        for index in range(self._reader.num_record_batches):
-            yield self._reader.get_batch(index)
+        yield from self._batches
 
     def column(self, name: str) -> Iterator[pa.Array]:
         """Walk over one column, batch by batch."""
         for batch in self.batches():
             yield batch.column(name)
-
-    def _batch(self, index: int) -> pa.RecordBatch:
-        if index not in self._batches:
-            self._batches[index] = self._reader.get_batch(index)  # a view of the map: costs no copy
-        return self._batches[index]
 
 
 def write_rows(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
@@ -75,17 +74,17 @@ def write_rows(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int
         pending = schema.empty_table()
         for table in tables:
             pending = pa.concat_tables([pending, table.cast(schema)])
-            while pending.num_rows >= BATCH_ROWS:
-                rows += _write_batch(writer, pending.slice(0, BATCH_ROWS))
-                pending = pending.slice(BATCH_ROWS)
-        if pending.num_rows:
-            rows += _write_batch(writer, pending)
+            if pending.num_rows >= BATCH_ROWS or pending.nbytes >= BATCH_BYTES:
+                rows += _write_batches(writer, pending)
+                pending = schema.empty_table()
+        rows += _write_batches(writer, pending)
     aside.replace(path)
     return rows
 
 
-def _write_batch(writer: pa.RecordBatchFileWriter, table: pa.Table) -> int:
-    writer.write_batch(table.combine_chunks().to_batches()[0])
+def _write_batches(writer: pa.RecordBatchFileWriter, table: pa.Table) -> int:
+    for batch in table.combine_chunks().to_batches(max_chunksize=BATCH_ROWS):
+        writer.write_batch(batch)
     return int(table.num_rows)
 
 
@@ -122,7 +121,7 @@ def iter_json(path: Path) -> Iterator[Any]:
         InputError: for another file, or where the JSON breaks off.
     """
     if path.suffix == ".parquet":
-        for batch in pq.ParquetFile(path).iter_batches(1024):
+        for batch in pq.ParquetFile(path).iter_batches(_READ_ROWS):
             yield from batch.to_pylist()
         return
     try:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import tempfile
 from pathlib import Path
 
 import pyarrow as pa
@@ -60,6 +61,23 @@ def test_rows_are_found_by_number_across_batches(tmp_path: Path) -> None:
     one_after_another = range(BATCH_ROWS - 70, BATCH_ROWS + 3)
     for number in (0, BATCH_ROWS - 1, BATCH_ROWS, total - 1, *one_after_another, 5, total - 2, total - 1):
         assert table[number] == {"n": number, "text": str(number)}
+
+
+@given(st.lists(st.lists(st.integers(0, 30), max_size=9), max_size=6))
+def test_long_rows_make_short_batches_and_none_is_lost(lengths: list[list[int]]) -> None:
+    """Rows may hold pictures: four thousand of them can be more than Arrow's strings hold."""
+    texts = [["x" * length for length in table] for table in lengths]
+    schema = pa.schema([("text", pa.string())])
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows_module, "BATCH_ROWS", 3)
+        patch.setattr(rows_module, "BATCH_BYTES", 40)
+        path = Path(folder) / "rows.arrow"
+        write_rows(path, schema, (pa.table({"text": pa.array(table, pa.string())}) for table in texts))
+        table = RowTable(path)
+        flat = [text for part in texts for text in part]
+        assert [table[number]["text"] for number in range(len(table))] == flat
+        assert [table[number]["text"] for number in reversed(range(len(table)))] == flat[::-1]
+        assert all(batch.num_rows <= 3 for batch in table.batches())
 
 
 def test_an_empty_table_has_no_rows(tmp_path: Path) -> None:
