@@ -18,6 +18,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
 
+from flows.steps import exit_code_of
 from owl3.errors import InputError
 
 FILE = Path(__file__).parent.parent / "infra" / "automations.yaml"
@@ -91,4 +92,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code_of(main))

@@ -1,6 +1,9 @@
 """Flows only order the library's steps: they leave the same digests as the command line."""
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +113,25 @@ def test_a_step_is_tried_again_only_when_that_can_help(error: Exception, again: 
         return await is_transient(take, None, state)  # type: ignore[arg-type]
 
     assert asyncio.run(ask()) is again
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "told"),
+    [
+        ("flows.pipeline", ["--workspace", "s3://KEY:SECRET@bucket/work"], "credentials do not belong into a URL"),
+        ("flows.automations", ["--file", "nowhere.yaml"], "nowhere.yaml: must hold a list under `automations`"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(
+    module: str, options: list[str], told: str, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path), "PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    command = [sys.executable, "-m", module, *options]
+    done = subprocess.run(
+        command, cwd=FLOWS[0].parents[1], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("owl3: ") and told in done.stderr and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
