@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -64,7 +64,7 @@ def started(arguments: list[str]) -> Iterator[tuple["subprocess.Popen[str]", lis
         finally:
             command.kill()
             for process in family:
-                if process.is_running():
+                with suppress(psutil.NoSuchProcess):  # its lifeline may be faster
                     process.kill()
 
 
