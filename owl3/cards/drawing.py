@@ -20,8 +20,16 @@ _HEADS: Mapping[str, tuple[str, ...]] = {
     "samples.builders": ("builder", "kind", "samples", "pictures"),
 }
 
-_WHOLES: Mapping[str, str] = {"rows.drops": "rows.seen", "samples.drops": "samples.seen"}
-"""Figures that parts of a whole are shares of."""
+_WHOLES: Mapping[str, str] = {
+    "rows.drops": "rows.seen",
+    "rows.licences": "rows.kept",
+    "links.status": "rows.seen",
+    "domains.top": "rows.kept",
+    "captions.languages": "rows.kept",
+    "samples.drops": "samples.seen",
+    "samples.licences": "samples.kept",
+}
+"""Figures that parts of a whole are shares of: of all there is, not of the most frequent that are listed."""
 
 
 def html(figure: Figure, value: list[list[Any]], values: Mapping[str, Value]) -> Markup:

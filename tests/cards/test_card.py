@@ -13,9 +13,11 @@ import pytest
 import yaml
 from huggingface_hub import DatasetCard
 
-from owl3.cards import eu
+from owl3.cards import drawing, eu
 from owl3.cards.config import CardConfig
 from owl3.cards.facts import load_facts
+from owl3.cards.figure import Value
+from owl3.cards.figures import FIGURES
 from owl3.cards.render import card, size_category
 from owl3.errors import ConfigError, StaleError
 
@@ -190,3 +192,11 @@ def test_the_spdx_document_keeps_the_dataset_profile(datacards: Path) -> None:
             package["spdxId"] for package in packages
         )
     assert packages[0]["dataset_hasSensitivePersonalInformation"] == "no"
+
+
+@pytest.mark.parametrize("name", ["domains.top", "rows.licences", "captions.languages", "samples.licences"])
+def test_shares_are_of_all_and_not_of_the_most_frequent_that_are_listed(name: str) -> None:
+    figure = next(figure for figure in FIGURES if figure.name == name)
+    rows = [[f"label {number}", 10] for number in range(20)]
+    values: dict[str, Value] = {name: rows, "rows.kept": 1000, "samples.kept": 1000}
+    assert drawing.html(figure, rows, values).count("1.0 %") == 20
