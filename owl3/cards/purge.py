@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock
 
 from owl3.cards.chain import artifact_folder
 from owl3.cards.index import drop_index
 from owl3.cards.tables import is_table
-from owl3.errors import CheckFailed
+from owl3.errors import CheckFailed, InputError
 from owl3.manifest import MANIFEST_NAME, Counts, Manifest, Parent, read_manifest, write_manifest
 from owl3.shards import Member, ShardWriter, iter_samples, write_table
 from owl3.storage import partial_path
@@ -61,6 +62,7 @@ class _State:
 
     workspace: Path
     ids: frozenset[str]
+    wanted: pa.Array
     offsets: dict[str, dict[str, int]] = field(default_factory=dict)
     done: list[Purged] = field(default_factory=list)
 
@@ -71,7 +73,7 @@ def purge(workspace: Path, ids: Collection[str]) -> list[Purged]:
     Raises:
         CheckFailed: bytes of a retracted sample are still there afterwards.
     """
-    state = _State(workspace, frozenset(ids))
+    state = _State(workspace, frozenset(ids), pa.array(sorted(ids), pa.string()))
     with FileLock(workspace / ".purge.lock"):
         for kind in ("shards", "tokenizer", "samples"):  # parents before children
             for folder in _in_order(workspace, kind):
@@ -87,13 +89,18 @@ def _in_order(workspace: Path, kind: str) -> Iterator[Path]:
     root = artifact_folder(workspace, kind, "x").parent
     for aside in sorted(root.glob(".*.replaced")):
         _finish_exchange(root / aside.name[1 : -len(".replaced")])
-    waiting = {path.parent.name: read_manifest(path.parent) for path in sorted(root.glob(f"*/{MANIFEST_NAME}"))}
+    found = [path.parent for path in sorted(root.glob(f"*/{MANIFEST_NAME}")) if not path.parent.name.startswith(".")]
+    waiting = {folder.name: read_manifest(folder) for folder in found}  # a hidden folder is what a kill left behind
     while waiting:
         ready = [
             name
             for name, manifest in waiting.items()
-            if not any(parent.kind == kind and parent.name in waiting for parent in manifest.parents)
+            if not any(parent.kind == kind and parent.name in waiting.keys() - {name} for parent in manifest.parents)
         ]
+        if not ready:
+            raise InputError(
+                f"{root}: {', '.join(waiting)} name each other as parents; `owl3 audit` says which is false"
+            )
         for name in ready:
             del waiting[name]
             yield root / name
@@ -141,13 +148,14 @@ def _holds(table: Path, state: _State, *, refers: bool) -> bool:
     """Whether a shard keeps a retracted sample, or (`refers`) media that lie in an artifact that was made anew."""
     own = f"{table.parent.relative_to(state.workspace).as_posix()}/{table.stem}.tar"
     columns = ["sample_id", "decision", *(["media"] if "media" in pq.read_schema(table).names else [])]
-    for row in pq.read_table(table, columns=columns).to_pylist():
-        if row["decision"] == "kept":
-            if row["sample_id"] in state.ids:
-                return True
-            if refers and any(medium["path"] != own for medium in row.get("media") or []):
-                return True
-    return False
+    rows = pq.read_table(table, columns=columns)
+    kept = rows.filter(pc.equal(rows["decision"], "kept"))
+    if pc.any(pc.is_in(kept["sample_id"], state.wanted)).as_py():
+        return True
+    if not refers or "media" not in columns:
+        return False
+    paths = pc.struct_field(pc.list_flatten(kept["media"]), "path")
+    return bool(pc.any(pc.not_equal(paths, own)).as_py())
 
 
 def _rewrite(state: _State, folder: Path, fresh: Path, shard: str, kind: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from owl3.samples import url_sample_id
 from owl3.shards import read_member
 
 from .conftest import caption, picture, url
+from .forge import reseal
 
 
 def _retract(workspace: Path, number: int = 3) -> retract.Impact:
@@ -110,6 +112,38 @@ def test_a_card_of_a_purged_corpus_passes_its_audit(workspace: Path, datacards: 
     assert result.passed, [check.line() for check in result.checks if not check.passed]
     old = audit(datacards / "demo" / "1.0.0", workspace)
     assert not old.passed  # the old card tells of a corpus that is no more
+
+
+def test_what_a_killed_purge_left_behind_is_no_artifact(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, exchange = _retract(workspace), purge._exchange
+
+    def killed(folder: Path, fresh: Path) -> None:
+        if folder.name == "pairs":
+            raise KeyboardInterrupt
+        exchange(folder, fresh)
+
+    monkeypatch.setattr(purge, "_exchange", killed)
+    with pytest.raises(KeyboardInterrupt):
+        purge.purge(workspace, first.ids)
+    monkeypatch.undo()
+    assert (workspace / "samples" / ".pairs.new" / "manifest.json").is_file()
+    second = retract.assess(workspace, [understand(url(16))])
+    done = purge.purge(workspace, {*first.ids, *second.ids})
+    assert [entry.name for entry in done].count("pairs") == 1
+    assert [path.name for path in (workspace / "retired" / "samples").iterdir()] == ["pairs"]
+    assert not list((workspace / "samples").glob(".*.new"))
+
+
+def test_artifacts_that_are_each_others_parents_end_a_purge_with_a_word(workspace: Path) -> None:
+    impact = _retract(workspace)
+    shards = workspace / "shards" / "tiny"
+    other = shards.with_name("other")
+    shutil.copytree(shards, other)
+    parent = read_manifest(shards).as_parent().model_dump()
+    reseal(other, name="other", parents=[parent])
+    reseal(shards, parents=[parent | {"name": "other"}])
+    with pytest.raises(InputError, match="name each other as parents"):
+        purge.purge(workspace, impact.ids)
 
 
 def test_an_interrupted_purge_is_finished_by_the_next(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
