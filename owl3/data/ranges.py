@@ -99,7 +99,10 @@ class RemoteTars:
         if block is None:
             start = number * self.block_bytes
             end = min(start + self.block_bytes, self._sizes[path])
-            block = bytes(self._files.cat_file(f"{self._root}/{path}", start=start, end=end))
+            try:
+                block = bytes(self._files.cat_file(f"{self._root}/{path}", start=start, end=end))
+            except FileNotFoundError as error:
+                raise self._missing(path) from error
             self.fetched_bytes += len(block)
             if len(self._blocks) >= self.max_blocks:
                 self._blocks.popitem(last=False)
@@ -111,9 +114,12 @@ class RemoteTars:
             try:
                 info: dict[str, Any] = self._files.info(f"{self._root}/{path}")
             except FileNotFoundError as error:
-                raise InputError(f"{self.url}/{path}: missing; upload it again") from error
+                raise self._missing(path) from error
             self._sizes[path] = int(info["size"])
         return self._sizes[path]
+
+    def _missing(self, path: str) -> InputError:
+        return InputError(f"{self.url}/{path}: missing; upload it again")
 
     def close(self) -> None:
         """See `Tars`."""

@@ -128,7 +128,9 @@ def _parse_members(data: bytes, path: Path, start: int) -> dict[str, bytes]:
         if header[257:262] != b"ustar":
             raise stale(path, f"no tar member begins at byte {start + offset}")
         name = header[:100].rstrip(b"\0").decode("ascii", "replace")
-        size = int(header[124:136].rstrip(b"\0 ") or b"0", 8)
+        size = _octal(header[124:136])
+        if size < 0:
+            raise stale(path, f"the header of {name} at byte {start + offset} has no size")
         body = offset + TAR_BLOCK
         if body + size > len(data):
             raise stale(path, f"{name} reaches into the next sample")
@@ -137,3 +139,11 @@ def _parse_members(data: bytes, path: Path, start: int) -> dict[str, bytes]:
     if not members:
         raise stale(path, f"no tar member begins at byte {start}")
     return members
+
+
+def _octal(field: bytes) -> int:
+    """A number of a tar header; -1 when it is none."""
+    try:
+        return max(-1, int(field.rstrip(b"\0 ") or b"0", 8))
+    except ValueError:
+        return -1

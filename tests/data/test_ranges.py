@@ -57,6 +57,16 @@ def test_another_size_or_no_file_is_refused(url: str, tmp_path: Path) -> None:
         tars.close()
 
 
+def test_a_tar_that_goes_away_while_it_is_read_is_named() -> None:
+    files = fsspec.filesystem("memory")
+    files.pipe_file("/leaving/a.tar", DATA)
+    tars = RemoteTars("memory://leaving", block_bytes=1000)
+    tars.read("a.tar", 0, 1, len(DATA))
+    files.rm("/leaving/a.tar")
+    with pytest.raises(InputError, match=r"a\.tar: missing; upload it again"):
+        tars.read("a.tar", 5000, 5001, len(DATA))
+
+
 @pytest.fixture
 def plan(workspace: Path, make_samples: MakeSamples) -> Plan:
     make_samples("photos", 40, per_shard=10)
