@@ -22,11 +22,27 @@ COLUMNS: tuple[tuple[str, ...], ...] = (
 
 def draw(artifacts: Sequence[Artifact], hits: Collection[str] = ()) -> Markup:
     """An SVG; artifacts whose label stands in `hits` are marked."""
-    columns = [[_node(a, hits) for kind in kinds for a in artifacts if a.manifest.kind == kind] for kinds in COLUMNS]
+    depth = _stage_depths(artifacts)
+    ordered = sorted(artifacts, key=lambda a: depth.get(a.manifest.name, 0))  # plans lie beside their runs
+    columns = [[_node(a, hits) for kind in kinds for a in ordered if a.manifest.kind == kind] for kinds in COLUMNS]
     if not any(columns):
         return Markup('<p class="none">No finished artifact yet.</p>')
     edges = [(parent.digest, a.manifest.digest) for a in artifacts for parent in a.manifest.parents]
     return draw_graph(columns, edges, label="Lineage graph", description="Artifacts and their parents")
+
+
+def _stage_depths(artifacts: Sequence[Artifact]) -> dict[str, int]:
+    """How many stages each run goes back to, by its name."""
+    parents = {
+        a.manifest.name: [parent.name for parent in a.manifest.parents if parent.kind == "run"]
+        for a in artifacts
+        if a.manifest.kind == "run"
+    }
+
+    def depth(name: str) -> int:
+        return 1 + max((depth(parent) for parent in parents[name] if parent in parents), default=0)
+
+    return {name: depth(name) for name in parents}
 
 
 def _node(artifact: Artifact, hits: Collection[str]) -> Node:
