@@ -61,7 +61,7 @@ _VOLATILE = ("*_evidence.parquet", "*_stats.json")
 class CurateConfig(Config):
     """One set of shards: from which source, fetched how, decided how."""
 
-    name: str = Field(pattern=r"[A-Za-z0-9][A-Za-z0-9._-]*")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     source: str
     corpus: str | None = None
     """A corpus of the catalogue whose filters are the defaults here (`owl3 sources show NAME`)."""

@@ -9,9 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from owl3.curate.run import CurateConfig
 from owl3.curate.sources.columns import column_of
 from owl3.curate.sources.prepare import SourceConfig, clean_row, iter_rows, prepare
 from owl3.errors import InputError
@@ -104,6 +106,9 @@ def test_no_row_crashes_the_preparation(row: dict[str, Any]) -> None:
     assert isinstance(cleaned, str) or cleaned["url"].strip()
 
 
+@settings(deadline=None)
+@example([{}])
+@example([None, [{"a": {}}]])
 @given(st.lists(_VALUES | st.integers(2**62, 2**70) | st.dictionaries(_TEXT, _VALUES)))
 def test_a_column_of_anything_can_be_written(values: list[Any]) -> None:
     column = column_of(values)
@@ -247,3 +252,11 @@ def test_the_digest_depends_on_content_not_on_where_it_lies(workspace: Path, tmp
     other.mkdir()
     write(other / "in.jsonl", [GOOD])
     assert prepared(workspace)[0].digest == prepared(other, files=(str(other / "in.jsonl"),))[0].digest
+
+
+@pytest.mark.parametrize("name", ["my/mine", "mine ", "a/../../x", "..", "a\n", ""])
+def test_a_name_that_is_no_folder_of_its_own_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="name"):
+        SourceConfig(name=name, files=("x",))
+    with pytest.raises(ValidationError, match="name"):
+        CurateConfig(name=name, source="s")

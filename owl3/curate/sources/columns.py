@@ -16,9 +16,17 @@ from owl3.shards import write_table
 def column_of(values: list[Any]) -> pa.Array:
     """An Arrow column of what the dump holds; values that have no type in common, or none at all, become text."""
     try:
-        return pa.array(values)
+        column = pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeError):
         return _as_text(values)
+    return column if _fits_parquet(column.type) else _as_text(values)
+
+
+def _fits_parquet(kind: pa.DataType) -> bool:
+    """Parquet has no place for objects without a key."""
+    if pa.types.is_struct(kind) and not kind.num_fields:
+        return False
+    return all(_fits_parquet(kind.field(number).type) for number in range(kind.num_fields))
 
 
 def _as_text(values: list[Any]) -> pa.Array:

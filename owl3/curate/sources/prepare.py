@@ -83,7 +83,7 @@ class ColumnMap(Config):
 class SourceConfig(Config):
     """One corpus's metadata, and how to read it."""
 
-    name: str = Field(pattern=r"[A-Za-z0-9][A-Za-z0-9._-]*")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     media: Literal["image", "video"] = "image"
     corpus: str | None = None
     """A corpus of the catalogue (`owl3 sources list`): what is not given here is taken from there."""
@@ -185,7 +185,8 @@ def find_files(config: SourceConfig, workspace: Path) -> list[Path]:
         else:
             matches = sorted(workspace.glob(pattern))
         if not matches:
-            raise InputError(f"source {config.name}: no file matches {pattern!r} (relative ones start at {workspace})")
+            hint = "" if path.is_absolute() else f" (relative ones start at {workspace})"
+            raise InputError(f"source {config.name}: no file matches {pattern!r}{hint}")
         found += matches
     return found
 
