@@ -14,6 +14,7 @@ from owl3.errors import InputError
 from owl3.eval.evaluate import load_items
 from owl3.eval.items import Item, Record
 from owl3.eval.registry import find_task
+from owl3.eval.tasks._choice import answer_index
 
 LETTER = "Answer with the option’s letter from the given choices directly."
 SHORT = "Answer the question using a single word or phrase."
@@ -193,6 +194,22 @@ def test_rotations_of_mi_bench_move_the_right_option_and_only_all_of_them_count(
     assert task.aggregate(records)["circular_accuracy"] == 1.0
     records[1] = task.record(items[1], "C")
     assert task.aggregate(records)["circular_accuracy"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "by_letter", "meant"),
+    [(1, False, 1), ("1", False, 3), ("C", True, 2), ("C", False, 0), ("2", True, 1), ("B", False, 1)],
+)
+def test_a_number_counts_and_a_letter_names_whatever_the_options_read(
+    answer: str | int, by_letter: bool, meant: int
+) -> None:
+    """AI2D answers by index where options are numbers; MMBench by letter where options are letters, rotated."""
+    assert answer_index(answer, ["C", "2", "A", "1"], "here", by_letter=by_letter) == meant
+
+
+def test_a_number_beyond_the_options_is_refused() -> None:
+    with pytest.raises(InputError, match=r"here: the answer 4 is none of its 4 options, counted from 0"):
+        answer_index(4, ["w", "x", "y", "z"], "here")
 
 
 def answered(name: str, item: Item, raw: str) -> list[Record]:

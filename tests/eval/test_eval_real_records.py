@@ -206,5 +206,5 @@ def test_an_answer_beyond_the_options_is_refused_by_name(shared_data: Find, tmp_
     row = text[1].split(",")
     row[5] = "7"
     (tmp_path / "val.csv").write_text("\n".join([text[0], ",".join(row)]))
-    with pytest.raises(InputError, match=r"4010069381_6: the answer '7' is none of its 5 options"):
+    with pytest.raises(InputError, match=r"4010069381_6: the answer 7 is none of its 5 options"):
         load_items(find_task("nextqa"), tmp_path)

@@ -57,19 +57,29 @@ def circular_items(
         )
 
 
-def answer_index(answer: str | int, options: Sequence[str], where: str) -> int:
-    """Which option an annotation means: a number from 0, a letter, or the option's text.
+def answer_index(answer: str | int, options: Sequence[str], where: str, *, by_letter: bool = False) -> int:
+    """Which option an annotation means: a number from 0 (an int is nothing else), an option's text, a letter.
+
+    Args:
+        by_letter: The benchmark names answers by letters: "C" is the third option, though another one may read "C".
 
     Raises:
         InputError: none of the options.
     """
-    text = str(answer).strip()
+    if isinstance(answer, int):
+        if 0 <= answer < len(options):
+            return answer
+        raise InputError(f"{where}: the answer {answer} is none of its {len(options)} options, counted from 0")
+    text = answer.strip()
+    bare = text.strip("().").upper()
+    letter = LETTERS.index(bare) if len(bare) == 1 and bare in LETTERS[: len(options)] else None
+    if by_letter and letter is not None:
+        return letter
     texts = [option.strip() for option in options]
     if text in texts:
         return texts.index(text)
-    bare = text.strip("().").upper()
-    if len(bare) == 1 and bare in LETTERS[: len(options)]:
-        return LETTERS.index(bare)
+    if letter is not None:
+        return letter
     if text.isdecimal() and int(text) < len(options):
         return int(text)
     raise InputError(f"{where}: the answer {text!r} is none of its {len(options)} options")

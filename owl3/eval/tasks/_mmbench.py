@@ -38,7 +38,7 @@ def load_tsv(folder: Path, *patterns: str, form: str = PROMPT) -> list[Item]:
         options = [row[letter] for letter in "ABCD" if (row.get(letter) or "").strip()]
         if not len(options) >= 2:
             raise InputError(f"{where}: has {len(options)} options, at least 2 are needed")
-        answer = answer_index(row["answer"], options, where) if row.get("answer") else None
+        answer = answer_index(row["answer"], options, where, by_letter=True) if row.get("answer") else None
         picture = _picture(folder, row, pictures, where)
         hint = (row.get("hint") or "").strip() or "N/A"
         text = form.replace("{hint}", hint).replace("{question}", row["question"])

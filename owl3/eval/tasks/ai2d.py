@@ -25,8 +25,8 @@ def load(folder: Path) -> list[Item]:
         where = f"{path}:{number + 1}"
         need(row, ("question", "options", "answer", "image"), where)
         text = PROMPT.format(question=row["question"], options=option_lines(row["options"]))
-        answer = answer_index(int(row["answer"]), row["options"], where) if str(row["answer"]).isdecimal() else None
-        answer = answer if answer is not None else answer_index(row["answer"], row["options"], where)
+        named = str(row["answer"])  # the published files count from 0
+        answer = answer_index(int(named) if named.isdecimal() else named, row["options"], where)
         prompt = (Medium(media_path(folder, row["image"])), text)
         items.append(make_item(str(row.get("id", number)), prompt, row["options"], answer, group=row["image"]))
     return items

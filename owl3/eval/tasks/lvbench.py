@@ -31,7 +31,7 @@ def load(folder: Path) -> list[Item]:
             where = f"{path}: question {asked.get('uid')}"
             need(asked, ("uid", "question", "answer"), where)
             options = [text.strip() for _, text in _OPTION.findall(asked["question"])]
-            answer = answer_index(asked["answer"], options, where)
+            answer = answer_index(asked["answer"], options, where, by_letter=True)
             prompt = (Medium(file, num_frames=NUM_FRAMES), f"\n{asked['question']}\n{LETTER_PLEASE}")
             kind = (asked.get("question_type") or [""])[0].replace(" ", "_")
             items.append(make_item(str(asked["uid"]), prompt, options, answer, group=row["key"], category=kind))

@@ -26,7 +26,7 @@ def load(folder: Path) -> list[Item]:
         where = f"{path}:{number + 1}"
         need(row, ("image1", "image2", "question", "option0", "option1", "correct_choice"), where)
         options = [row[f"option{i}"] for i in range(4) if row.get(f"option{i}") not in (None, "N/A")]
-        answer = answer_index(row["correct_choice"], options, where)
+        answer = answer_index(row["correct_choice"], options, where, by_letter=True)
         first, second = (Medium(media_path(folder, row[key])) for key in ("image1", "image2"))
         text = "\n" + BLOCK.format(question=row["question"], options=option_lines(options))
         prompt = ("Image 1: ", first, "\nImage 2: ", second, text)

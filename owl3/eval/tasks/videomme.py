@@ -29,7 +29,7 @@ def load(folder: Path) -> list[Item]:
         where = f"{path}: question {row.get('question_id')}"
         need(row, ("videoID", "question", "options", "answer", "duration"), where)
         options = [option.split(". ", 1)[-1] if option[:3] in LETTERED else option for option in row["options"]]
-        answer = answer_index(row["answer"], options, where)
+        answer = answer_index(row["answer"], options, where, by_letter=True)
         file = media_path(folder, row["videoID"], "data", "videos", suffixes=VIDEO_SUFFIXES)
         text = "\n" + BLOCK.format(question=row["question"], options=option_lines(options))
         prompt = (Medium(file, num_frames=NUM_FRAMES), text)
