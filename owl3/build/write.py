@@ -10,10 +10,10 @@ from typing import Any
 
 from owl3.build.base import Builder
 from owl3.build.config import BuildBase
-from owl3.build.cost import Cost, cost_of
 from owl3.build.drafts import Draft, Refused
 from owl3.build.draw import Run, draws_of
 from owl3.build.media_reader import Gone, Loaded, MediaReader
+from owl3.cost import Cost, cost_of
 from owl3.errors import InputError
 from owl3.ledger import check_reason
 from owl3.samples import Sample, built_sample_id

@@ -18,12 +18,12 @@ from owl3.cards.agreement import drops_are_sound, read_contents, to_look_at
 from owl3.cards.pictures import CLIPS, PICTURES, size_and_format
 from owl3.cards.redaction import is_redacted
 from owl3.cards.rows import Derived, Found, Row, derive_rows, read_stated
+from owl3.cost import cost_of
 from owl3.errors import InputError
 from owl3.manifest import Manifest
 from owl3.samples import Sample, built_sample_id, url_sample_id
 from owl3.shards import Member, read_member
-from owl3.template import Release, render, tokenize
-from owl3.tiling import choose_grid
+from owl3.template import Release
 from owl3.tokens import TextTokenizer
 
 
@@ -80,7 +80,7 @@ def samples(
 
 @dataclass(frozen=True)
 class TokenCounter:
-    """Counts a sample's tokens as the builder did: whole pictures, in chat style."""
+    """Counts a sample's tokens and tiles as the builder did."""
 
     tokenizer: TextTokenizer
     release: Release
@@ -103,16 +103,15 @@ class TokenCounter:
 
     def counts(self, sample: Sample, media: list[Row]) -> Row:
         """The cost columns of the sample index."""
-        frames = {segment.medium for segment in sample.segments if segment.frame is not None}
-        sizes = {number: (medium["width"], medium["height"]) for number, medium in enumerate(media)}
-        grids = {n: choose_grid(*size, self.tile_px) for n, size in sizes.items() if n not in frames}
-        chunks = render(sample.segments, sample.turns, release=self.release, style="chat")
-        text = tokenize(chunks, self.tokenizer)
-        return {
-            "text_tokens": len(text.input_ids),
-            "trained_tokens": sum(text.trained),
-            "tiles": [grids[n][0] * grids[n][1] + 1 if n in grids else 1 for n in sizes],
-        }
+        sizes = [(medium["width"], medium["height"]) for medium in media]
+        return cost_of(
+            sample.segments,
+            sample.turns,
+            sizes,
+            tokenizer=self.tokenizer,
+            release=self.release,
+            tile_px=self.tile_px,
+        ).as_row()
 
 
 def _curated_row(key: str, found: Found, stated: Row) -> Row:

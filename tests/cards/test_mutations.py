@@ -457,6 +457,16 @@ def tokens_edited_in_the_table(workspace: Path, card: Path) -> None:
     edit_rows(_built(workspace, "00000.parquet"), lambda rows: rows[0].update(trained_tokens=9999))
 
 
+@forged("plain_tokens")
+def plain_tokens_edited_in_the_table(workspace: Path, card: Path) -> None:
+    edit_rows(_built(workspace, "00000.parquet"), lambda rows: rows[0].update(plain_tokens=1))
+
+
+@forged("cut_tokens")
+def tokens_of_cut_pictures_edited_in_the_table(workspace: Path, card: Path) -> None:
+    edit_rows(_built(workspace, "00000.parquet"), lambda rows: rows[0].update(cut_tokens=None))
+
+
 @forged("text_tokens")
 def a_word_added_to_a_built_sample(workspace: Path, card: Path) -> None:
     def change(samples: list[tuple[str, dict[str, bytes]]]) -> None:
