@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -129,7 +130,7 @@ class StageRun:
     on_checkpoint: Callable[[Path, int], None] = lambda path, step: None
     kept_checkpoints: Callable[[], Sequence[Path]] = tuple
     stop_wanted: Callable[[], bool] = lambda: False
-    validate: Callable[[], Mapping[str, Any]] | None = None
+    validate: Callable[[Callable[[Sequence[Row]], None]], Mapping[str, Any]] | None = None  # told how it gets on
     watch: Callable[[str, int, Sequence[Row]], None] = lambda phase, step, rows: None
     spikes: SpikeDetector | None = None
     flops: StepFlops | None = None
@@ -155,12 +156,12 @@ def train(run: StageRun, state: TrainerState) -> TrainerState:
         run.watch("load", state.step, ())
         step = next(steps)
         assert step.index == state.step, f"the loader gave step {step.index} when {state.step} was due"
-        rows = [row for batch in step.micro_batches for row in _rows(batch)]
-        run.watch("compute", step.index, rows)
+        rows = [row for batch in step.micro_batches for row in rows_of(batch)]
 
         _seed(run.seed, step.index, world.data_rank)
         losses = []
         for number, batch in enumerate(step.micro_batches, start=1):
+            run.watch("compute", step.index, rows_of(batch))
             clock.begin("forward")
             loss = engine.forward(
                 batch.to(world.device, engine.dtype), step.trained_tokens, last=number == len(step.micro_batches)
@@ -222,8 +223,7 @@ def _validate(run: StageRun, step: int) -> Mapping[str, Any]:
     settings = run.stage.validation
     if run.validate is None or settings is None or (step % settings.eval_steps and step < run.total_steps):
         return {}
-    run.watch("validate", step - 1, ())
-    return run.validate()
+    return run.validate(partial(run.watch, "validate", step - 1))
 
 
 @dataclass(frozen=True)
@@ -319,7 +319,8 @@ def _record(
     }
 
 
-def _rows(batch: MicroBatch) -> list[Row]:
+def rows_of(batch: MicroBatch) -> list[Row]:
+    """Its rows, as a watch wants them."""
     return [(row, tuple(ids)) for row, ids in zip(batch.rows, batch.sample_ids, strict=True)]
 
 
@@ -348,7 +349,7 @@ def _describe_step(run: StageRun, step: Step, losses: Sequence[Tensor]) -> list[
     mine = {
         "rank": run.world.rank,
         "micro_batches": [
-            {"loss": repr(float(loss)), "rows": [{"row": n, "samples": list(ids)} for n, ids in _rows(batch)]}
+            {"loss": repr(float(loss)), "rows": [{"row": n, "samples": list(ids)} for n, ids in rows_of(batch)]}
             for batch, loss in zip(step.micro_batches, losses, strict=True)
         ],
     }
@@ -370,7 +371,7 @@ def _not_finite(run: StageRun, step: Step, losses: Sequence[Tensor], why: str) -
         run.checkpoints.finish()
     path = _write_incident(run, "nonfinite", step, losses, why)
     bad = [n for n, loss in enumerate(losses) if not math.isfinite(float(loss))]
-    suspects = [sid for n in bad or range(len(losses)) for _, ids in _rows(step.micro_batches[n]) for sid in ids]
+    suspects = [sid for n in bad or range(len(losses)) for _, ids in rows_of(step.micro_batches[n]) for sid in ids]
     told = run.world.gather((bool(bad), suspects))
     is_loss = any(has_bad for has_bad, _ in told)  # else the gradient alone: every sample of the step is suspect
     named = sorted({sample_id for has_bad, ids in told if has_bad or not is_loss for sample_id in ids})

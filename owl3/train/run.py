@@ -49,7 +49,7 @@ from owl3.train.distributed import World
 from owl3.train.engine import Engine, make_engine
 from owl3.train.export import digests_on_disk, verified_model, weights_digest
 from owl3.train.flops import StepFlops
-from owl3.train.loop import StageRun
+from owl3.train.loop import Row, StageRun
 from owl3.train.metrics import METRICS_NAME, MetricsFile, SpikeDetector, StatusLine
 from owl3.train.optim import ParameterGroup, freeze, parameter_groups
 from owl3.train.preflight import REPORT_NAME, Report, Trial, preflight, sweep
@@ -267,7 +267,9 @@ def _finish(job: Job, state: TrainerState) -> None:
     )
 
 
-def _validation(job: Job, source: StepSource, engine: Engine) -> Callable[[], Mapping[str, Any]] | None:
+def _validation(
+    job: Job, source: StepSource, engine: Engine
+) -> Callable[[Callable[[Sequence[Row]], None]], Mapping[str, Any]] | None:
     """How to measure validation loss, where the stage asks for it."""
     if job.stage.validation is None:
         return None

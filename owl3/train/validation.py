@@ -1,19 +1,24 @@
 """Loss on samples that no stage trains on, of each data set apart."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from owl3.train.distributed import World
 from owl3.train.engine import Engine
-from owl3.train.loop import Step
+from owl3.train.loop import Row, Step, rows_of
 
 HeldOut = Mapping[str, Callable[[], Iterator[Step]]]
 """This rank's share of the held-out steps of each data set, from the first on."""
 
 
-def validation_losses(engine: Engine, world: World, held_out: HeldOut) -> dict[str, Any]:
+def validation_losses(
+    engine: Engine, world: World, held_out: HeldOut, watch: Callable[[Sequence[Row]], None] = lambda rows: None
+) -> dict[str, Any]:
     """Measure. Collective; leaves weights and gradients alone.
+
+    Args:
+        watch: Is told the rows of each micro-batch before it is computed.
 
     Returns:
         `validation`: loss per trained token by data set; `validation_loss`: of all their tokens together.
@@ -21,11 +26,13 @@ def validation_losses(engine: Engine, world: World, held_out: HeldOut) -> dict[s
     sums: list[float] = []
     tokens: list[int] = []
     for steps in held_out.values():
+        watch(())  # its workers start
         losses = []
         tokens.append(0)
         for step in steps():
             tokens[-1] += step.trained_tokens  # of all ranks, as planned
             for batch in step.micro_batches:
+                watch(rows_of(batch))
                 loss = engine.evaluate(batch.to(world.device, engine.dtype), step.trained_tokens)
                 losses.append(float(loss) * step.trained_tokens)
         sums.append(math.fsum(losses))

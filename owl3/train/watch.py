@@ -89,7 +89,7 @@ class Watch:
     Args:
         folder: The stage's folder, on a file system that all ranks see.
         world: Who this rank is.
-        deadline_s: The longest that one phase of a step may last.
+        deadline_s: The longest that one phase of a step may last; each micro-batch is one.
     """
 
     def __init__(self, folder: Path, world: World, deadline_s: float) -> None:

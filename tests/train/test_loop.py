@@ -58,6 +58,16 @@ def test_the_phases_of_a_step_are_told_apart_and_take_no_longer_than_the_step(tm
         assert record["data_wait"] == record["phase_seconds"]["load"] / record["seconds"]
 
 
+def test_every_micro_batch_is_progress_so_a_step_may_take_longer_than_the_deadline(tmp_path: Path) -> None:
+    run, state = toy_run(tmp_path, order=ToyOrder(micro_batches=4), total_steps=1)
+    seen: list[tuple[str, list[str]]] = []
+    run.watch = lambda phase, step, rows: seen.append((phase, [sample for _, ids in rows for sample in ids]))
+    train(run, state)
+    computed = [samples for phase, samples in seen if phase == "compute"]
+    assert computed == [[f"sample-0-{row}", f"sample-0-{row + 4}"] for row in range(4)]
+    assert [phase for phase, _ in seen if phase != "compute"] == ["load", "exchange", "save"]
+
+
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 5])
 def test_a_run_stopped_anywhere_and_resumed_is_bit_equal_to_one_that_was_not(tmp_path: Path, stop_after: int) -> None:
     _, uninterrupted = losses_of(tmp_path / "whole")
