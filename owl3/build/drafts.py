@@ -15,6 +15,7 @@ from owl3.samples import PLACEHOLDERS, Kind, Role, Segment, Turn
 from owl3.tokens import SPECIAL_TOKENS
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_LINE_END = re.compile(r"\r+\n")
 _CJK = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
 
 
@@ -126,9 +127,10 @@ class Refused(Exception):
 
 
 def clean(text: str) -> str:
-    """Make text fit for a sample: NFC, no control characters, no placeholder or special token of its own."""
-    text = unicodedata.normalize("NFC", text.encode("utf-8", "ignore").decode("utf-8"))
-    text = _CONTROL.sub("", text.replace("\r\n", "\n"))
+    """Make text fit for a sample: NFC, no control characters, no placeholder or special token of its own. What is clean
+    stays as it is."""
+    text = _CONTROL.sub("", text.encode("utf-8", "ignore").decode("utf-8"))
+    text = unicodedata.normalize("NFC", _LINE_END.sub("\n", text))
     for mark in (*PLACEHOLDERS, *SPECIAL_TOKENS):
         text = text.replace(mark, " ")
     return text

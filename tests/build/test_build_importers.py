@@ -4,10 +4,13 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from owl3.build.drafts import Refused
+from owl3.build.drafts import Refused, clean
 from owl3.build.importers.layouts import detect, import_row
 from owl3.build.importers.record import MediaName, Record
+from owl3.tokens import control_token_in
 
 
 def said(record: Record) -> list[tuple[str, str]]:
@@ -269,6 +272,18 @@ def test_rows_that_do_not_fit_are_refused_by_reason(name: str) -> None:
 def test_bytes_inside_a_row_are_media() -> None:
     row = {"images": [{"bytes": b"\x89PNG", "path": None}], "texts": [{"user": "?", "assistant": "!"}]}
     assert import_row(row, "auto").media == [MediaName("bytes", "image", b"\x89PNG")]
+
+
+HOSTILE = [*("<|im_", "end|>", "<|image|>", "<ima", "ge>"), *"\r\n\x00\x0be\u0301\ud800\u1100\u1161"]
+
+
+@given(st.lists(st.sampled_from(HOSTILE) | st.text(max_size=2), max_size=9).map("".join))
+def test_what_is_clean_stays_as_it_is(text: str) -> None:
+    """Lint asks just that of every text: else a hostile caption would make samples that break the contract."""
+    cleaned = clean(text)
+    assert clean(cleaned) == cleaned
+    assert control_token_in(cleaned) is None
+    cleaned.encode()
 
 
 def test_control_characters_and_special_tokens_leave_the_text() -> None:
