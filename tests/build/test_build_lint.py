@@ -210,9 +210,21 @@ def test_frames_out_of_time_are_found(made: Path) -> None:
         media = [segment for segment in sample["segments"] if "image" in segment]
         for number, segment in enumerate(media):
             segment["frame"], segment["time_s"] = segment.pop("image"), 5.0 - number
+        sample["parents"] = sample["parents"][:1]
 
     rewrite_json(made, backwards)
     assert "frame-time" in rules(made)
+
+
+def test_two_clips_may_each_begin_at_their_first_second(made: Path) -> None:
+    def twice(sample: dict[str, Any]) -> None:
+        media = [segment for segment in sample["segments"] if "image" in segment]
+        for number, segment in enumerate(media):
+            segment["frame"], segment["time_s"] = segment.pop("image"), 0.5 + number % 2
+        assert len(media) > 2
+
+    rewrite_json(made, twice)
+    assert "frame-time" not in rules(made)
 
 
 @pytest.mark.parametrize("keep_bytes", [0, 100, 5000])
