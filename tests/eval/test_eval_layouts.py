@@ -190,6 +190,7 @@ def test_rotations_of_mi_bench_move_the_right_option_and_only_all_of_them_count(
     task = find_task("mi-bench")
     items = load_items(task, tmp_path)
     assert [item.answers[0] for item in items] == ["B", "A", "C"]
+    assert len({item.group for item in items}) == 1  # an interval draws all passes of a question, or none
     records = [task.record(item, item.answers[0]) for item in items]
     assert task.aggregate(records)["circular_accuracy"] == 1.0
     records[1] = task.record(items[1], "C")

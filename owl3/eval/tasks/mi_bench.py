@@ -36,8 +36,9 @@ def load(folder: Path) -> list[Item]:
             answer = answer_index(row["answer"], row["options"], where)
             for shift, (shown, place) in enumerate(rotations(row["options"], answer)):
                 parts = (*prompt, TAIL.format(options=option_lines(shown)))
-                name, task = f"{row['id']}-{shift}", row.get("task", path.stem)
-                items.append(make_item(name, parts, shown, place, category=task, question=str(row["id"])))
+                question, task = str(row["id"]), row.get("task", path.stem)
+                name = f"{question}-{shift}"
+                items.append(make_item(name, parts, shown, place, group=question, category=task, question=question))
     return items
 
 
