@@ -1,8 +1,8 @@
 """What curation costs, against img2dataset alone and against the naive way of looking at pictures.
 
     fetch       a local server of web-sized JPEGs: bare img2dataset (its defaults, and with our resize flags) and
-                `owl3 curate` with every guard on; images per second, and CPU milliseconds per stored image, processes
-                that start and end included
+                `owl3 curate` with every guard on; images per second, and CPU milliseconds per stored image: all of
+                them, and without those that a run of a few pictures takes (programs that start and end)
     stalling    the same with one host in ten that accepts and never answers
     inspect     header, hashes, blur and entropy from one reduced decode, against one full decode each (the naive
                 chain) and against decoding alone; images per CPU second
@@ -21,7 +21,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -80,6 +81,7 @@ def run(
     result: dict[str, Any] = {"images": images, "image_size": image_size}
     if {"inspect", "fetch", "stalling"} & {*wanted}:
         files = write_pictures(world / "www", images, Path(photos) if photos else None)
+        result["corpus"] = "photos" if photos else "made pictures"
         result["mean_bytes"] = round(sum(file.stat().st_size for file in files) / len(files))
     if "inspect" in wanted:
         result["inspect"] = _inspect(files[:400], max(3, rounds))
@@ -87,7 +89,7 @@ def run(
         if part in wanted:
             with Server(world / "www", stalls=part == "stalling") as port:
                 contest = _Contest(world, port, images, image_size, stalls=part == "stalling")
-                result[part] = contest.run(rounds if part == "fetch" else 1)
+                result[part] = contest.run(rounds) if part == "fetch" else contest.run(1, without_start=False)
     if "dedup" in wanted:
         result["dedup"] = {str(n): _in_child(_dedup, n) for n in (hashes // 100, hashes // 10, hashes)}
     if "rows" in wanted:
@@ -102,14 +104,16 @@ def figures(result: dict[str, Any]) -> list[Figure]:
     """What was measured, beside what was asked for."""
     found = []
     if "fetch" in result:
-        fetch, size = result["fetch"], f"{result['image_size']} px"
+        fetch = result["fetch"]
+        corpus = f"{result['corpus']} of {result['mean_bytes'] / 1000:.0f} kB to {result['image_size']} px"
         found += [
-            Figure(f"images/s over img2dataset's, {size}", fetch["speed_ratio"], 0.9),
-            Figure(f"CPU per stored image over img2dataset's default, {size}", fetch["cpu_ratio"], 0.5, "lower"),
+            Figure(f"images/s over img2dataset's, {corpus}", fetch["speed_ratio"], 0.9),
+            Figure(f"CPU per stored image over img2dataset's default, {corpus}", fetch["cpu_ratio"], 0.5, "lower"),
+            Figure("the same without start and end of the programs", fetch["steady_cpu_ratio"]),
         ]
-        found += [
-            Figure(f"CPU per stored image, {kind}", fetch[kind]["cpu_ms_per_image"], unit="ms") for kind in _KINDS
-        ]
+        for kind in _KINDS:
+            found.append(Figure(f"CPU per stored image, {kind}", fetch[kind]["cpu_ms_per_image"], unit="ms"))
+            found.append(Figure("the same without start and end", fetch[kind]["steady_cpu_ms_per_image"], unit="ms"))
         found += [Figure(f"images/s, {kind}", fetch[kind]["images_per_s"]) for kind in _KINDS]
     if "stalling" in result:
         found.append(
@@ -136,13 +140,54 @@ def figures(result: dict[str, Any]) -> list[Figure]:
 
 
 _KINDS = ("img2dataset", "img2dataset_our_flags", "owl3")
+_FEW = 20
+"""Pictures of a run that is nearly all start and end."""
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """What one run took."""
+
+    images: int
+    wall_s: float
+    cpu_s: float
+    few: "_Taken | None" = None
+
+    def without(self, few: "_Taken") -> "_Taken":
+        """This run, beside one over a few pictures."""
+        return replace(self, few=few)
+
+    @property
+    def images_per_s(self) -> float:
+        """Start and end included."""
+        return self.images / self.wall_s
+
+    @property
+    def cpu_ms(self) -> float:
+        """Per stored picture, start and end included."""
+        return 1000 * self.cpu_s / self.images
+
+    @property
+    def steady_cpu_ms(self) -> float:
+        """Per stored picture beyond the few."""
+        assert self.few is not None
+        return 1000 * (self.cpu_s - self.few.cpu_s) / (self.images - self.few.images)
+
+
+def _summary(runs: Sequence[_Taken]) -> dict[str, float]:
+    return {
+        "images_per_s": round(median(run.images_per_s for run in runs), 1),
+        "cpu_ms_per_image": round(median(run.cpu_ms for run in runs), 2),
+        "steady_cpu_ms_per_image": round(median(run.steady_cpu_ms for run in runs), 2),
+    }
 
 
 class _Contest:
     """img2dataset alone and inside curation, in turns."""
 
     def __init__(self, world: Path, port: int, images: int, image_size: int, stalls: bool) -> None:
-        self._world, self._port, self._images, self._stalls = world, port, images, stalls
+        self._world, self._port, self._all, self._stalls = world, port, images, stalls
+        self._images = images
         self._engine = {
             "processes_count": 2,
             "thread_count": 32,
@@ -151,30 +196,35 @@ class _Contest:
             "number_sample_per_shard": 1000,
         }
 
-    def run(self, rounds: int) -> dict[str, Any]:
-        """Rates of each kind, and ratios of ours over img2dataset as it comes."""
+    def run(self, rounds: int, without_start: bool = True) -> dict[str, Any]:
+        """Rates of each kind, and ratios of ours over img2dataset as it comes.
+
+        Args:
+            without_start: Also run each kind over a few pictures, for the CPU time of the others alone.
+        """
         kinds: dict[str, Callable[[Path], int]] = {"img2dataset": self._bare, "owl3": self._ours}
         if not self._stalls:
             kinds["img2dataset_our_flags"] = self._with_our_flags
-        times: dict[str, list[tuple[float, float]]] = {kind: [] for kind in kinds}
+        taken: dict[str, list[_Taken]] = {kind: [] for kind in kinds}
         for _ in range(rounds):
             for kind, work in kinds.items():
-                out = self._world / kind
-                cpu, wall = _cpu_s(), time.monotonic()
-                done = work(out)
-                times[kind].append(((time.monotonic() - wall) / done, (_cpu_s() - cpu) / done))
-                shutil.rmtree(out)
-        found: dict[str, Any] = {
-            kind: {
-                "images_per_s": round(1 / median(wall for wall, _ in taken), 1),
-                "cpu_ms_per_image": round(1000 * median(cpu for _, cpu in taken), 2),
-            }
-            for kind, taken in times.items()
-        }
-        pairs = list(zip(times["img2dataset"], times["owl3"], strict=True))
-        found["speed_ratio"] = round(median(bare[0] / ours[0] for bare, ours in pairs), 2)
-        found["cpu_ratio"] = round(median(ours[1] / bare[1] for bare, ours in pairs), 2)
+                few = self._take(kind, work, _FEW) if without_start else _Taken(0, 0.0, 0.0)
+                taken[kind].append(self._take(kind, work, self._all).without(few))
+        found: dict[str, Any] = {kind: _summary(runs) for kind, runs in taken.items()}
+        pairs = list(zip(taken["img2dataset"], taken["owl3"], strict=True))
+        found["speed_ratio"] = round(median(ours.images_per_s / bare.images_per_s for bare, ours in pairs), 2)
+        found["cpu_ratio"] = round(median(ours.cpu_ms / bare.cpu_ms for bare, ours in pairs), 2)
+        found["steady_cpu_ratio"] = round(median(ours.steady_cpu_ms / bare.steady_cpu_ms for bare, ours in pairs), 2)
         return found
+
+    def _take(self, kind: str, work: Callable[[Path], int], images: int) -> "_Taken":
+        out = self._world / kind
+        self._images = images
+        cpu, wall = _cpu_s(), time.monotonic()
+        done = work(out)
+        taken = _Taken(done, time.monotonic() - wall, _cpu_s() - cpu)
+        shutil.rmtree(out)
+        return taken
 
     def _with_our_flags(self, out: Path) -> int:
         return self._bare(out, {"resize_only_if_bigger": True, "skip_reencode": True})
