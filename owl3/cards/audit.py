@@ -27,6 +27,7 @@ from typing import Any
 import duckdb
 import yaml
 
+from owl3 import __version__
 from owl3.cards import eu, figures, provenance, tables
 from owl3.cards.chain import Link, walk
 from owl3.cards.config import CardConfig
@@ -278,7 +279,12 @@ def _check_figures(
                 findings.add(compared("figures", name, stated.get(name), values.get(name)))
             chosen = grids(db, config, values, workspace)
             content = Content(config, facts, parents, values, eu.domain_amounts(db), chosen)
-        findings.add(*compare_documents(folder, content))
+        shown = compare_documents(folder, content)
+        findings.add(*shown)
+        made_by = manifest.tools.get("owl3", "")
+        if made_by != __version__ and not all(check.passed for check in shown):
+            other = f"owl3 {__version__}, whose documents may look different: audit it with the version that made it"
+            findings.add(failed("documents", "made by", f"owl3 {made_by}", other))
     except (Owl3Error, duckdb.Error) as error:
         findings.add(failed("figures", "all", "computable", str(error).splitlines()[0]))
 

@@ -517,6 +517,15 @@ def test_a_caption_that_was_truly_redacted_is_no_forgery(workspace: Path, dataca
     assert not any(FIRST_ID in subject and subject.endswith(("caption", "sample_id")) for subject in subjects), subjects
 
 
+def test_a_card_of_another_version_of_owl3_is_told_to_be_one(workspace: Path, datacards: Path) -> None:
+    card = datacards / "demo" / "1.0.0"
+    reseal(card, tools={"owl3": "0.0.1"})
+    assert audit(card, workspace).passed  # what it shows is what this version shows
+    edit_text(card / "README.md", "Pictures kept", "Pictures stored")
+    lines = [check.line() for check in audit(card, workspace).checks if not check.passed]
+    assert any("documents: made by: stated owl3 0.0.1" in line for line in lines), lines
+
+
 def test_rows_count_once_however_many_versions_of_their_artifact_are_claimed(workspace: Path, datacards: Path) -> None:
     folder, card = workspace / "samples" / "pairs", datacards / "demo" / "1.0.0"
     tokenizer, shards = json.loads((folder / "manifest.json").read_bytes())["parents"]
