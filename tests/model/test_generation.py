@@ -165,8 +165,8 @@ def test_many_images_are_projected_a_few_at_a_time_with_the_same_result(
     at_once = [model(**batch, use_cache=cached).logits for cached in (False, True)]
     monkeypatch.setattr(hyper_attention, "_VISUAL_TOKENS_AT_ONCE", 2 * model.config.tokens_per_image)
     for cached, expected in zip((False, True), at_once, strict=True):
-        # Products of other shapes may sum in another order.
-        torch.testing.assert_close(model(**batch, use_cache=cached).logits, expected, atol=1e-5, rtol=1e-4)
+        # Products of other shapes sum in another order, on each CPU in its own; a swapped image makes 7.
+        torch.testing.assert_close(model(**batch, use_cache=cached).logits, expected, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
