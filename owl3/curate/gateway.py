@@ -7,7 +7,6 @@ changes with each run, so no other program can fetch through it.
 """
 
 import asyncio
-import logging
 import secrets
 import threading
 from collections.abc import Awaitable, Callable
@@ -22,8 +21,6 @@ from aiohttp import web
 from owl3.curate.download import Downloader
 from owl3.curate.spool import Outcome, Spool
 from owl3.stopping import check_stop
-
-logger = logging.getLogger(__name__)
 
 _START_S = 30.0
 _END_S = 0.5
@@ -155,9 +152,8 @@ class Gateway:
             urls, spool = self.open_shard(request.match_info["shard"])
             outcome = await self._downloader.fetch(urls[int(request.match_info["row"])], spool)
             response = _respond(outcome, spool)
-        except Exception as error:
-            self._fatal = self._fatal or error  # reported by check(); this row gets no answer that looks like one
-            logger.exception("the fetch gateway failed")
+        except Exception as error:  # noqa: BLE001  raised by check(): this row gets no answer that looks like one
+            self._fatal = self._fatal or error
             return web.Response(status=500, reason="gateway_error")
         self.answered += 1
         return response
