@@ -23,6 +23,7 @@ from owl3.errors import InputError
 from owl3.manifest import Manifest
 from owl3.samples import Sample, built_sample_id, url_sample_id
 from owl3.shards import Member, read_member
+from owl3.storage import stays_inside
 from owl3.template import Release
 from owl3.tokens import TextTokenizer
 
@@ -194,6 +195,8 @@ def _medium(number: int, found: Found, stated: Row, time_s: float | None, worksp
         member, data = own
         place = {"offset": member.offset, "bytes": member.num_bytes}
     else:
+        if not stays_inside(stated["path"]):
+            raise InputError(f"medium {number} in {stated['path']!r}, which leads out of the workspace")
         data = read_member(workspace / stated["path"], stated["offset"], stated["bytes"])
         place = {"offset": stated["offset"], "bytes": stated["bytes"]}
     width, height, _ = size_and_format(data)

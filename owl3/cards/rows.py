@@ -220,7 +220,7 @@ def _members(
 ) -> Iterator[tuple[str, Callable[[], Found]]]:
     """All keys of a tar, or the chosen ones by their place; each with what reads its members."""
     if only is not None:
-        for key in sorted(only & kept.keys()):
+        for key in sorted(only & kept.keys(), key=str):  # a table made up by somebody may hold none
             yield key, partial(_by_place, tar, kept[key], None if places is None else places[key], derived)
     elif tar.is_file():
         for key, found in keys_of(tar, derived):
@@ -251,7 +251,7 @@ def _stated_members(tar: Path, row: Row) -> list[Member]:
     return members + [
         Member(f"{key}.{number}.jpg", medium["offset"], medium["bytes"])
         for number, medium in enumerate(row.get("media") or [])
-        if Path(medium["path"]).name == tar.name
+        if Path(medium["path"]).parts == tar.parts[-3:]  # of another artifact's tar, by `samples` itself
     ]
 
 

@@ -168,15 +168,18 @@ def test_other_members_are_named_alike(name: str, workspace: Path) -> None:
     assert bool(lines) == (name not in ("no text", "no record", "one more member"))
 
 
-@pytest.mark.parametrize("column", ["key", "url", "caption", "position", "reason", "width", "sha256"])
+@pytest.mark.parametrize("column", ["key", "url", "caption", "position", "reason", "width", "sha256", "json_offset"])
 def test_a_table_with_an_empty_column_or_without_it_is_no_exception(column: str, workspace: Path) -> None:
     folder = workspace / "shards" / "tiny"
     table = pq.read_table(folder / "00000.parquet")
     empty = pa.nulls(len(table), table.schema.field(column).type)
     pq.write_table(table.set_column(table.schema.get_field_index(column), column, empty), folder / "00000.parquet")
     assert _assert_same(folder)
+    drawn = frozenset(pq.read_table(folder / "00000.parquet")["key"].to_pylist()) | {"0" * 32}
+    rederive.shard(folder, "00000", drawn)
     pq.write_table(table.drop_columns([column]), folder / "00000.parquet")
     rederive.shard(folder, "00000")
+    rederive.shard(folder, "00000", drawn)
 
 
 @pytest.mark.parametrize("damage", ["footer", "text"])
@@ -191,3 +194,33 @@ def test_a_table_that_can_not_be_read_is_named(damage: str, workspace: Path) -> 
         pq.write_table(table.set_column(table.schema.get_field_index("caption"), "caption", words), path)
     (line,) = [check.line() for check in rederive.shard(folder, "00000").problems]
     assert line.startswith("rows: tiny/00000.parquet: stated a readable table")
+
+
+def test_a_drawn_sample_is_read_from_the_tars_that_hold_its_pictures(workspace: Path) -> None:
+    """Its own tar and that of its parents have the same name, in two folders."""
+    folder, parents = workspace / "samples" / "pairs", workspace / "shards" / "tiny"
+    rows_of = pq.read_table(parents / "00000.parquet").to_pylist()
+    places = {row["sha256"]: (row["media_offset"], row["media_bytes"]) for row in rows_of if row["decision"] == "kept"}
+
+    def refer(rows: list[Row]) -> None:
+        for medium in rows[0]["media"]:
+            offset, size = places[medium["sha256"]]
+            medium |= {"path": "shards/tiny/00000.tar", "offset": offset, "bytes": size}
+
+    def take_out(samples: list[tuple[str, dict[str, bytes]]]) -> None:
+        record = samples[0][1]["json"]
+        samples[0][1].clear()
+        samples[0][1]["json"] = record
+
+    edit_tar(folder / "00000.tar", take_out)
+    edit_rows(folder / "00000.parquet", refer)
+    places_now = {m.name: (m.offset, m.num_bytes) for m, _ in iter_members(folder / "00000.tar")}
+
+    def place(rows: list[Row]) -> None:
+        offset, size = places_now[f"{rows[0]['key']}.json"]
+        rows[0] |= {"json_offset": offset, "json_bytes": size}
+
+    edit_rows(folder / "00000.parquet", place)
+    key = pq.read_table(folder / "00000.parquet")["key"][0].as_py()
+    derived = rederive.samples(folder, "00000", workspace, None, frozenset({key}))
+    assert [check.line() for check in derived.problems] == []

@@ -430,6 +430,18 @@ def a_picture_exchanged_in_a_built_sample_and_its_row(workspace: Path, card: Pat
     edit_rows(_built(workspace, "00000.parquet"), change)
 
 
+@forged("which leads out of the workspace")
+def a_medium_outside_of_the_workspace(workspace: Path, card: Path) -> None:
+    def change(rows: list[Row]) -> None:
+        rows[0]["media"][0] |= {"path": "/dev/zero", "bytes": 2**40}
+
+    def take_out(samples: list[tuple[str, dict[str, bytes]]]) -> None:
+        del samples[0][1]["0.jpg"]
+
+    edit_rows(_built(workspace, "00000.parquet"), change)
+    edit_tar(_built(workspace), take_out)
+
+
 @forged("its parts hash to")
 def parents_of_a_built_sample_edited(workspace: Path, card: Path) -> None:
     def change(samples: list[tuple[str, dict[str, bytes]]]) -> None:
