@@ -74,10 +74,18 @@ async def find_clip(url: str, resolver: GuardedResolver, user_agent: str) -> str
         text = (errors.decode("utf-8", "replace").strip().splitlines() or ["no message"])[-1]
         reason = next((word for form, word in _REASONS if re.search(form, text, re.IGNORECASE)), "http_error")
         raise Failed(reason, f"yt-dlp: {text[-200:]}")
-    found = json.loads(out).get("url")
-    if not isinstance(found, str):
+    return _single_file(out)
+
+
+def _single_file(said: bytes) -> str:
+    """The URL in what yt-dlp says of a page: an object, but for pages on which it finds nothing."""
+    try:
+        found = json.loads(said)
+    except ValueError as error:
+        raise Failed("not_a_video", f"yt-dlp says no JSON: {said[:100]!r}") from error
+    if not isinstance(found, dict) or not isinstance(found.get("url"), str):
         raise Failed("not_a_video", "yt-dlp names no single file")
-    return found
+    return str(found["url"])
 
 
 def _options(port: int, user_agent: str) -> list[str]:

@@ -10,7 +10,7 @@ from test_media import clip
 from curate.hostile import Hostile, hostile_server, redirect_to
 from owl3.curate.address import GuardedResolver, parse_resolve
 from owl3.curate.download import DownloadConfig, Downloader
-from owl3.curate.pages import check_installed, find_clip
+from owl3.curate.pages import _single_file, check_installed, find_clip
 from owl3.curate.response import Failed
 from owl3.curate.spool import Outcome, Spool
 from owl3.errors import ConfigError
@@ -68,3 +68,10 @@ def test_a_missing_yt_dlp_is_told_before_any_work(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'owl3\[pages\]'"):
         check_installed()
+
+
+@pytest.mark.parametrize("said", [b"", b"null", b"[]", b"{", b'{"url": 7}', b'{"entries": []}', b"\xff"])
+def test_whatever_the_tool_says_a_page_without_a_clip_is_counted(said: bytes) -> None:
+    with pytest.raises(Failed) as failed:
+        _single_file(said)
+    assert failed.value.reason == "not_a_video"
