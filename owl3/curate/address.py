@@ -16,6 +16,8 @@ from fnmatch import fnmatchcase
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+_ALSO_PRIVATE = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "fec0::/10", "3fff::/20")))
+"""Protocol assignments, site-local and documentation addresses, which the standard library counts as global."""
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _CACHE_S = 60.0
 _CACHED_HOSTS = 10_000
@@ -42,6 +44,8 @@ def is_public(address: str) -> bool:
             return is_public(str(inner))
         if int(ip) < 1 << 32:  # ::a.b.c.d, the old "IPv4-compatible" spelling
             return False
+    if any(ip in network for network in _ALSO_PRIVATE):
+        return False
     return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 
