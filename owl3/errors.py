@@ -22,6 +22,8 @@ class Owl3Error(Exception):
     """A person's mistake or a bad input; the message is one line that says what to do, and holds no secret."""
 
     exit_code: int = 2
+    is_told: bool = False
+    """A process of ours said the reason on our own stderr: a second line would only repeat that it ended."""
 
     def __init__(self, message: str) -> None:
         super().__init__(hide(message))

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 from owl3 import lifeline
-from owl3.errors import CheckFailed, InputError, Interrupted
+from owl3.errors import CheckFailed, InputError, Interrupted, Owl3Error
 from owl3.secrecy import hide
 
 logger = logging.getLogger(__name__)
@@ -124,7 +124,10 @@ def wait_for(process: "subprocess.Popen[bytes]", name: str, log: Path | None = N
     if code == 0:
         return
     message = f"{name} ended with exit code {code}{_last_lines(log)}"
-    raise {1: CheckFailed, 2: InputError}.get(code, Interrupted)(message)
+    kinds: dict[int, type[Owl3Error]] = {1: CheckFailed, 2: InputError}
+    error = kinds.get(code, Interrupted)(message)
+    error.is_told = log is None and code in (CheckFailed.exit_code, InputError.exit_code)
+    raise error
 
 
 @contextmanager

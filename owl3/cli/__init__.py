@@ -78,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = typer.main.get_command(build_app())
         command.main(args=list(arguments) if arguments is not None else None, prog_name="owl3")
     except Owl3Error as error:
-        typer.echo(f"owl3: {error}", err=True)
+        if not error.is_told:
+            typer.echo(f"owl3: {error}", err=True)
         return error.exit_code
     except OSError as error:
         refused = refusal(error)

@@ -59,7 +59,7 @@ def convert(
 
     Example: `owl3 convert mPLUG-Owl3-7B-241101 checkpoints/7b-241101`
     """
-    _run("owl3.model.convert", [f"--to={to}", "--", str(source), str(target)])
+    _run("owl3.model.convert", [f"--to={to}", *["--json"] * as_json, "--", str(source), str(target)])
 
 
 def _run(module: str, arguments: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
+from transformers.utils.logging import disable_progress_bar
 
 import owl3.model  # noqa: F401 - registers the model type
 from owl3.errors import InputError
@@ -64,6 +66,8 @@ class Generator:
         """
         if threads:
             torch.set_num_threads(threads)
+        if not sys.stderr.isatty():  # in a log a bar is garbage
+            disable_progress_bar()
         on_gpu = torch.cuda.is_available()
         device = f"cuda:{ranks_in(os.environ)[2] % torch.cuda.device_count()}" if on_gpu else "cpu"
         dtype = "auto" if on_gpu else torch.float32

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from PIL import Image
 from transformers import AutoProcessor, TextStreamer
+from transformers.utils.logging import disable_progress_bar
 
 import owl3.model  # noqa: F401 - the Auto classes must know the model
 from owl3.errors import InputError, Owl3Error
@@ -47,6 +48,8 @@ def load(
     """
     if not (checkpoint / "config.json").is_file():
         raise InputError(f"{checkpoint}: no config.json; give a checkpoint folder")
+    if not sys.stderr.isatty():  # in a log a bar is garbage
+        disable_progress_bar()
     model = Owl3ForConditionalGeneration.from_pretrained(checkpoint, dtype=dtype or "auto").to(device).eval()
     return model, AutoProcessor.from_pretrained(checkpoint)
 

@@ -236,11 +236,12 @@ def _describe_as_released(config: Owl3Config, source: Path, target: Path) -> Non
 
 
 def main() -> int:
-    """Entry point of the process that `owl3 convert` starts; the last line of stdout is a JSON object."""
+    """Entry point of the process that `owl3 convert` starts."""
     parser = argparse.ArgumentParser(prog="owl3 convert")
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--to", choices=("ours", "released"), default="ours")
+    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     try:
         config = convert(options.source, options.target, options.to)
@@ -248,7 +249,9 @@ def main() -> int:
         sys.stderr.write(f"owl3: {error}\n")
         return error.exit_code
     facts = {"target": str(options.target), "fusion": config.fusion, "hyper_layers": list(config.hyper_layers)}
-    sys.stdout.write(json.dumps(facts) + "\n")
+    layers = ", ".join(map(str, config.hyper_layers)) or "none"
+    line = f"{options.target}: {options.to}, fusion {config.fusion}, hyper layers {layers}"
+    sys.stdout.write((json.dumps(facts) if options.json else line) + "\n")
     return 0
 
 

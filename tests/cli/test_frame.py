@@ -99,6 +99,14 @@ def test_ctrl_c_is_one_line_and_code_3(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert capsys.readouterr().err == "owl3: stopped; run the same command again to resume\n"
 
 
+def test_what_a_process_of_ours_said_is_not_said_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """`owl3 export` and `eval` start processes that tell the reason on the same terminal."""
+    assert main(["eval", str(tmp_path), "--tasks", f"scenes-single={tmp_path}", "--out", str(tmp_path / "o")]) == 2
+    told = capfd.readouterr().err
+    assert told.count("\n") == 1
+    assert f"{tmp_path}: no config.json" in told
+
+
 def test_another_error_of_the_machine_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> list[str]:
         raise OSError(errno.EBADF, "Bad file descriptor")
