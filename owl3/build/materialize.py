@@ -3,6 +3,7 @@
 The tars are those that the build would have written with `store: bytes`.
 """
 
+import shutil
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -13,6 +14,8 @@ from filelock import FileLock
 
 from owl3.build.drafts import Medium, Place
 from owl3.build.media_reader import Gone, MediaReader, picture_facts
+from owl3.build.run import work_folder
+from owl3.config import digest_of
 from owl3.errors import InputError
 from owl3.manifest import Manifest, find_current, lock_path, now, read_manifest, tool_versions, write_manifest
 from owl3.progress import SILENT, Progress
@@ -34,8 +37,10 @@ def materialize(workspace: Path, name: str, into: str, progress: Progress = SILE
     with FileLock(lock_path(folder)):
         done = find_current(folder, recipe, [parent])
         if done is not None:
+            shutil.rmtree(folder / ".work", ignore_errors=True)
             return done
         started = now()
+        work = work_folder(folder, digest_of([recipe, parent.digest]))
         indexes = sorted(source.glob("[0-9][0-9][0-9][0-9][0-9].parquet"))
         progress.start(f"materialize {name}", len(indexes))
         with MediaReader(workspace) as reader:
@@ -44,7 +49,7 @@ def materialize(workspace: Path, name: str, into: str, progress: Progress = SILE
                     _copy_shard(index, folder, workspace, reader)
                 progress.advance()
         progress.finish(f"{parent.counts.kept} samples")
-        return write_manifest(
+        manifest = write_manifest(
             folder,
             kind="samples",
             name=into,
@@ -53,8 +58,11 @@ def materialize(workspace: Path, name: str, into: str, progress: Progress = SILE
             counts=parent.counts,
             stats=parent.stats,
             tools=tool_versions("pyarrow"),
+            exclude=[".work/*"],
             started=started,
         )
+        shutil.rmtree(work)
+        return manifest
 
 
 def _copy_shard(index: Path, folder: Path, workspace: Path, reader: MediaReader) -> None:

@@ -58,7 +58,7 @@ def build(cfg: BuildBase, workspace: Path, progress: Progress = SILENT, *, proce
             shutil.rmtree(folder / ".work", ignore_errors=True)
             return done
         started = now()
-        work = _work_folder(folder, digest_of([recipe, [parent.digest for parent in parents]]))
+        work = work_folder(folder, digest_of([recipe, [parent.digest for parent in parents]]))
         prepared = _prepare(cfg, workspace, work)
         tokenizer = TextTokenizer.load(workspace / "tokenizers" / cfg.tokenizer)
         builder = builder_class(cfg)(cfg, workspace, work)
@@ -111,7 +111,7 @@ def recipe_of(cfg: BuildBase, workspace: Path) -> dict[str, Any]:
     return recipe
 
 
-def _work_folder(folder: Path, digest: str) -> Path:
+def work_folder(folder: Path, digest: str) -> Path:
     """The state of an unfinished build; that of another recipe or other parents is thrown away."""
     work = folder / ".work"
     marker = work / "for.json"

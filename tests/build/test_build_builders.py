@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from owl3.build import materialize as materialize_module
 from owl3.build.config import BUILD_CONFIG, TokenizerConfig
 from owl3.build.materialize import materialize
 from owl3.build.run import build
@@ -24,6 +26,7 @@ from owl3.samples import Sample, url_sample_id
 from owl3.shards import iter_samples
 from owl3.template import render
 from owl3.tokens import TextTokenizer
+from tests.build.test_build_run import index_of
 from tests.build.world import caption_of, curated_row, picture, write_shards
 
 
@@ -418,6 +421,31 @@ def test_materialized_references_are_what_copying_would_have_made(workspace: Pat
     (workspace / "shards/photos/00000.tar").write_bytes(b"")
     with pytest.raises(InputError, match="is gone"):
         materialize(workspace, "refs", "again")
+
+
+def test_a_killed_copy_of_references_goes_on_only_with_the_same_samples(
+    workspace: Path, photos: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos(20)
+    make(workspace, "caption", "made", shards=["photos"], store="references", samples_per_shard=5)
+    copy, copied = materialize_module._copy_shard, list[str]()
+
+    def dying_copy(index: Path, *rest: Any) -> None:
+        if len(copied) == 2:
+            raise KeyboardInterrupt
+        copied.append(index.stem)
+        copy(index, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(materialize_module, "_copy_shard", dying_copy)
+        materialize(workspace, "made", "copies")
+    shutil.rmtree(workspace / "samples/made")
+    make(workspace, "caption", "made", shards=["photos"], store="references", samples_per_shard=4)
+    materialize(workspace, "made", "copies")
+    assert [row["sample_id"] for row in index_of(workspace, "copies")] == [
+        row["sample_id"] for row in index_of(workspace, "made")
+    ]
+    assert not (workspace / "samples/copies/.work").exists()
 
 
 def test_the_shipped_recipe_shows_every_builder() -> None:
