@@ -65,9 +65,9 @@ def cut_points(sample: Sample, holds: Callable[[Sample], bool]) -> list[Range]:
     at = 0
     while at < len(edges) - 1:
         start = edges[at]
-        fitting = [k for k in range(at + 1, len(edges)) if holds(part_of(sample, start, edges[k]))]
-        # Costs grow with the range, so the last one that fits is the longest.
-        at = max(fitting, default=at)
+        # Costs grow with the range: the first that does not fit ends the search, or long pages would take for ever.
+        while at < len(edges) - 1 and holds(part_of(sample, start, edges[at + 1])):
+            at += 1
         if at < len(edges) - 1 and not sample.turns:
             while at > 0 and edges[at] > start and sample.segments[edges[at] - 1].text is None:
                 at -= 1
@@ -132,14 +132,15 @@ def _system_end(sample: Sample) -> int:
 
 
 def _read(workspace: Path, table: CostTable, positions: npt.NDArray[np.intp]) -> list[tuple[int, Sample]]:
-    """Read samples of one dataset by their positions in it."""
+    """Read samples of one dataset by their positions in it, which rise."""
     shard_of = table.shard_numbers()
     folder = workspace / "samples" / table.name
     found: list[tuple[int, Sample]] = []
-    for number in np.unique(shard_of[positions]).tolist():
+    numbers, firsts = np.unique(shard_of[positions], return_index=True)  # positions rise, so shards do
+    for number, here in zip(numbers.tolist(), np.split(positions, firsts[1:]), strict=True):
         shard = table.shards[number]
         places = kept_rows(folder / f"{shard.name}.parquet", ["json_offset", "json_bytes"])
-        for position in (int(p) for p in positions if shard_of[p] == number):
+        for position in here.tolist():
             row = places.slice(position - shard.first, 1).to_pylist()[0]
             data = read_member(folder / f"{shard.name}.tar", row["json_offset"], row["json_bytes"])
             found.append((position, Sample.model_validate_json(data)))

@@ -74,6 +74,18 @@ def test_a_documents_parts_are_the_document(pieces: str, size: int) -> None:
         Sample.model_validate(part.model_dump())  # media numbered anew, from 0
 
 
+def test_a_long_page_is_cut_without_trying_every_range() -> None:
+    tried = list[int]()
+
+    def holds(part: Sample) -> bool:
+        tried.append(len(part.segments))
+        return len(part.segments) <= 5
+
+    assert len(cut_points(document("it" * 200), holds)) == 100  # four each: a part ends with words
+    assert max(tried) <= 6
+    assert len(tried) <= 700
+
+
 def test_a_run_of_pictures_that_fits_no_row_is_not_cut() -> None:
     assert cut_points(document("tiiiit"), at_most(3)) == []
 
