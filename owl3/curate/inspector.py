@@ -25,6 +25,8 @@ from owl3.secrecy import bare_environment
 from owl3.video import probe_video
 
 _MEMORY_BYTES = 4 << 30
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""Pictures are small and children several: threads of a linear algebra library would only wait for each other."""
 _CHILD = (sys.executable, "-m", "owl3.curate.inspector")
 
 
@@ -94,7 +96,8 @@ class Inspectors:
             *self._command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=bare_environment(),  # should a stranger's bytes take the decoder over, it knows nothing worth telling
+            # Should a stranger's bytes take the decoder over, it knows nothing worth telling.
+            env=bare_environment() | _ONE_THREAD,
             limit=1 << 24,
         )
         self._children.add(child)
