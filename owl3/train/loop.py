@@ -72,6 +72,10 @@ class MicroBatch(Protocol):
     def images(self) -> int:
         """Picture tiles."""
 
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens with a label."""
+
     def to(self, device: torch.device, pixel_dtype: torch.dtype) -> Mapping[str, Tensor]:
         """Arguments of the model's forward."""
 

@@ -24,19 +24,25 @@ def validation_losses(
         `validation`: loss per trained token by data set; `validation_loss`: of all their tokens together.
     """
     sums: list[float] = []
-    tokens: list[int] = []
+    tokens: list[float] = []
     for steps in held_out.values():
         watch(())  # its workers start
         losses = []
-        tokens.append(0)
+        tokens.append(0.0)
         for step in steps():
-            tokens[-1] += step.trained_tokens  # of all ranks, as planned
             for batch in step.micro_batches:
                 watch(rows_of(batch))
                 loss = engine.evaluate(batch.to(world.device, engine.dtype), step.trained_tokens)
                 losses.append(float(loss) * step.trained_tokens)
+                tokens[-1] += batch.trained_tokens  # not those planned: a sample that was left out has no loss
         sums.append(math.fsum(losses))
     # Tensor-parallel peers compute the same rows.
-    totals = [total / world.tensor_parallel for total in world.sum(sums)]
-    by_set = {name: total / count for name, total, count in zip(held_out, totals, tokens, strict=True)}
-    return {"validation_loss": math.fsum(totals) / sum(tokens), "validation": by_set}
+    totals = [total / world.tensor_parallel for total in world.sum([*sums, *tokens])]
+    sums, tokens = totals[: len(sums)], totals[len(sums) :]
+    by_set = {name: _mean(total, count) for name, total, count in zip(held_out, sums, tokens, strict=True)}
+    return {"validation_loss": _mean(math.fsum(sums), sum(tokens)), "validation": by_set}
+
+
+def _mean(total: float, count: float) -> float:
+    """Not a number where every sample was left out."""
+    return total / count if count else math.nan

@@ -62,6 +62,11 @@ class ToyBatch:
         """Every row is one token."""
         return {"segment_ids": torch.ones(len(self.rows), 1)}
 
+    @property
+    def trained_tokens(self) -> int:
+        """Rows whose label is a number."""
+        return int((~self.inputs["labels"].isnan()).sum())
+
     def to(self, device: torch.device, pixel_dtype: torch.dtype) -> dict[str, Tensor]:
         """Arguments of the toy."""
         return self.inputs
