@@ -102,6 +102,7 @@ class StepSource:
                 micro_batch_rows=self._stage.micro_batch_rows,
                 start_step=step,
                 num_workers=self._stage.loader_workers,
+                decoder=self._stage.decoder,
                 pin_memory=self._world.device.type == "cuda",
             )
         )
