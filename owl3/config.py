@@ -38,7 +38,7 @@ def load_yaml(path: Path, schema: type[ConfigT], overrides: Sequence[str] = ()) 
         ConfigError: naming the file, the key, and the nearest valid key for a misspelt one.
     """
     if not path.is_file():
-        raise ConfigError(f"{path}: no such recipe; give the path of a YAML file")
+        raise ConfigError(f"{path}: no such file; give the path of a YAML file")
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), _RecipeLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -72,7 +72,7 @@ def test_an_override_that_reaches_nothing_says_so(tmp_path: Path, override: str)
 
 
 def test_a_missing_recipe_is_a_config_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no such recipe"):
+    with pytest.raises(ConfigError, match="no such file; give the path of a YAML file"):
         load_yaml(tmp_path / "none.yaml", _Recipe)
 
 

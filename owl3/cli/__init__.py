@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 import typer
+from typer.models import CommandInfo, TyperInfo
 
 from owl3 import __version__
 from owl3.errors import Interrupted, Owl3Error, refusal
@@ -17,25 +18,14 @@ from owl3.secrecy import guard_output
 
 logger = logging.getLogger(__name__)
 
-GROUPS = (
-    "demo",
-    "doctor",
-    "sources",
-    "curate",
-    "search",
-    "build",
-    "plan",
-    "inspect",
-    "train",
-    "eval",
-    "ablation",
-    "cards",
-    "rights",
-    "chat",
-    "estimate",
-    "bench",
-)
-"""Modules of this package, in the order in which `owl3 --help` lists their verbs."""
+PANELS: dict[str, tuple[str, ...]] = {
+    "The whole chain": ("demo", "estimate"),
+    "Data": ("sources", "curate", "search", "build", "plan", "inspect"),
+    "Model": ("train", "eval", "ablation", "chat"),
+    "Accountability": ("cards", "rights"),
+    "This machine": ("doctor", "bench"),
+}
+"""Modules of this package under the titles of `owl3 --help`, in the order in which it lists their verbs."""
 
 
 _SUMMARY = "Train an mPLUG-Owl3-style model from web corpora, and answer for every sample it saw."
@@ -52,8 +42,13 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    for group in GROUPS:
-        importlib.import_module(f"owl3.cli.{group}").register(app)
+    for panel, groups in PANELS.items():
+        for group in groups:
+            importlib.import_module(f"owl3.cli.{group}").register(app)
+        verbs: list[CommandInfo | TyperInfo] = [*app.registered_commands, *app.registered_groups]
+        for verb in verbs:
+            if not isinstance(verb.rich_help_panel, str):
+                verb.rich_help_panel = panel
     return app
 
 
