@@ -74,7 +74,7 @@ def parse_count(text: str) -> float:
 def _tables(made: Estimate) -> list[Table | str]:
     shown: list[Table | str] = []
     for curation in made.curations:
-        title = f"Curating {curation.label}: {_count(curation.urls)} URLs, {_count(curation.pairs)} pairs"
+        title = f"Curating {curation.label} ({_count(curation.urls)} in, {_count(curation.pairs)} pairs out)"
         shown += [_costs(title, list(curation.costs), made.currency), _course(curation)]
     if made.costs:
         shown.append(_costs(f"{made.recipe} on {made.cluster}", list(made.costs), made.currency))
@@ -94,18 +94,18 @@ def _costs(title: str, costs: list[Cost], currency: str) -> Table:
     for cost in costs:
         shown.add_row(
             cost.step,
-            f"{cost.hours:,.1f}",
+            _amount(cost.hours, 1),
             cost.limited_by,
-            f"{cost.machine_hours:,.0f}",
-            f"{cost.gpu_hours:,.0f}",
+            _amount(cost.machine_hours),
+            _amount(cost.gpu_hours),
             _bytes(cost.read_bytes),
             _bytes(cost.stored_bytes),
             _count(cost.requests),
-            f"{cost.money:,.0f}",
+            _amount(cost.money),
         )
     gpu_hours, hours, money = (sum(getattr(cost, key) for cost in costs) for key in ("gpu_hours", "hours", "money"))
     stored = _bytes(sum(cost.stored_bytes for cost in costs))
-    shown.add_row("all", f"{hours:,.1f}", "", "", f"{gpu_hours:,.0f}", "", stored, "", f"{money:,.0f}", style="bold")
+    shown.add_row("all", _amount(hours, 1), "", "", _amount(gpu_hours), "", stored, "", _amount(money), style="bold")
     return shown
 
 
@@ -120,6 +120,12 @@ def _course(curation: Curation) -> str:
         f"Ledger {_bytes(curation.ledger_bytes)}; Prefect's database grows by {_bytes(curation.prefect_bytes)} "
         f"({_bytes(curation.prefect_bytes_ungrouped)} with a task run per shard).\n"
     )
+
+
+def _amount(value: float, digits: int = 0) -> str:
+    """A little is not nothing: what rounding would make 0 is told as less than the last digit."""
+    least = 10.0**-digits
+    return f"<{least:g}" if 0 < value < least / 2 else f"{value:,.{digits}f}" if value else "0"
 
 
 def _bytes(size: float) -> str:

@@ -106,21 +106,20 @@ class Estimator:
     def curation(self, label: str, urls: float) -> Curation:
         """Sources, fetching and the look at the whole corpus."""
         web, rates, machines = self.assumed.web, self.cluster.rates, self.cluster.machines
-        all_cores = machines.count * machines.cores
         answered = urls * web.answered.value
         pairs = answered * web.kept_of_answered.value
         read = answered * web.fetched_bytes.value
         requests = urls * web.requests_per_url.value + machines.count * urls / web.urls_per_host.value
         connections = machines.count * machines.connections
         seconds = {
-            "cores": (answered / rates.fetch_pictures_s.value + (urls - answered) / rates.failed_rows_s.value)
-            / all_cores,
-            "network": read * 8 / (machines.count * machines.network_gbit_s.value * 1e9),
+            **self._work_seconds(
+                answered / rates.fetch_pictures_s.value + (urls - answered) / rates.failed_rows_s.value, read
+            ),
             "connections": self._connection_seconds(urls) / connections,
         }
         limit = max(seconds, key=lambda name: seconds[name])
         course = self._course(urls, seconds[limit])
-        prepare_h = urls / rates.prepare_rows_s.value / all_cores / 3600
+        prepare_h = urls / rates.prepare_rows_s.value / (machines.count * machines.cores) / 3600
         look_h = urls / rates.look_rows_s.value / 3600
         politeness_h = self._politeness_hours(urls)
         fetch_h = max(course.hours, politeness_h)
@@ -158,15 +157,18 @@ class Estimator:
     def building(self) -> list[Cost]:
         """Samples of every stage that are not there yet: as many as the mixture draws, within the allowed epochs."""
         made = []
-        web, rates, machines = self.assumed.web, self.cluster.rates, self.cluster.machines
+        web, rates = self.assumed.web, self.cluster.rates
         for stage in self.recipe.stages:
             needs = mixture_needs(stage.data, self.workspace)
             samples = sum(need.min_samples or 0 for need in needs if not need.is_met)
             shape = self.samples(stage)
             per_sample = shape.pictures * web.stored_bytes.value + self.assumed.sizes.sample_row.value
-            hours = samples / rates.build_samples_s.value / (machines.count * machines.cores) / 3600
+            stored = samples * per_sample
+            seconds = self._work_seconds(samples / rates.build_samples_s.value, 2 * stored)  # read, and written
+            limit = max(seconds, key=lambda name: seconds[name])
             writes = 2 * -(-samples // self.assumed.rows_per_shard)
-            made.append(self._cost(f"build {stage.name}", hours, "cores", stored=samples * per_sample, writes=writes))
+            cost = self._cost(f"build {stage.name}", seconds[limit] / 3600, limit, stored=stored, writes=writes)
+            made.append(cost)
         return made
 
     def planning(self) -> list[Cost]:
@@ -232,9 +234,17 @@ class Estimator:
     def auditing(self) -> list[Cost]:
         """Card and audit: every stored byte of the samples is hashed again."""
         stored = sum(cost.stored_bytes for cost in self.building())
+        seconds = self._work_seconds(stored / self.cluster.rates.audit_bytes_s.value, stored)
+        limit = max(seconds, key=lambda name: seconds[name])
+        return [self._cost("card and audit", seconds[limit] / 3600, limit)]
+
+    def _work_seconds(self, core_seconds: float, moved_bytes: float) -> dict[str, float]:
+        """What the machines need for work that is spread over them all, by what may hold them up."""
         machines = self.cluster.machines
-        hours = stored / self.cluster.rates.audit_bytes_s.value / (machines.count * machines.cores) / 3600
-        return [self._cost("card and audit", hours, "cores")]
+        return {
+            "cores": core_seconds / (machines.count * machines.cores),
+            "network": moved_bytes * 8 / (machines.count * machines.network_gbit_s.value * 1e9),
+        }
 
     def samples(self, stage: StageConfig) -> Samples:
         """Tokens and pictures of a sample: as planned where a plan lies in the workspace, else assumed."""

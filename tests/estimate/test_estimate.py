@@ -10,7 +10,7 @@ from owl3.cli import main
 from owl3.cli.estimate import parse_count
 from owl3.errors import ConfigError
 from owl3.estimate.assumptions import assume
-from owl3.estimate.cluster import load_cluster
+from owl3.estimate.cluster import Cluster, load_cluster
 from owl3.estimate.steps import Estimate, Estimator
 from owl3.recipe import RECIPES, load_recipe
 
@@ -26,9 +26,21 @@ SHAPE = {
 
 
 def estimated(tmp_path: Path, *changes: str, urls: float = 400e6) -> Estimate:
+    return _estimator(tmp_path, load_cluster(CLUSTER), *changes).estimate({"some": urls})
+
+
+def estimated_on(tmp_path: Path, network_gbit_s: float) -> Estimate:
+    """On the shipped cluster with another network."""
+    told = CLUSTER.read_text().replace("network_gbit_s: {value: 10,", f"network_gbit_s: {{value: {network_gbit_s},")
+    other = tmp_path / f"cluster-{network_gbit_s}.yaml"
+    other.write_text(told)
+    return _estimator(tmp_path, load_cluster(other)).estimate({})
+
+
+def _estimator(tmp_path: Path, cluster: Cluster, *changes: str) -> Estimator:
     recipe = load_recipe(RECIPES / "owl3-7b.yaml")
     shapes = {stage.name: SHAPE for stage in recipe.stages}
-    return Estimator(recipe, load_cluster(CLUSTER), assume(changes), shapes, tmp_path).estimate({"some": urls})
+    return Estimator(recipe, cluster, assume(changes), shapes, tmp_path)
 
 
 def test_training_hours_follow_from_the_plan_and_the_cards(tmp_path: Path) -> None:
@@ -74,6 +86,15 @@ def test_measured_rates_are_those_of_the_committed_tables() -> None:
         "plan_samples_s": 41e6 / shown("CPU time", "s"),
     }
     assert {name: getattr(rates, name).value for name in measured} == pytest.approx(measured, rel=0.3)
+
+
+def test_building_and_auditing_are_held_up_by_what_is_slower(tmp_path: Path) -> None:
+    """Samples lie on shared storage: each byte is read and written through the machines' network."""
+    slow, fast = ({cost.step: cost for cost in estimated_on(tmp_path, gbit_s).costs} for gbit_s in (10, 10_000))
+    for step in ("build pretrain", "card and audit"):
+        assert (slow[step].limited_by, fast[step].limited_by) == ("network", "cores")
+        assert slow[step].hours > fast[step].hours > 0
+    assert slow["build pretrain"].hours == pytest.approx(2 * slow["build pretrain"].stored_bytes * 8 / 16e10 / 3600)
 
 
 def test_what_the_recipe_draws_sets_how_many_urls_it_needs(tmp_path: Path) -> None:
