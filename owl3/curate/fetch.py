@@ -258,7 +258,9 @@ class _Engine:
         environment = {key: value for key, value in bare_environment().items() if not key.lower().endswith("_proxy")}
         environment |= {"NO_ALBUMENTATIONS_UPDATE": "1", "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
         environment |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}  # no report, no token file
-        command = [str(tools.python("img2dataset")), "-c", _LAUNCHER, json.dumps(options)]
+        python = str(tools.python("img2dataset"))
+        environment.setdefault("PYSPARK_PYTHON", python)  # else Spark's workers are the first python3 on the path
+        command = [python, "-c", _LAUNCHER, json.dumps(options)]
         self._process = subprocess.Popen(
             lifeline.wrap(command),
             stdin=subprocess.DEVNULL,
