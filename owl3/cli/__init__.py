@@ -22,7 +22,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     "The whole chain": ("demo", "estimate"),
     "Data": ("sources", "curate", "search", "build", "plan", "inspect"),
     "Model": ("train", "eval", "ablation", "chat"),
-    "Accountability": ("cards", "rights"),
+    "Accountability": ("cards", "retract", "rights"),
     "This machine": ("doctor", "bench"),
 }
 """Modules of this package under the titles of `owl3 --help`, in the order in which it lists their verbs."""

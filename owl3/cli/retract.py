@@ -1,0 +1,119 @@
+"""`owl3 retract`: take something out of a corpus, and plan how its models go on without it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from owl3.cli.cards import Datacards, datacards_of
+from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, TerminalProgress, Workspace, emit, table
+from owl3.errors import InputError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("retract")(retract)
+
+
+def retract(
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="Why; it stands in the tombstone.")] = "",
+    url: Annotated[list[str] | None, typer.Option("--url")] = None,
+    domain: Annotated[list[str] | None, typer.Option("--domain", help="With all its subdomains.")] = None,
+    licence: Annotated[list[str] | None, typer.Option("--licence")] = None,
+    sha256: Annotated[list[str] | None, typer.Option("--sha256", help="Of a picture, as fetched or stored.")] = None,
+    sample_id: Annotated[list[str] | None, typer.Option("--sample-id")] = None,
+    image: Annotated[list[Path] | None, typer.Option("--image", help="By hash, then by looks.")] = None,
+    removal_list: Annotated[list[Path] | None, typer.Option("--list", help="One subject per line.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Write the tombstones; without it, only show.")] = False,
+    purge: Annotated[bool, typer.Option("--purge", help="Make the artifacts anew without the bytes.")] = False,
+    rerun: Annotated[
+        str | None, typer.Option("--rerun", help="RUN=NEW: plan a clean run, keep its clean part.")
+    ] = None,
+    remove: Annotated[str | None, typer.Option("--remove-run", help="Delete a run that a clean one replaced.")] = None,
+    dry_run: DryRun = False,
+    workspace: Workspace = DEFAULT_WORKSPACE,
+    datacards: Datacards = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a retraction hits; with --yes bury it, with --purge take the bytes out, with --rerun plan a clean run.
+
+    Example: `owl3 retract --domain birds.example.org --reason "request of 20 Nov" --yes --purge --rerun demo=demo-2`
+    """
+    from owl3 import retraction
+    from owl3.cards import purge as purging
+    from owl3.cards import retract as library
+    from owl3.cards import runs
+    from owl3.cards.subjects import Subject, understand
+
+    if remove:
+        gone = [] if dry_run or not yes else retraction.remove_run(workspace, remove, reason)
+        note = f"removed: {', '.join(gone)}" if gone else f"would remove run {remove} with its plans; add --yes"
+        emit(as_json, {"removed": gone}, note)
+        return
+
+    renamed = _rename(rerun) if rerun else None  # before anything is written
+    subjects: list[Subject] = []
+    given = {"url": url, "domain": domain, "licence": licence, "sha256": sha256, "sample_id": sample_id, "image": image}
+    for what, values in given.items():
+        subjects += [understand(str(value), what) for value in values or []]  # type: ignore[arg-type]
+    for path in removal_list or []:
+        subjects += library.read_list(path)
+    impact = library.assess(workspace, subjects, datacards_of(workspace, datacards))
+    todo = retraction.plan_rerun(workspace, impact.plans)
+    act = yes and not dry_run and not impact.is_empty
+    progress = TerminalProgress()
+    buried = library.bury(workspace, impact, reason) if act else 0
+    purged = purging.purge(workspace, impact.ids) if act and purge else []
+    left = retraction.prepare_rerun(workspace, *renamed, progress=progress) if act and renamed else []
+    data = runs.as_data(impact) | {"buried": buried, "purged": purged, "rerun": runs.as_data(left or todo)}
+    data.pop("matched")
+    lines = [*_impact_lines(impact, buried, act, reason), *_rerun_lines(left or todo, act and bool(rerun))]
+    for made in purged:
+        taken = f"{made.removed} sample{'' if made.removed == 1 else 's'} taken out" if made.removed else "sealed again"
+        lines.append(f"{made.kind} {made.name}: {taken}, digest now {made.new_digest[:16]}")
+    emit(as_json, runs.as_data(data), *lines)
+
+
+def _rename(text: str) -> tuple[str, str]:
+    old, separator, new = text.partition("=")
+    if not (old and separator and new):
+        raise InputError(f"--rerun {text}: write it as RUN=NEW, for example demo=demo-2")
+    return old, new
+
+
+def _rerun_lines(stages: Sequence[Any], prepared: bool) -> list[Any]:
+    if not stages:
+        return []
+    shown = table("Re-run", "run", "stage", ">first tainted step", ">goes on from step", ">steps to train", ">hours")
+    for stage in stages:
+        first = "-" if stage.first_tainted is None else str(stage.first_tainted)
+        hours = "?" if stage.hours is None else f"{stage.hours:.2f}"
+        shown.add_row(stage.run, stage.stage, first, str(stage.resume_from), str(stage.steps_to_train), hours)
+    hint = f"train it: owl3 train RECIPE name={stages[0].run}" if prepared else "prepare it with --rerun RUN=NEW"
+    return [shown, hint]
+
+
+def _impact_lines(impact: Any, buried: int, done: bool, reason: str) -> list[Any]:
+    lines: list[Any] = [f"matches nothing: {subject.what} {subject.text}" for subject in impact.missing]
+    if impact.is_empty:
+        return lines
+    shown = table("What is hit", "what", ">amount", "where")
+    shown.add_row("pictures kept", f"{impact.urls_kept:,}", "")
+    shown.add_row("built samples", f"{impact.built:,}", "")
+    for entry in impact.artifacts:
+        shown.add_row(
+            str(entry["kind"]), str(len(entry["shards"])), f"{entry['name']}: shards {', '.join(entry['shards'][:8])}"
+        )
+    for hit in impact.plans:
+        shown.add_row("plan", f"{len(hit.steps):,} steps", f"{hit.plan}: first at step {hit.first}")
+    for hit in impact.checkpoints:
+        how = f"from step {hit.first_step}" if hit.first_step is not None else f"through {hit.inherited_from}"
+        shown.add_row("checkpoint", "1", f"{hit.checkpoint.label}: {how}")
+    for entry in impact.cards:
+        shown.add_row("card", "1", entry["name"])
+    lines.append(shown)
+    wanted = "--yes" if reason else "--reason TEXT --yes"
+    lines.append(f"{buried:,} tombstones written" if done else f"nothing was written; add {wanted} to bury these")
+    return lines
