@@ -119,7 +119,7 @@ def concatenate(  # noqa: PLR0917 - what `forward` was given
         owners = torch.from_numpy(on_host[inputs.image_rows, inputs.image_starts]).to(device)
         new_segments = new_segments.index_put(image_place, owners[:, None].expand(features.shape[:2]))
     elif model.training and torch.is_grad_enabled():
-        sequence = sequence + 0 * model.anchor_images().features.mean()
+        sequence = sequence + 0 * model.anchor_images().unit.mean()
     if labels is not None:
         labels = labels.new_full(longer, IGNORED).index_put(
             tuple(place.to(labels.device) for place in token_place), labels

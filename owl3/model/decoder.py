@@ -21,6 +21,7 @@ from owl3.model.config import Owl3Config
 from owl3.model.hyper_attention import FUSIONS, HyperAttention, Images, Rotation, SelfAttention, StaticGatedAttention
 from owl3.model.layout import Layout
 from owl3.model.mlp import Owl3MLP
+from owl3.model.norm import Owl3RMSNorm
 
 
 class Owl3DecoderLayer(GradientCheckpointingLayer):  # type: ignore[misc]
@@ -30,7 +31,7 @@ class Owl3DecoderLayer(GradientCheckpointingLayer):  # type: ignore[misc]
         super().__init__()
         self.self_attn = attention(config, layer_idx)
         self.mlp = Owl3MLP(config)
-        self.input_layernorm = Qwen2RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.input_layernorm = Owl3RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.post_attention_layernorm = Qwen2RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
     def forward(
@@ -102,7 +103,7 @@ class Owl3TextModel(Owl3PreTrainedModel):
         )
         for module in self.modules():
             if isinstance(module, HyperAttention) and not config.shared_layernorm:
-                module.image_norm = Qwen2RMSNorm(text.hidden_size, eps=text.rms_norm_eps)
+                module.image_norm = Owl3RMSNorm(text.hidden_size, eps=text.rms_norm_eps)
         self.norm = Qwen2RMSNorm(text.hidden_size, eps=text.rms_norm_eps)
         self.rotary_emb = Qwen2RotaryEmbedding(text)
         self.gradient_checkpointing = False

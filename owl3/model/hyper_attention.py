@@ -39,7 +39,7 @@ from owl3.model.config import Fusion
 from owl3.model.layout import Layout, VisualKV
 from owl3.model.rope import rotate
 
-_VISUAL_TOKENS_AT_ONCE = 2048
+_VISUAL_TOKENS_AT_ONCE = 1024
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines, (…, d)."""
@@ -49,12 +49,12 @@ Rotation = tuple[Tensor, Tensor]
 class Images:
     """The images that arrive with a forward pass.
 
-    `features` (I, L, D); `rotation` (I, d) each, fp32; `slots` (B, slots) tells, with a cache, which image fills which
-    slot of a row (None: they fill the rows one by one, as they stand). With `anchor` nobody sees them: they only keep
-    the visual parameters in the graph.
+    `unit` (I, L, D) are the image tokens, over their root mean square; `rotation` (I, d) each, fp32; `slots` (B, slots)
+    tells, with a cache, which image fills which slot of a row (None: they fill the rows one by one, as they stand).
+    With `anchor` nobody sees them: they only keep the visual parameters in the graph.
     """
 
-    features: Tensor
+    unit: Tensor
     rotation: Rotation
     slots: Tensor | None = None
     anchor: bool = False
@@ -139,27 +139,27 @@ class HyperAttention(SelfAttention, ABC):
     def project_images(self, images: Images, norm: nn.Module) -> VisualKV:
         """(I, L, D) -> two (I, L, K, d). All tokens of an image are rotated by the one position of its placeholder.
 
-        Without gradients a few images go at a time, into the place where all shall lie: hundreds of them, normed in
-        fp32, would outweigh the model.
+        Without gradients a few images go at a time, into the place where all shall lie: the products' inputs for
+        hundreds of them would outweigh the model.
         """
-        features, (cos, sin) = images.features, images.rotation
+        unit, (cos, sin) = images.unit, (x[:, None, None] for x in images.rotation)
         norm = norm if self.image_norm is None else self.image_norm
-        at_once = max(1, _VISUAL_TOKENS_AT_ONCE // features.shape[1])
-        if torch.is_grad_enabled() or len(features) <= at_once:
-            return self._project_images(norm(features), cos, sin)
-        k, v = None, None
-        for start in range(0, len(features), at_once):
+        at_once = max(1, _VISUAL_TOKENS_AT_ONCE // unit.shape[1])
+        if torch.is_grad_enabled() or len(unit) <= at_once:
+            k, v = self._project(norm(unit, is_unit=True))
+            return rotate(k, cos, sin), v
+        both = None
+        for start in range(0, len(unit), at_once):
             part = slice(start, start + at_once)
-            some = self._project_images(norm(features[part]), cos[part], sin[part])
-            if k is None or v is None:
-                k, v = (x.new_empty(len(features), *x.shape[1:]) for x in some)
-            k[part], v[part] = some
-        assert k is not None and v is not None
-        return k, v
+            k, v = self._project(norm(unit[part], is_unit=True))
+            if both is None:
+                both = k.new_empty(2, len(unit), *k.shape[1:])
+            both[0, part], both[1, part] = rotate(k, cos[part], sin[part]), v
+        assert both is not None
+        return both[0], both[1]
 
-    def _project_images(self, normed: Tensor, cos: Tensor, sin: Tensor) -> VisualKV:
-        kv = self.v_kv_proj(normed).unflatten(-1, (-1, 2, self.head_dim))
-        return rotate(kv[..., 0, :], cos[:, None, None], sin[:, None, None]), kv[..., 1, :]
+    def _project(self, normed: Tensor) -> VisualKV:
+        return self.v_kv_proj(normed).unflatten(-1, (-1, 2, self.head_dim)).unbind(-2)
 
     @abstractmethod
     def fuse(self, q: Tensor, k: Tensor, v: Tensor, visual: VisualKV, layout: Layout) -> Tensor:

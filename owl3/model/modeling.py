@@ -47,6 +47,7 @@ from owl3.model.hyper_attention import Images, Rotation
 from owl3.model.inputs import Inputs, check_cache, check_inputs, check_positions
 from owl3.model.layout import StreamLayout
 from owl3.model.loss import next_token_loss
+from owl3.model.norm import unit_rms
 from owl3.model.planning import plan_cached, plan_slots, plan_stream
 from owl3.model.rope import image_rotation
 
@@ -144,7 +145,7 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, Owl3GenerationMixin):
             features = self.vision2text_model(
                 torch.zeros(1, 1, vision.hidden_size, dtype=self.dtype, device=self.device)
             )
-        return Images(features, self._rotation(torch.zeros(1, device=self.device)), anchor=True)
+        return self._placed(features, torch.zeros(1, device=self.device), anchor=True)
 
     def _images(self, inputs: Inputs, order: Tensor | None, position_I: Tensor) -> Images | None:
         """The batch's images in `order` (None = as given), each at the position of its placeholder."""
@@ -157,7 +158,11 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, Owl3GenerationMixin):
         features = self.encode_images(pixel_values)
         if index is not None:
             features = features[(index if order is None else index[order]).to(features.device)]
-        return Images(features, self._rotation(position_I + self.config.image_offset))
+        return self._placed(features, position_I + self.config.image_offset)
+
+    def _placed(self, features: Tensor, position_I: Tensor, anchor: bool = False) -> Images:
+        unit = unit_rms(features, self.config.text_config.rms_norm_eps)
+        return Images(unit, self._rotation(position_I), anchor=anchor)
 
     def _rotation(self, position_I: Tensor) -> Rotation:
         # Without MI-RoPE every image stands at 0, where a rotation turns nothing.

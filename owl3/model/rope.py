@@ -32,4 +32,4 @@ def image_rotation(position_I: Tensor, inv_freq: Tensor) -> tuple[Tensor, Tensor
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the last dimension by halves, as Qwen2 does; computed in the wider of the two dtypes, returned in x's."""
     first, second = x.chunk(2, dim=-1)
-    return (x * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
+    return torch.addcmul(x * cos, torch.cat((-second, first), dim=-1), sin).to(x.dtype)

@@ -139,20 +139,20 @@ def activations(config: Owl3Config, load: Load) -> int:
     attention = value * (2 * heads + 2 * kv_heads)
     feed_forward = value * mlp * (3 if learns else 2)
     layer = load.tokens * (2 * norm + attention + feed_forward)
-    hyper = _hyper_layer(config, load, fp32_copy, heads, kv_heads)
-    visual = load.tiles * config.tokens_per_image * value * (config.vision_config.hidden_size + hidden)
+    hyper = _hyper_layer(config, load, heads, kv_heads)
+    # Of all layers' norms the first half is done once: its input in fp32, and its output for the norms' weights.
+    unit = fp32_copy + (value * hidden if learns else 0)
+    visual = load.tiles * config.tokens_per_image * (value * (config.vision_config.hidden_size + hidden) + unit)
     if load.checkpointing:
         kept = text.num_hidden_layers * load.tokens * value * hidden
         return kept + layer + hyper + visual
     return text.num_hidden_layers * layer + len(config.hyper_layers) * hyper + visual
 
 
-def _hyper_layer(config: Owl3Config, load: Load, fp32_copy: int, heads: int, kv_heads: int) -> int:
+def _hyper_layer(config: Owl3Config, load: Load, heads: int, kv_heads: int) -> int:
     """What images add to a hyper layer: their normed features, keys and values; what is mixed, and a computed gate."""
     value = load.bytes_per_value
-    hidden = config.text_config.hidden_size
-    learns_norm = "language_model" in load.trainable
-    features = fp32_copy + value * hidden * (3 if learns_norm else 2)
+    features = value * config.text_config.hidden_size
     mixed = {"gated": 3, "static_gate": 2}.get(config.fusion, 0) * value * heads
     return load.tiles * config.tokens_per_image * (features + value * 4 * kv_heads) + load.tokens * mixed
 
