@@ -35,5 +35,6 @@ class Owl3MLP(Qwen2MLP):  # type: ignore[misc]
         """See the class."""
         if self.config.hidden_act != "silu":
             return super().forward(x)
-        product = _GatedSilu.apply(self.gate_proj(x), self.up_proj(x))
+        gate, up = self.gate_proj(x), self.up_proj(x)
+        product = _GatedSilu.apply(gate, up) if torch.is_grad_enabled() else F.silu(gate, inplace=True).mul_(up)
         return self.down_proj(product)
