@@ -78,3 +78,14 @@ def _scores(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
 def _weigh(weights: Tensor, v: Tensor) -> Tensor:
     """(B, S, K, H / K, M), (B, M, K, d) -> (B, S, H, d)"""
     return torch.einsum("bskgm,bmkd->bskgd", weights, v).flatten(2, 3)
+
+
+def causal_mask(num_queries: int, num_keys: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Additive (1, 1, queries, keys) mask of queries that are the last of the keys."""
+    allowed = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device).tril(num_keys - num_queries)
+    return additive(allowed, dtype)[None, None]
+
+
+def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where allowed, -inf elsewhere."""
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, -torch.inf)

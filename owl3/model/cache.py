@@ -15,7 +15,8 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 from owl3.model.config import Owl3Config
-from owl3.model.layout import NEVER, Ints, VisualKV
+from owl3.model.layout import VisualKV
+from owl3.model.windows import NEVER, Ints
 
 
 class HyperLayer(DynamicLayer):  # type: ignore[misc]
@@ -69,8 +70,8 @@ class Owl3Cache(Cache):  # type: ignore[misc]
         image_starts: (B, slots) column of each image's placeholder; a row with fewer images ends in slots at `NEVER`.
         owner: (B,) which prompt a row continues. Beams of one prompt have the same images, so reordering among them
             moves text only.
-        all_slots_filled: Every row has the same number of images.
-        last_image_start: The last column at which any image stands.
+        earliest: (slots,) the first column at which any row has this image (or one before it).
+        latest: (slots,) the last column at which any row has it; `NEVER` where a row has none. Both lie on the host.
         columns_filled: (B, columns) 0 where a row has padding; None unless image tokens stand in the text
             (`owl3.model.concatenation`), where rows differ in length by their images.
     """
@@ -81,8 +82,7 @@ class Owl3Cache(Cache):  # type: ignore[misc]
         super().__init__(layers=layers, offloading=offloading, offload_only_non_sliding=False)
         self.image_starts: Tensor | None = None
         self.owner: Tensor | None = None
-        self.all_slots_filled = True
-        self.last_image_start = -1
+        self.earliest = self.latest = np.zeros(0, dtype=np.int64)
         self.columns_filled: Tensor | None = None
         self._image_columns = 0
 
@@ -121,8 +121,8 @@ class Owl3Cache(Cache):  # type: ignore[misc]
         slots, starts = place
         filled = slots >= 0
         starts = np.where(filled, starts + past, NEVER)
-        self.all_slots_filled = self.all_slots_filled and bool(filled.all())
-        self.last_image_start = max(self.last_image_start, int(starts[filled].max()))
+        self.earliest = np.append(self.earliest, starts.min(0))
+        self.latest = np.append(self.latest, starts.max(0))
         device = position_I.device
         new = torch.from_numpy(starts).to(device)
         self.image_starts = new if self.image_starts is None else torch.cat((self.image_starts, new), dim=1)
@@ -147,8 +147,7 @@ class Owl3Cache(Cache):  # type: ignore[misc]
         """Forget everything."""
         super().reset()
         self.image_starts = self.owner = self.columns_filled = None
-        self.all_slots_filled = True
-        self.last_image_start = -1
+        self.earliest = self.latest = np.zeros(0, dtype=np.int64)
         self._image_columns = 0
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
@@ -187,7 +186,8 @@ class Owl3Cache(Cache):  # type: ignore[misc]
         if self.image_starts is not None and tokens_to_remove:
             gone = self.image_starts >= self.get_seq_length()
             self.image_starts = self.image_starts.masked_fill(gone, NEVER)
-            self.all_slots_filled = self.all_slots_filled and not bool(gone.any())
+            self.earliest = np.minimum(self.earliest, self.get_seq_length())
+            self.latest[self.latest >= self.get_seq_length()] = NEVER
 
     def _select_images(self, indices: Tensor) -> None:
         if self.image_starts is not None:

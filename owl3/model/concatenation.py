@@ -21,9 +21,9 @@ from torch import Tensor
 
 from owl3.model.cache import Owl3Cache
 from owl3.model.inputs import Inputs
-from owl3.model.layout import Ints
 from owl3.model.loss import IGNORED
 from owl3.model.planning import token_of_image
+from owl3.model.windows import Ints
 
 if TYPE_CHECKING:
     from owl3.model.modeling import Owl3ForConditionalGeneration

@@ -37,8 +37,9 @@ class Owl3DecoderLayer(GradientCheckpointingLayer):  # type: ignore[misc]
     def forward(
         self, hidden: Tensor, rotation: Rotation, layout: Layout, images: Images | None, cache: Owl3Cache | None
     ) -> Tensor:
-        """(B, S, D) -> (B, S, D). Text and images go through the same input norm."""
-        hidden = hidden + self.self_attn(hidden, rotation, layout, images, cache, self.input_layernorm)
+        """(B, S, D) -> (B, S or what the layout asks for, D). Text and images go through the same input norm."""
+        attended = self.self_attn(hidden, rotation, layout, images, cache, self.input_layernorm)
+        hidden = hidden[:, -attended.shape[1] :] + attended
         return hidden + self.mlp(self.post_attention_layernorm(hidden))
 
 
@@ -109,20 +110,25 @@ class Owl3TextModel(Owl3PreTrainedModel):
         self.gradient_checkpointing = False
         self.post_init()
 
-    def forward(
+    def forward(  # noqa: PLR0917 - as a layer takes them
         self,
         embeds: Tensor,
         positions: Tensor,
         layout: Layout,
         images: Images | None = None,
         cache: Owl3Cache | None = None,
+        last_layout: Layout | None = None,
     ) -> Tensor:
-        """Embeddings (B, S, D) at positions (B or 1, S) to the normed last hidden state (B, S, D)."""
+        """Embeddings (B, S, D) at positions (B or 1, S) to the normed last hidden state (B, S, D).
+
+        With `last_layout`, (B, what it asks for, D): the last layer's other columns serve as keys and values alone.
+        """
         hidden = embeds
         rotation = self.rotary_emb(hidden, positions)
-        for layer in self.layers:
+        *layers, last = self.layers
+        for layer in layers:
             hidden = layer(hidden, rotation, layout, images, cache)
-        return self.norm(hidden)
+        return self.norm(last(hidden, rotation, last_layout or layout, images, cache))
 
 
 class Owl3LanguageModel(nn.Module):

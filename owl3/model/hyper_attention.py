@@ -72,18 +72,21 @@ class SelfAttention(Qwen2Attention):  # type: ignore[misc]
         cache: Owl3Cache | None,
         norm: nn.Module,
     ) -> Tensor:
-        """(B, S, D) -> (B, S, D); `norm`, the layer's input norm, is applied to the text and to the images alike."""
-        q, k, v = self.project(norm(hidden), rotation, cache)
+        """(B, S, D) -> (B, as many as the layout asks for, D); `norm`, the layer's own, is for text and images."""
+        q, k, v = self.project(norm(hidden), rotation, cache, layout.num_asked)
         return self.o_proj(layout.attend_text(q, k, v).flatten(-2))
 
-    def project(self, hidden: Tensor, rotation: Rotation, cache: Owl3Cache | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, S, H, d), and keys and values (B, past + S, K, d), rotated by text positions."""
+    def project(
+        self, hidden: Tensor, rotation: Rotation, cache: Owl3Cache | None, num_asked: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, S or `num_asked`, H, d), keys and values (B, past + S, K, d), rotated by text positions."""
         cos, sin = (part.unsqueeze(2) for part in rotation)
+        asked = slice(None if num_asked is None else -num_asked, None)
         q, k, v = (
-            projection(hidden).unflatten(-1, (-1, self.head_dim))
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
+            projection(given).unflatten(-1, (-1, self.head_dim))
+            for projection, given in ((self.q_proj, hidden[:, asked]), (self.k_proj, hidden), (self.v_proj, hidden))
         )
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        q, k = rotate(q, cos[:, asked], sin[:, asked]), rotate(k, cos, sin)
         if cache is not None:  # which keeps heads first
             k, v = cache.update(k.transpose(1, 2), v.transpose(1, 2), self.layer_idx)
             k, v = k.transpose(1, 2), v.transpose(1, 2)
@@ -109,7 +112,7 @@ class HyperAttention(SelfAttention, ABC):
         norm: nn.Module,
     ) -> Tensor:
         """As `SelfAttention`; a batch that has no images attends to text alone."""
-        q, k, v = self.project(norm(hidden), rotation, cache)
+        q, k, v = self.project(norm(hidden), rotation, cache, layout.num_asked)
         visual = self.visual_kv(images, cache, norm, hidden)
         if visual is None:
             return self.o_proj(layout.attend_text(q, k, v).flatten(-2))

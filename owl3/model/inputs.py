@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from owl3.errors import InputError
 from owl3.model.cache import Owl3Cache
 from owl3.model.config import Owl3Config
-from owl3.model.layout import Ints
+from owl3.model.windows import Ints
 
 
 @dataclass

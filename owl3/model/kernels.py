@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-from owl3.model.layout import Ints, StreamLayout, VisualKV
+from owl3.model.layout import StreamLayout, VisualKV
+from owl3.model.windows import Ints
 
 
 @dataclass

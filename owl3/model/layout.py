@@ -22,21 +22,17 @@ With a cache (generation) rows stay rows, (B, S, …), with the usual masks.
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd import Function
 
 from owl3.model.attention import attend, attend_two
+from owl3.model.windows import Window, look, look_both
 
-Ints = NDArray[np.int64]
 VisualKV = tuple[Tensor, Tensor]
 """Keys, rotated, and values of all images: two tensors (I, L, K, d) in the layout's image order."""
 
 MAX_GROUPS = 8
-NEVER = 1 << 30
-"""A column that no token reaches: where the missing images of a shorter row stand."""
 
 
 class Layout(Protocol):
@@ -44,6 +40,9 @@ class Layout(Protocol):
 
     sees_image: Tensor | None
     """Broadcastable to (B, S, 1, 1): 1 where a token sees at least one image. None in a batch without images."""
+
+    num_asked: int | None
+    """Only the last so many columns query, and have an output; S is then this number. None: all do."""
 
     def attend_text(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Causal attention inside each sample."""
@@ -76,8 +75,7 @@ class Group:
     is_real: Tensor | None = None
     image_pad: Tensor | None = None
     image_unpad: Tensor | None = None
-    mask: Tensor | None = None
-    """Additive (n, 1, t, m L) over images or, in joint attention, (n, 1, t, m L + t) over images and text."""
+    windows: list[Window] = field(default_factory=list)
 
     def gather(self, x: Tensor) -> Tensor:
         """(stream_tokens, …) -> (n, t, …)"""
@@ -139,6 +137,7 @@ class StreamLayout:
     last_of_sample: Tensor
     sees_image: Tensor | None
     eager: bool = False
+    num_asked: int | None = None
 
     def to_batch(self, stream: Tensor, shape: tuple[int, int]) -> Tensor:
         """(1, T, D) back to (B, S, D), zero on padding."""
@@ -166,8 +165,8 @@ class StreamLayout:
             if group.num_images == 0:
                 out.append(torch.zeros_like(q_g))
                 continue
-            keys, values = group.gather_images(k_i), group.gather_images(v_i)
-            out.append(group.scatter(attend(group.gather(q_g), keys, values, group.mask, eager=self.eager)))
+            images = group.gather_images(k_i), group.gather_images(v_i)
+            out.append(group.scatter(look(group.gather(q_g), images, group.windows, k_i.shape[1], self.eager)))
         return self._join(out)
 
     def attend_both(self, q: Tensor, k: Tensor, v: Tensor, visual: VisualKV) -> Tensor:
@@ -175,11 +174,12 @@ class StreamLayout:
         out = []
         texts = map(self._split, (q, k, v))
         for group, q_g, k_g, v_g, k_i, v_i in zip(self.groups, *texts, *map(self._split_images, visual), strict=True):
-            keys, values = group.gather(k_g), group.gather(v_g)
+            queries, text = group.gather(q_g), (group.gather(k_g), group.gather(v_g))
             if group.num_images:
-                keys = torch.cat((group.gather_images(k_i), keys), dim=1)
-                values = torch.cat((group.gather_images(v_i), values), dim=1)
-            attended = attend(group.gather(q_g), keys, values, group.mask, causal=group.mask is None, eager=self.eager)
+                images = group.gather_images(k_i), group.gather_images(v_i)
+                attended = look_both(queries, text, images, group.windows, k_i.shape[1], self.eager)
+            else:
+                attended = attend(queries, *text, None, causal=True, eager=self.eager)
             out.append(group.scatter(attended))
         return self._join(out)
 
@@ -197,17 +197,17 @@ class StreamLayout:
 
 @dataclass
 class CachedLayout:
-    """The plan of a batch whose past lies in a cache: rows with masks, each (B or 1, 1, S, keys) or None.
+    """The plan of a batch whose past lies in a cache: rows with masks.
 
-    `text_mask` None: plainly causal (or a single new token, which sees all). `image_mask` None: every token sees every
-    image slot of its row.
+    `text_mask` (B or 1, 1, S, keys) None: plainly causal (or a single new token, which sees all).
     """
 
     text_mask: Tensor | None
-    image_mask: Tensor | None
+    windows: list[Window]
     sees_image: Tensor | None
+    tokens_per_image: int
     eager: bool = False
-    _joint_mask: list[Tensor] = field(default_factory=list)
+    num_asked: int | None = None
 
     def attend_text(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Causal attention inside each row, past included."""
@@ -215,33 +215,12 @@ class CachedLayout:
 
     def attend_images(self, q: Tensor, visual: VisualKV) -> Tensor:
         """Attention to the row's images. Here `visual` is per row: (B, slots x L, K, d)."""
-        return attend(q, *visual, self.image_mask, eager=self.eager)
+        return look(q, visual, self.windows, self.tokens_per_image, self.eager)
 
     def attend_both(self, q: Tensor, k: Tensor, v: Tensor, visual: VisualKV) -> Tensor:
         """One softmax over [the row's images, its text]."""
-        if q.shape[1] == 1:
-            return attend_two(q, (*visual, self.image_mask), (k, v, self.text_mask))
-        if not self._joint_mask:  # the same in every layer
-            self._joint_mask.append(self._mask_both(q, visual[0].shape[1], k.shape[1]))
-        keys, values = torch.cat((visual[0], k), dim=1), torch.cat((visual[1], v), dim=1)
-        return attend(q, keys, values, self._joint_mask[0], eager=self.eager)
-
-    def _mask_both(self, q: Tensor, num_visual: int, num_text: int) -> Tensor:
-        """The two masks side by side; what is None is written out."""
-        batch, length = q.shape[:2]
-        text = self.text_mask
-        if text is None:
-            text = causal_mask(length, num_text, q.dtype, q.device)
-        image = q.new_zeros(1, 1, length, num_visual) if self.image_mask is None else self.image_mask
-        return torch.cat([part.expand(batch, 1, length, -1) for part in (image, text)], dim=-1)
-
-
-def causal_mask(num_queries: int, num_keys: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Additive (1, 1, queries, keys) mask of queries that are the last of the keys."""
-    allowed = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device).tril(num_keys - num_queries)
-    return additive(allowed, dtype)[None, None]
-
-
-def additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where allowed, -inf elsewhere."""
-    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill_(~allowed, -torch.inf)
+        if q.shape[1] > 1:
+            return look_both(q, (k, v), visual, self.windows, self.tokens_per_image, self.eager)
+        (window,) = self.windows
+        seen_k, seen_v = (x[:, : window.num_images * self.tokens_per_image] for x in visual)
+        return attend_two(q, (seen_k, seen_v, window.mask(self.tokens_per_image)), (k, v, self.text_mask))

@@ -65,7 +65,8 @@ __all__ = [
 class Owl3Output(ModelOutput):  # type: ignore[misc]
     """What `forward` returns.
 
-    `loss` is 0-d, `logits` (B, S or fewer, vocabulary), `last_hidden_state` (B, S, D), normed, and 0 on padding.
+    `loss` is 0-d, `logits` (B, S or fewer, vocabulary), `last_hidden_state` (B, S, D), normed, and 0 on padding; with a
+    cache it has the columns that `logits_to_keep` keeps.
     """
 
     loss: Tensor | None = None
@@ -224,7 +225,8 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, Owl3GenerationMixin):
             inputs, segment_ids, attention_mask, labels = sequence.arguments
             position_ids = None  # counted anew, with the images
         if past_key_values is not None:
-            hidden = self._forward_cached(inputs, attention_mask, position_ids, past_key_values)
+            kept = logits_to_keep if sequence is None and isinstance(logits_to_keep, int) else 0
+            hidden = self._forward_cached(inputs, attention_mask, position_ids, past_key_values, kept)
         else:
             segments = segment_ids if segment_ids is not None else attention_mask
             stream, layout = self._forward_stream(inputs, segments, position_ids)
@@ -267,9 +269,9 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, Owl3GenerationMixin):
         return self.language_model.model(embeds, positions, layout, images), layout
 
     def _forward_cached(
-        self, inputs: Inputs, attention_mask: Tensor | None, position_ids: Tensor | None, cache: Owl3Cache
+        self, inputs: Inputs, attention_mask: Tensor | None, position_ids: Tensor | None, cache: Owl3Cache, kept: int
     ) -> Tensor:
-        """With a cache: rows stay rows, (B, S, D)."""
+        """With a cache: rows stay rows, (B, S, D), or (B, `kept`, D) if only so many last columns are kept."""
         past, (num_rows, num_columns) = cache.num_columns, inputs.shape
         total = past + num_columns
         if attention_mask is not None and tuple(attention_mask.shape) != (num_rows, total):
@@ -289,9 +291,12 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, Owl3GenerationMixin):
             images = self._images(inputs, None, position_I)
             slots = cache.add_images(place, past, inputs.image_index, position_I)
             images = images and replace(images, slots=slots)
-        layout = plan_cached(cache, num_columns, attention_mask, **self._plan_options())
+        layout, last_layout = plan_cached(cache, past, num_columns, attention_mask, **self._plan_options()), None
+        if 0 < kept < num_columns:
+            last_layout = plan_cached(cache, total - kept, kept, attention_mask, **self._plan_options())
+            last_layout.num_asked = kept
         embeds = inputs.embed(self.get_input_embeddings(), None).view(num_rows, num_columns, -1)
-        return self.language_model.model(embeds, position_ids, layout, images, cache)
+        return self.language_model.model(embeds, position_ids, layout, images, cache, last_layout)
 
     def _plan_options(self) -> dict[str, Any]:
         return {

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from owl3.errors import InputError
+from owl3.model.attention import additive, causal_mask
 from owl3.model.cache import Owl3Cache
-from owl3.model.layout import MAX_GROUPS, NEVER, CachedLayout, Group, Ints, StreamLayout, additive, causal_mask
+from owl3.model.layout import MAX_GROUPS, CachedLayout, Group, StreamLayout
+from owl3.model.windows import NEVER, Ints, Window, plan_windows
 
 
 def plan_stream(
@@ -69,14 +71,14 @@ def plan_stream(
     def tensor(array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
 
-    mask_of = None if backend == "flex_attention" else partial(_group_mask, tokens_per_image, joint, dtype)
+    plan_masks = None if backend == "flex_attention" else partial(_plan_windows, tokens_per_image, dtype, joint)
     groups: list[Group] = []
     sees: list[NDArray[np.bool_]] = []
     image = 0
     for start, end in pairwise(np.flatnonzero(np.diff(keys, prepend=-1, append=-1))):
         counts = num_images[start:end]
         own_places = image_place[image : image + counts.sum()]
-        group, seen = _group(lengths[start:end], counts, own_places, image_offset, mask_of, tensor)
+        group, seen = _group(lengths[start:end], counts, own_places, image_offset, plan_masks, tensor)
         groups.append(group)
         sees.append(seen)
         image += group.stream_images
@@ -107,6 +109,7 @@ def plan_stream(
 
 def plan_cached(
     cache: Owl3Cache,
+    past: int,
     num_new: int,
     attention_mask: Tensor | None,
     *,
@@ -120,10 +123,11 @@ def plan_cached(
     """Plan `num_new` tokens per row, of which the past is in `cache` (their images, if any, are already entered).
 
     Args:
+        past: How many columns come before them.
         attention_mask: (B, past + num_new), 0 = padding; None when there is none.
         backend: One of `attention.BACKENDS`; all but `eager` are carried out by sdpa here.
     """
-    past, eager = cache.num_columns, backend == "eager"
+    eager = backend == "eager"
     column = torch.arange(past, past + num_new, device=device)
     text_mask = None
     if attention_mask is not None and not bool(attention_mask.all()):
@@ -135,13 +139,26 @@ def plan_cached(
         text_mask = causal_mask(num_new, past + num_new, dtype, device)
     starts = cache.image_starts
     if starts is None:
-        return CachedLayout(text_mask, None, None, eager)
-    if cache.all_slots_filled and past > cache.last_image_start:
-        return CachedLayout(text_mask, None, torch.ones(1, 1, 1, 1, dtype=dtype, device=device), eager)
+        return CachedLayout(text_mask, [], None, tokens_per_image, eager)
     visible = column[:, None] >= starts[:, None] + image_offset  # (B, S, slots)
-    seen = visible.any(-1)
-    image_mask = additive(_per_token(visible if joint else _open_blind(visible), tokens_per_image), dtype).unsqueeze(1)
-    return CachedLayout(text_mask, image_mask, seen.to(dtype)[..., None, None], eager)
+
+    def text_of(tokens: slice, with_images: bool) -> Tensor | None:
+        if text_mask is not None:
+            return text_mask[:, :, tokens, : past + tokens.stop]
+        # There is no past.
+        return causal_mask(tokens.stop - tokens.start, tokens.stop, dtype, device) if with_images else None
+
+    windows = plan_windows(
+        cache.earliest + image_offset - past,
+        cache.latest + image_offset - past,
+        visible,
+        tokens_per_image,
+        dtype,
+        joint=joint,
+        past=past,
+        text_of=text_of if joint and num_new > 1 else None,
+    )
+    return CachedLayout(text_mask, windows, visible.any(-1).to(dtype)[..., None, None], tokens_per_image, eager)
 
 
 def plan_slots(image_rows: Ints, image_starts: Ints, shape: tuple[int, int]) -> tuple[Ints, Ints]:
@@ -216,7 +233,7 @@ def _group(  # noqa: PLR0917
     num_images: Ints,
     image_places: Ints,
     image_offset: int,
-    mask_of: Callable[[Tensor], Tensor] | None,
+    plan_masks: Callable[[Ints, Ints, Tensor], list[Window]] | None,
     tensor: Callable[[NDArray[Any]], Tensor],
 ) -> tuple[Group, NDArray[np.bool_]]:
     """Samples that attend together, and which of their tokens see an image (in stream order).
@@ -224,7 +241,8 @@ def _group(  # noqa: PLR0917
     Args:
         lengths: Tokens of each sample.
         num_images: Images of each sample; `image_places` are all their places, sample by sample.
-        mask_of: Makes the mask from (n, t, m) visibility; None leaves it out.
+        plan_masks: Plans windows from when images are seen, by any and by all samples, and (n, t, m) visibility; None
+            leaves them out.
         tensor: Brings an array to the device.
     """
     tokens, images = int(lengths.max()), int(num_images.max())
@@ -239,8 +257,8 @@ def _group(  # noqa: PLR0917
     places = np.full(is_image.shape, NEVER)
     places[is_image] = image_places
     visible = np.arange(tokens)[:, None] >= places[:, None] + image_offset  # (n, t, m)
-    if images and mask_of is not None:
-        group.mask = mask_of(tensor(visible))
+    if images and plan_masks is not None:
+        group.windows = plan_masks(places.min(0) + image_offset, places.max(0) + image_offset, tensor(visible))
     return group, np.asarray(visible.any(-1))[is_token]
 
 
@@ -255,21 +273,13 @@ def _padded_index(lengths: Ints, longest: int) -> Ints:
     return np.where(lengths[:, None] > 0, index, 0).ravel()
 
 
-def _group_mask(tokens_per_image: int, joint: bool, dtype: torch.dtype, visible: Tensor) -> Tensor:
-    """The additive mask of a group from (n, t, m): which token sees which image."""
-    num_samples, num_tokens, _ = visible.shape
-    if not joint:
-        return additive(_per_token(_open_blind(visible), tokens_per_image), dtype).unsqueeze(1)
-    causal = torch.ones(num_tokens, num_tokens, dtype=torch.bool, device=visible.device).tril()
-    both = torch.cat((_per_token(visible, tokens_per_image), causal.expand(num_samples, -1, -1)), dim=-1)
-    return additive(both, dtype).unsqueeze(1)
+def _plan_windows(  # noqa: PLR0917 - the first three are the batch's
+    tokens_per_image: int, dtype: torch.dtype, joint: bool, earliest: Ints, latest: Ints, visible: Tensor
+) -> list[Window]:
+    """The windows of a group."""
 
+    def text_of(tokens: slice, with_images: bool) -> Tensor | None:
+        return causal_mask(tokens.stop - tokens.start, tokens.stop, dtype, visible.device) if with_images else None
 
-def _open_blind(visible: Tensor) -> Tensor:
-    """Let a token that sees no image see all: a row of -inf alone would be NaN. What it reads is not used."""
-    return visible | ~visible.any(-1, keepdim=True)
-
-
-def _per_token(visible: Tensor, tokens_per_image: int) -> Tensor:
-    """(…, images) -> (…, images x L): all tokens of an image are seen together."""
-    return visible[..., None].expand(*visible.shape, tokens_per_image).flatten(-2)
+    together = text_of if joint else None
+    return plan_windows(earliest, latest, visible, tokens_per_image, dtype, joint=joint, text_of=together)

@@ -9,7 +9,7 @@ from transformers import DynamicCache
 
 from owl3.bench.meter import peak_tensor_bytes
 from owl3.errors import InputError
-from owl3.model import hyper_attention
+from owl3.model import hyper_attention, windows
 from owl3.model.cache import HyperLayer, Owl3Cache
 from owl3.model.config import Fusion
 from owl3.model.hyper_attention import GatedAttention, Images
@@ -19,6 +19,12 @@ from owl3.model.rope import image_rotation
 from tests.model.conftest import FUSIONS, Sample, batch_of, make_sample, padded, tiny_config, tiny_model
 
 MIXED = [make_sample(4), make_sample(9, [2], seed=1), make_sample(12, [0, 5, 5], seed=2)]
+
+
+@pytest.fixture(autouse=True)
+def fine_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples here are short; cut them into several windows all the same."""
+    monkeypatch.setattr(windows, "MIN_TOKENS", 2)
 
 
 def generate(model: Owl3ForConditionalGeneration, batch: dict[str, Tensor], **options: Any) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from owl3.model import planning
+from owl3.model import planning, windows
 from owl3.model.config import Fusion
 from owl3.model.layout import MAX_GROUPS
 from owl3.model.modeling import Owl3ForConditionalGeneration
@@ -15,6 +15,12 @@ from tests.model.conftest import FUSIONS, Sample, batch_of, fresh, logits_of, ma
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 """fp32 logits of up to 10: kernels of other widths (and of other CPUs) sum in another order."""
 FEW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(autouse=True)
+def fine_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples here are short; cut them into several windows all the same."""
+    monkeypatch.setattr(windows, "MIN_TOKENS", 2)
 
 
 @st.composite
