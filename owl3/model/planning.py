@@ -140,6 +140,10 @@ def plan_cached(
     starts = cache.image_starts
     if starts is None:
         return CachedLayout(text_mask, [], None, tokens_per_image, eager)
+    earliest, latest = (bound + image_offset - past for bound in (cache.earliest, cache.latest))
+    if num_new == 1 and latest.max() <= 0:  # as in every step of decoding: there, each operation counts
+        sees_image = torch.ones(1, 1, 1, 1, dtype=dtype, device=device)
+        return CachedLayout(text_mask, [Window(0, 1, len(latest))], sees_image, tokens_per_image, eager)
     visible = column[:, None] >= starts[:, None] + image_offset  # (B, S, slots)
 
     def text_of(tokens: slice, with_images: bool) -> Tensor | None:
@@ -149,8 +153,8 @@ def plan_cached(
         return causal_mask(tokens.stop - tokens.start, tokens.stop, dtype, device) if with_images else None
 
     windows = plan_windows(
-        cache.earliest + image_offset - past,
-        cache.latest + image_offset - past,
+        earliest,
+        latest,
         visible,
         tokens_per_image,
         dtype,
