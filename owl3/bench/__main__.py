@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
     options = parser.parse_intermixed_args(arguments)  # options stand between the positionals
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # torch's profiler greets on stderr, each time
     try:
         settings = dict(_setting(text) for text in options.settings)
         options.out.mkdir(parents=True, exist_ok=True)

@@ -62,7 +62,15 @@ def test_variants_are_measured_in_turn() -> None:
 def test_ratios_tables_and_a_plot_from_known_figures(tmp_path: Path) -> None:
     def row(images: int, ours: float, concat: float) -> Row:
         times, memory = {"ours": ours, "concat": concat}, {"ours": int(ours * 100), "concat": int(concat * 100)}
-        return Row(169, images, times, memory, memory, {"ours": ours, "text": 1.0, "concat": concat})
+        return Row(
+            169,
+            images,
+            prefill_s=times,
+            peak_bytes=memory,
+            tensor_bytes=memory | {"kept": int(ours * 50)},
+            peak_bytes_all_logits=memory,
+            decode_s={"ours": ours, "text": 1.0, "concat": concat},
+        )
 
     training = {
         "seconds": {"packed": 1.0, "padded": 3.0},
@@ -73,6 +81,11 @@ def test_ratios_tables_and_a_plot_from_known_figures(tmp_path: Path) -> None:
     rows = [row(1, 1.0, 2.0), row(8, 2.0, 16.0), row(64, 12.0, 99.0)]
     found = ratios(rows, training)
     assert found["prefill, peer / ours"]["8 x 169"] == {"concat": 8.0}
+    assert found["peak memory, tensors alive, peer / ours"]["8 x 169"] == {
+        "concat": 8.0,
+        "concat / kept by ours": 16.0,
+    }
+    assert found["prefill time saved against concatenation, mean %"] == {"169 tokens per image": 75.1}
     assert found["decoding, peer / ours"]["8 x 169"] == {"concat": 8.0, "ours against text only": 2.0}
     assert found["most images (of those measured) in the memory of concatenation's 8"] == {
         "169 tokens per image": {"ours": 64, "concat": 8}
