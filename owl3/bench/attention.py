@@ -8,7 +8,7 @@ variant the same. All figures of a row come from one process, interleaved; only 
 
 import json
 import platform
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from owl3.bench.attention_figures import plot, write_tables
+from owl3.bench.attention_figures import Row, plot, ratios, write_tables
 from owl3.bench.baselines import Concatenation, PlainTwoSoftmax, bare_matmuls
 from owl3.bench.meter import interleaved, peak_bytes, peak_tensor_bytes
 from owl3.errors import ConfigError
@@ -26,7 +26,6 @@ from owl3.model.modeling import Owl3ForConditionalGeneration
 
 NUM_TEXT = 256
 MIXED_LENGTHS, MIXED_IMAGES = (64, 128, 256, 512), (0, 8, 1, 0)
-MEGABYTE = 1 << 20
 
 # Hidden, MLP, layers, heads, key-value heads, vocabulary and hyper layers. `small` is the shape of the baselines
 # measured on two cores; `7b` is Qwen2-7B's.
@@ -36,25 +35,6 @@ SHAPES = {
 }
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12}
 """Dense bf16 of a card, by a part of its name (data sheets)."""
-
-_OURS = ("ours", "kept")
-
-
-@dataclass
-class Row:
-    """One number of images: seconds and bytes of each variant.
-
-    `tensor_bytes` also has `kept`, what of ours is still there after the prefill: keys and values for decoding.
-    """
-
-    tokens_per_image: int
-    num_images: int
-    prefill_s: dict[str, float] = field(default_factory=dict)
-    peak_bytes: dict[str, int] = field(default_factory=dict)
-    tensor_bytes: dict[str, int] = field(default_factory=dict)
-    peak_bytes_all_logits: dict[str, int] = field(default_factory=dict)
-    decode_s: dict[str, float] = field(default_factory=dict)
-    model_flops_utilisation: float | None = None
 
 
 def run(
@@ -332,70 +312,6 @@ def train_mixed_batch(device: torch.device) -> dict[str, Any]:
     """One round of the training step on a mixed batch, at small shapes; see `_Bench.training`."""
     torch.manual_seed(0)
     return _Bench("small", "gated", 169, device, rounds=1).training()
-
-
-def ratios(rows: list[Row], training: dict[str, Any]) -> dict[str, Any]:
-    """The figures that are promised: ours against each peer."""
-    prefill: dict[str, dict[str, float]] = {}
-    memory: dict[str, dict[str, float]] = {}
-    alive: dict[str, dict[str, float]] = {}
-    all_logits: dict[str, float] = {}
-    decode: dict[str, dict[str, float]] = {}
-    for row in rows:
-        name = f"{row.num_images} x {row.tokens_per_image}"
-        ours_s, ours_b, step = row.prefill_s["ours"], row.peak_bytes["ours"], row.decode_s
-        prefill[name] = {peer: round(s / ours_s, 2) for peer, s in row.prefill_s.items() if peer != "ours"}
-        memory[name] = {peer: round(b / max(ours_b, 1), 2) for peer, b in row.peak_bytes.items() if peer != "ours"}
-        alive_b = row.tensor_bytes
-        alive[name] = {peer: round(b / alive_b["ours"], 2) for peer, b in alive_b.items() if peer not in _OURS}
-        alive[name]["concat / kept by ours"] = round(alive_b["concat"] / alive_b["kept"], 2)
-        both_b = row.peak_bytes_all_logits
-        all_logits[name] = round(both_b["concat"] / max(both_b["ours"], 1), 2)
-        decode[name] = {peer: round(step[peer] / step["ours"], 2) for peer in ("concat", "plain") if peer in step}
-        decode[name]["ours against text only"] = round(step["ours"] / step["text"], 2)
-    seconds, peak, tensors = training["seconds"], training["peak_bytes"], training["tensor_bytes"]
-    return {
-        "prefill, peer / ours": prefill,
-        "peak memory, peer / ours": memory,
-        "peak memory, tensors alive, peer / ours": alive,
-        "peak memory with all logits, concat / ours": all_logits,
-        "decoding, peer / ours": decode,
-        "most images (of those measured) in the memory of concatenation's 8": _most_within(rows, 8),
-        "prefill time saved against concatenation, mean %": _mean_saved(rows, "prefill_s"),
-        "peak memory saved against concatenation, mean %": _mean_saved(rows, "peak_bytes"),
-        "training step, padded / packed": round(seconds["padded"] / seconds["packed"], 2)
-        if "padded" in seconds
-        else None,
-        "training memory, packed / padded": {
-            "tensors alive": round(tensors["packed"] / tensors["padded"], 2),
-            "resident": round(peak["packed"] / peak["padded"], 2),
-        }
-        if "padded" in peak
-        else None,
-        "training loss, packed - one by one": training["losses"]["packed"] - training["losses"]["one by one"],
-    }
-
-
-def _most_within(rows: list[Row], num_images: int) -> dict[str, dict[str, int]]:
-    """Per tokens per image: most images, of those measured, whose prefill fits where concatenation has so many."""
-    most: dict[str, dict[str, int]] = {}
-    for tokens in sorted({row.tokens_per_image for row in rows}):
-        own = [row for row in rows if row.tokens_per_image == tokens]
-        budget = [row.peak_bytes["concat"] for row in own if row.num_images == num_images]
-        if budget:
-            fits = [row.num_images for row in own if row.peak_bytes["ours"] <= budget[0]]
-            most[f"{tokens} tokens per image"] = {"ours": max(fits, default=0), "concat": num_images}
-    return most
-
-
-def _mean_saved(rows: list[Row], what: str) -> dict[str, float]:
-    """Per tokens per image, over all rows with images."""
-    saved: dict[str, list[float]] = {}
-    for row in rows:
-        if row.num_images:
-            ours, concat = (getattr(row, what)[name] for name in ("ours", "concat"))
-            saved.setdefault(f"{row.tokens_per_image} tokens per image", []).append(1 - ours / concat)
-    return {name: round(100 * sum(values) / len(values), 1) for name, values in saved.items()}
 
 
 def _machine(device: torch.device) -> str:

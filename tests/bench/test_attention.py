@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from owl3.bench.attention import Row, ratios
-from owl3.bench.attention_figures import plot, write_tables
+from owl3.bench.attention_figures import Row, plot, ratios, write_tables
 from owl3.bench.baselines import Concatenation, PlainTwoSoftmax, interleave
 from owl3.bench.meter import interleaved, peak_bytes, peak_tensor_bytes
 from owl3.model.config import Fusion
