@@ -25,8 +25,8 @@ from owl3.model.attention import additive, attend
 
 Ints = NDArray[np.int64]
 MAX_WINDOWS = 8
-MIN_TOKENS = 32
-"""Shorter windows than this are not cut: a call costs more than what it spares."""
+MIN_TOKENS = {"cpu": 32, "cuda": 128}
+"""Windows are not cut shorter: a call costs more than what it spares (measured on a CPU, only reckoned on a GPU)."""
 NEVER = 1 << 30
 """A column that no token reaches: where the missing images of a shorter row stand."""
 
@@ -69,18 +69,19 @@ class Block:
     text: slice
 
 
-def cut(earliest: Ints, latest: Ints, num_tokens: int) -> list[tuple[int, int, int, bool]]:
+def cut(earliest: Ints, latest: Ints, num_tokens: int, device_type: str = "cpu") -> list[tuple[int, int, int, bool]]:
     """Cut `num_tokens` tokens into windows.
 
     Args:
         earliest: (m,) the first token of any sample that sees its j-th image; never falls with j.
         latest: (m,) a token from which on all samples see it.
+        device_type: Where the windows are attended to.
 
     Returns:
         (start, end, how many images are seen at most, whether all tokens see all of them) of each window; at most
         `MAX_WINDOWS` + 2.
     """
-    step = max(MIN_TOKENS, -(-num_tokens // MAX_WINDOWS))
+    step = max(MIN_TOKENS.get(device_type, MIN_TOKENS["cuda"]), -(-num_tokens // MAX_WINDOWS))
     arrivals = np.unique(np.append(earliest, latest.max()))
     inside = arrivals[(arrivals > 0) & (arrivals < num_tokens)]
     edges = [0, *inside[:1].tolist()]
@@ -121,7 +122,7 @@ def plan_windows(
             says that it is plainly causal.
     """
     windows: list[Window] = []
-    for start, end, count, is_open in cut(earliest, latest, visible.shape[1]):
+    for start, end, count, is_open in cut(earliest, latest, visible.shape[1], visible.device.type):
         text = text_of(slice(start, end), count > 0) if text_of is not None else None
         window = Window(start, end, count, text=text)
         if count and (window.text is not None or not is_open):

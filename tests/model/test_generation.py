@@ -24,7 +24,7 @@ MIXED = [make_sample(4), make_sample(9, [2], seed=1), make_sample(12, [0, 5, 5],
 @pytest.fixture(autouse=True)
 def fine_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Samples here are short; cut them into several windows all the same."""
-    monkeypatch.setattr(windows, "MIN_TOKENS", 2)
+    monkeypatch.setitem(windows.MIN_TOKENS, "cpu", 2)
 
 
 def generate(model: Owl3ForConditionalGeneration, batch: dict[str, Tensor], **options: Any) -> Tensor:

@@ -20,7 +20,7 @@ FEW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthChec
 @pytest.fixture(autouse=True)
 def fine_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Samples here are short; cut them into several windows all the same."""
-    monkeypatch.setattr(windows, "MIN_TOKENS", 2)
+    monkeypatch.setitem(windows.MIN_TOKENS, "cpu", 2)
 
 
 @st.composite
