@@ -2,32 +2,25 @@
 
 TF-IDF vectors of 1- to 4-grams, where a document is all references of one picture; clipped cosine similarity, a
 Gaussian penalty for unlike lengths, mean over n and references, times 10. The length it compares is the number of
-bigrams (coco-caption counts `n == 1` from zero): kept, as published scores have it. Words are split as coco-caption's
-PTB tokenizer does: lower case; "man's" is man 's, "don't" do n't, "cannot" can not; t-shirt, o'clock, 3.5 and 1,000
-stay whole; punctuation is left out.
+bigrams (coco-caption counts `n == 1` from zero): kept, as published scores have it. Words are those of its tokenizer,
+see `words.py`.
+
+Source: the behaviour of coco-caption. Its package for Python 3 (pycocoevalcap) names no licence, brings 100 MB of other
+metrics and runs Java for each call, so it is not depended on; a soak test compares with it.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from owl3.eval.items import Record
+from owl3.eval.metrics.words import words_of
 
 MAX_N = 4
 SIGMA = 6.0
-_WORD = re.compile(r"n't\b|o'clock|'(?:s|re|ve|ll|d|m)\b|\d+(?:[.,]\d+)+|[^\W_]+(?:-[^\W_]+)*|[$%&#@]")
-_HAN = re.compile(r"([\u4e00-\u9fff])")
-_JOINED = re.compile(r"(?<=[a-z])(?=n't\b)|(?<=\bcan)(?=not\b)")
-
 NGram = tuple[str, ...]
-
-
-def words_of(text: str) -> list[str]:
-    """Lower-case words without punctuation; Chinese by character."""
-    return _WORD.findall(_JOINED.sub(" ", _HAN.sub(r" \1 ", text.lower().replace("’", "'"))))
 
 
 def _ngrams(text: str) -> Counter[NGram]:

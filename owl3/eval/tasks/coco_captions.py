@@ -29,4 +29,4 @@ def load(folder: Path) -> list[Item]:
     return caption_items(media, said, IMAGE_PROMPT)
 
 
-TASK = Task(name="coco-captions", version="2", load=load, parse=parse, score=score, aggregate=aggregate)
+TASK = Task(name="coco-captions", version="3", load=load, parse=parse, score=score, aggregate=aggregate)
