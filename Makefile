@@ -90,7 +90,7 @@ $(AUDIT)/.done:
 	touch $@
 
 audit-deps: $(AUDIT)/.done ## Ask for known holes in what we depend on; AUDIT_OPTIONS='--service osv' asks there instead of pypi.org
-	$(PYTHON) infra/audit.py $(AUDIT)/bin/pip-audit $(AUDIT_OPTIONS) constraints.txt owl3/tools/clip.txt owl3/tools/img2dataset.txt owl3/tools/peers.txt
+	$(PYTHON) infra/audit.py $(AUDIT)/bin/pip-audit $(AUDIT_OPTIONS) constraints.txt owl3/tools/clip.txt owl3/tools/img2dataset.txt owl3/tools/peers.txt owl3/tools/lmms.txt
 
 sbom: setup $(AUDIT)/.done ## Write dist/sbom.json: everything that is installed, as CycloneDX
 	mkdir -p dist

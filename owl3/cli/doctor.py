@@ -51,7 +51,7 @@ def list_tools(as_json: Json = False) -> None:
 
 
 def install(
-    names: Annotated[list[str], typer.Argument(help="Some of img2dataset, clip, peers.")], as_json: Json = False
+    names: Annotated[list[str], typer.Argument(help="Some of img2dataset, clip, peers, lmms.")], as_json: Json = False
 ) -> None:
     """Make tool environments with pip; a no-op for those that are up to date.
 

@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,17 @@ from owl3.tokens import TextTokenizer
 logger = logging.getLogger(__name__)
 
 Message = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """What a model makes of candidate answers, each with its end: three tensors of (number of candidates,)."""
+
+    likelihoods: Tensor
+    """Log-likelihood, summed over tokens."""
+    is_greedy: Tensor
+    """Whether greedy decoding would say just that."""
+    num_tokens: Tensor
 
 
 class Generator:
@@ -111,9 +123,13 @@ class Generator:
             chosen.append(candidates[int(scores.argmax())])
         return chosen
 
-    @torch.inference_mode()
     def likelihoods(self, one: Shown, candidates: Sequence[str], *, cut: bool = False) -> Tensor:
-        """Log-likelihood of each candidate answer, with its end: (len(candidates),).
+        """Log-likelihood of each candidate answer, with its end: (len(candidates),)."""
+        return self.weigh(one, candidates, cut=cut).likelihoods
+
+    @torch.inference_mode()
+    def weigh(self, one: Shown, candidates: Sequence[str], *, cut: bool = False) -> Weighed:
+        """Put each candidate answer after the question.
 
         The question's pictures go through the vision model once: all rows share them by `image_index`.
         """
@@ -130,8 +146,10 @@ class Generator:
         logits = self.model(**inputs.to(self.model.device), logits_to_keep=answer_columns + 1).logits
         logp_BKV = logits[:, :-1].float().log_softmax(-1)
         told_BK = logp_BKV.gather(2, targets_BK.clamp_min(0)[..., None])[..., 0]
-        scores: Tensor = told_BK.where(targets_BK != -100, 0.0).sum(1)
-        return scores.cpu()
+        is_answer_BK = targets_BK != -100
+        scores: Tensor = told_BK.where(is_answer_BK, 0.0).sum(1)
+        is_greedy = ((logp_BKV.argmax(-1) == targets_BK) | ~is_answer_BK).all(1)
+        return Weighed(scores.cpu(), is_greedy.cpu(), is_answer_BK.sum(1).cpu())
 
 
 def question(one: Shown) -> Message:

@@ -3,7 +3,8 @@
 img2dataset depends on a backport (`dataclasses`) that stops Prefect's server from starting, and on old pandas, opencv
 and albumentations; clip-retrieval needs transformers 4 and numpy 1. Both are called as processes, through one door
 each (`curate/fetch.py`, `curate/embed.py`), with the interpreter that `python(name)` returns. `peers` are the loaders
-that `owl3 bench loader` is measured against: packages beside ours, that only the benchmark's processes look into.
+that `owl3 bench loader` is measured against, `lmms` is lmms-eval, which takes us as a model: packages beside ours, that
+only the processes that ask for them look into.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ from owl3.storage import write_atomic
 logger = logging.getLogger(__name__)
 
 _REQUIREMENTS = Path(__file__).parent
-NAMES = ("img2dataset", "clip", "peers")
+NAMES = ("img2dataset", "clip", "peers", "lmms")
 
 
 def tools_dir() -> Path:

@@ -44,7 +44,7 @@ def test_an_unknown_verb_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> N
 def test_a_wrong_input_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tools", "install", "nonesuch"]) == 2
     captured = capsys.readouterr()
-    assert captured.err == "owl3: no tool environment 'nonesuch'; there are: img2dataset, clip, peers\n"
+    assert captured.err == "owl3: no tool environment 'nonesuch'; there are: img2dataset, clip, peers, lmms\n"
     assert captured.out == ""
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -101,6 +102,30 @@ def test_likelihoods_are_those_of_the_whole_answer_alone(generator: Generator, q
     with torch.inference_mode():
         loss = generator.model(**inputs, num_items_in_batch=1).loss
     torch.testing.assert_close(-loss, alone[1], atol=2e-4, rtol=1e-5)
+
+
+def test_an_answer_is_greedy_when_each_of_its_tokens_is_the_likeliest(
+    generator: Generator, questions: list[Shown], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that foresees everything but the word "red"."""
+    surprise = generator.tokenizer.encode("red")[0]
+
+    class Prophet:
+        device = "cpu"
+
+        def __call__(self, *, input_ids: torch.Tensor, logits_to_keep: int, **_: Any) -> SimpleNamespace:
+            following = input_ids.roll(-1, dims=1)
+            seen = torch.nn.functional.one_hot(following, generator.tokenizer.vocab_size) * 9.0
+            seen[..., surprise] = 0.0
+            return SimpleNamespace(logits=seen[:, -logits_to_keep:])
+
+    monkeypatch.setattr(generator, "model", Prophet())
+    weighed = generator.weigh(questions[2], ["red", "green and blue", "no"])
+    assert weighed.is_greedy.tolist() == [False, True, True]
+    ends = 2  # of the turn and of the text
+    assert (weighed.num_tokens - ends).tolist() == [
+        len(generator.tokenizer.encode(words)) for words in ("red", "green and blue", "no")
+    ]
 
 
 def test_letters_are_chosen_where_options_are_lettered(generator: Generator, questions: list[Shown]) -> None:

@@ -1,7 +1,4 @@
-"""lmms-eval's documented interface, stood in for by a few lines: it pins av below 16 and wandb to a version.
-
-By hand, with lmms-eval 0.7.3 on the path: its registry resolves `owl3` from our manifest and accepts the class.
-"""
+"""lmms-eval's interface, stood in for by a few lines; `tests/soak/test_lmms_eval.py` runs the package itself."""
 
 import importlib
 import sys
@@ -13,10 +10,12 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from owl3.errors import ConfigError
 from owl3.eval.evaluate import Ask
+from owl3.eval.generate import Weighed
 from owl3.eval.lmms import lmms_results
 from owl3.eval.media import Shown
 
@@ -26,23 +25,32 @@ class Echo:
 
     def __init__(self) -> None:
         self.batches: list[int] = []
+        self.weighed: list[tuple[str, tuple[str, ...]]] = []
+        self.model = SimpleNamespace(device="cpu")
 
     def answer(self, shown: Sequence[Shown], ask: Ask) -> list[str]:
         self.batches.append(len(shown))
         return [f"{one.item.text()} {len(one.pictures)} {ask.max_new_tokens}\n\nmore" for one in shown]
 
-    def likelihoods(self, shown: Shown, candidates: Sequence[str], *, cut: bool) -> list[float]:
-        return [-float(len(candidate)) for candidate in candidates]
+    def weigh(self, shown: Shown, candidates: Sequence[str], *, cut: bool) -> Weighed:
+        self.weighed.append((shown.item.text(), tuple(candidates)))
+        lengths = torch.tensor([len(candidate) for candidate in candidates])
+        return Weighed(-2.0 * lengths, lengths == 3, lengths)
 
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Any:
     base, registry = ModuleType("lmms_eval.api.model"), ModuleType("lmms_eval.api.registry")
+    instance = ModuleType("lmms_eval.api.instance")
+    instance.GenerationResult = lambda text: SimpleNamespace(text=text)  # type: ignore[attr-defined]
+    api = ModuleType("lmms_eval.api")
+    api.instance = instance  # type: ignore[attr-defined]
     base.lmms = type("lmms", (), {"__init__": lambda self: setattr(self, "task_dict", {})})  # type: ignore[attr-defined]
     registry.register_model = lambda *_: lambda cls: cls  # type: ignore[attr-defined]
     for name, module in {
         "lmms_eval": ModuleType("lmms_eval"),
-        "lmms_eval.api": ModuleType("lmms_eval.api"),
+        "lmms_eval.api": api,
+        "lmms_eval.api.instance": instance,
         "lmms_eval.api.model": base,
         "lmms_eval.api.registry": registry,
     }.items():
@@ -118,12 +126,37 @@ def test_a_wish_for_sampling_is_answered_greedily_and_said_once(model: Any, capl
     ]
 
 
-def test_targets_are_scored(model: Any) -> None:
+def test_targets_are_scored_by_their_loss_and_options_of_one_question_share_its_pictures(model: Any) -> None:
+    """lmms-eval takes the option of the least value; and a bare pair it would turn into text."""
     asked = [
-        request("What?", "red", visuals, 0, "t", "test"),
+        request("What?", " red", visuals, 0, "t", "test"),
         request("What?", lambda _: "green", visuals, 0, "t", "test"),
+        request("What?", "blue", visuals, 1, "t", "test"),
+        request("", "red"),
     ]
-    assert model.loglikelihood(asked) == [(-3.0, False), (-5.0, False)]
+    assert [score.text for score in model.loglikelihood(asked)] == [
+        (2.0, True),
+        (2.0, False),
+        (2.0, False),
+        (2.0, True),
+    ]
+    assert model.generator.weighed == [
+        ("<image>What?", ("red", "green")),
+        ("<image><image>What?", ("blue",)),
+        ("", ("red",)),
+    ]
+    assert model.device == "cpu"  # where lmms-eval's ranks count their requests together
+
+
+def test_what_is_neither_picture_nor_video_is_named(model: Any) -> None:
+    asked = request("What?", {}, lambda _: [{"array": []}], 2, "t", "test")
+    with pytest.raises(ConfigError, match="t/test/2: shows a dict; owl3 sees pictures and videos"):
+        model.generate_until([asked])
+
+
+def test_a_batch_size_is_a_number(model: Any) -> None:
+    with pytest.raises(ConfigError, match="batch_size 'auto': owl3 takes a number"):
+        type(model)("folder", batch_size="auto", load=lambda _: Echo())
 
 
 def test_results_stand_where_lmms_eval_s_readers_look(tmp_path: Path) -> None:

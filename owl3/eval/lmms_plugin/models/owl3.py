@@ -16,6 +16,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from lmms_eval.api import instance
 from lmms_eval.api.model import lmms
 from lmms_eval.api.registry import register_model
 from PIL import Image
@@ -76,6 +77,8 @@ class Owl3(lmms):  # type: ignore[misc]
         if unknown:
             raise ConfigError(f"model_args: owl3 has no argument {unknown[0]!r}; it takes pretrained, num_frames, cut")
         self.generator = load(Path(pretrained))
+        if not str(batch_size).isdecimal():
+            raise ConfigError(f"batch_size {batch_size!r}: owl3 takes a number")
         self.batch_size = int(batch_size)
         self.num_frames = num_frames
         self.cut = cut
@@ -115,15 +118,29 @@ class Owl3(lmms):  # type: ignore[misc]
             asked = following
         return said
 
-    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        """Log-likelihood of each target; whether greedy decoding would say it is not computed and given as False."""
-        scores = []
-        for request in requests:
-            context, target, *rest = request.args
-            question = self._question((context, {}, *rest))
-            words = target if isinstance(target, str) else target(question.doc)
-            scores.append((float(self.generator.likelihoods(self._shown(question), [words], cut=self.cut)[0]), False))
+    def loglikelihood(self, requests: Sequence[Any]) -> list[Any]:
+        """Loss of each target, a mean over its tokens, and whether greedy decoding would say it.
+
+        By its name it were the likelihood; lmms-eval's choices take the option of the least value, as its own models
+        return losses. Targets of one question that follow each other (the options of a choice) share its pictures. A
+        request of context and target alone asks for the target without its question.
+        """
+        scores: list[Any] = []
+        for _, alike in groupby(requests, lambda request: (request.args[0], request.args[3:])):
+            members = [request.args for request in alike]
+            context, _, *rest = members[0]
+            question = self._question((context, {}, *rest)) if rest else _without_question(context)
+            # lmms-eval sets a blank before an option, for models that go on with a text; ours begins a turn.
+            words = [(t if isinstance(t, str) else t(question.doc)).removeprefix(" ") for _, t, *_ in members]
+            weighed = self.generator.weigh(self._shown(question), words, cut=self.cut)
+            losses = (-weighed.likelihoods / weighed.num_tokens).tolist()
+            scores += [_kept_whole(pair) for pair in zip(losses, weighed.is_greedy.tolist(), strict=True)]
         return scores
+
+    @property
+    def device(self) -> Any:
+        """Where lmms-eval's ranks count their requests together."""
+        return self.generator.model.device
 
     def _question(self, args: Sequence[Any]) -> Question:
         context, generation, visuals, doc_id, task, split = args
@@ -158,6 +175,8 @@ class Owl3(lmms):  # type: ignore[misc]
         media, pictures = [], []
         for visual in found:
             is_video = isinstance(visual, str)
+            if not is_video and not isinstance(visual, Image.Image):
+                raise ConfigError(f"{question.name}: shows a {type(visual).__name__}; owl3 sees pictures and videos")
             medium = Medium(Path(visual) if is_video else None, num_frames=self.num_frames if is_video else 0)
             media.append(medium)
             pictures.append(open_medium(medium) if is_video else (_rgb(visual),))
@@ -170,6 +189,16 @@ class Owl3(lmms):  # type: ignore[misc]
             parts = [*media, question.context]
         prompt = tuple(part for part in parts if part != "")
         return Shown(Item(question.name, prompt), tuple(pictures))
+
+
+def _without_question(context: str) -> Question:
+    return Question(None, "target alone", context, _always(None), {})
+
+
+def _kept_whole(pair: tuple[float, bool]) -> Any:
+    """lmms-eval 0.7 takes what it does not know for text, a bare pair too, and its tasks then can't read it."""
+    wrap = getattr(instance, "GenerationResult", None)
+    return pair if wrap is None else wrap(pair)
 
 
 def _always(visuals: Sequence[Any] | None) -> Callable[[Any], Any]:
