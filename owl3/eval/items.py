@@ -25,6 +25,7 @@ class Medium:
         num_frames: 0 for a picture; for a video, how many frames stand in its place.
         start_s: First second of the part of the video that is asked about.
         end_s: Last second of it; None means the end of the file.
+        frames_per_s: The video is a folder of pictures, so many of them a second; 0 for a file.
     """
 
     path: Path | None = None
@@ -32,6 +33,7 @@ class Medium:
     num_frames: int = 0
     start_s: float = 0.0
     end_s: float | None = None
+    frames_per_s: float = 0.0
 
     def name(self) -> str:
         """The file's name, for error lines."""

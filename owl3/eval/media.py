@@ -41,14 +41,21 @@ def open_medium(medium: Medium) -> tuple[Image, ...]:
         raise FileNotFoundError("the medium has neither path nor bytes")
     if medium.num_frames == 0:
         return (open_image(medium.path.read_bytes()),)
+    if medium.frames_per_s:
+        files = sorted(path for path in medium.path.iterdir() if path.is_file())  # a missing folder says so itself
+        times = _times(medium, len(files) / medium.frames_per_s)
+        return tuple(open_image(files[int(time_s * medium.frames_per_s)].read_bytes()) for time_s in times)
     if not medium.path.is_file():
         raise FileNotFoundError(medium.path)
-    length_s = probe_video(medium.path).duration_s
+    times = _times(medium, probe_video(medium.path).duration_s)
+    return tuple(frame.image for frame in frames_at(medium.path, times))
+
+
+def _times(medium: Medium, length_s: float) -> list[float]:
     end_s = length_s if medium.end_s is None else min(length_s, medium.end_s)
     if end_s <= medium.start_s:
         raise MediaError("clip_too_short", f"ends at {end_s} s, asked from {medium.start_s} s")
-    times = uniform_times(medium.start_s, end_s, medium.num_frames)
-    return tuple(frame.image for frame in frames_at(medium.path, times))
+    return uniform_times(medium.start_s, end_s, medium.num_frames)
 
 
 def show(item: Item) -> Shown:

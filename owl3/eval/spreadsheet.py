@@ -1,6 +1,7 @@
 """A table as an .xlsx file, which is what MMBench's server takes: one sheet of numbers and text, no styles.
 
-The same rows give the same bytes. Source: ECMA-376, part 1 (SpreadsheetML): the five parts without which it is no
+The same rows give the same bytes. pandas reads the same table from it, types too, as from the file that the released
+evaluation writes. Source: ECMA-376, part 1 (SpreadsheetML): the five parts without which it is no
 workbook.
 """
 
@@ -15,6 +16,7 @@ from xml.sax.saxutils import escape
 Cell = str | int | None
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # what XML can't hold
+_RETURN = {"\r": "&#13;"}  # as it stands, XML would read it as a line feed
 _HEAD = '<?xml version="1.0" encoding="UTF-8" standalone="yes"?>\n'
 _OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 _PACKAGE = "http://schemas.openxmlformats.org/package/2006"
@@ -68,4 +70,5 @@ def _cell(place: str, value: Cell) -> str:
         return ""
     if isinstance(value, int):
         return f'<c r="{place}"><v>{value}</v></c>'
-    return f'<c r="{place}" t="inlineStr"><is><t xml:space="preserve">{escape(_CONTROL.sub("", value))}</t></is></c>'
+    text = escape(_CONTROL.sub("", value), _RETURN)
+    return f'<c r="{place}" t="inlineStr"><is><t xml:space="preserve">{text}</t></is></c>'

@@ -9,10 +9,12 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from PIL import Image
 
 from owl3.errors import InputError
 from owl3.eval.evaluate import load_items
 from owl3.eval.items import Item, Record
+from owl3.eval.media import show
 from owl3.eval.registry import find_task
 from owl3.eval.tasks._choice import answer_index
 
@@ -189,11 +191,11 @@ def test_rotations_of_mi_bench_move_the_right_option_and_only_all_of_them_count(
     write(tmp_path, CASES["mi-bench"][0])
     task = find_task("mi-bench")
     items = load_items(task, tmp_path)
-    assert [item.answers[0] for item in items] == ["B", "A", "C"]
+    assert [item.answers[0] for item in items] == ["B", "C", "A"]
     assert len({item.group for item in items}) == 1  # an interval draws all passes of a question, or none
     records = [task.record(item, item.answers[0]) for item in items]
     assert task.aggregate(records)["circular_accuracy"] == 1.0
-    records[1] = task.record(items[1], "C")
+    records[1] = task.record(items[1], "A")
     assert task.aggregate(records)["circular_accuracy"] == 0.0
 
 
@@ -234,18 +236,48 @@ def test_submissions_are_what_the_servers_take(tmp_path: Path) -> None:
 
 
 def test_mmbench_s_server_gets_each_pass_under_its_own_index(tmp_path: Path) -> None:
-    """A table of one row per question is rotated here; the server counts passes in millions."""
-    table = "index\tquestion\tA\tB\timage\n7\twhat <is> this & that?\tx\ty\tp.jpg"
+    """A table of one row per question is rotated here; the server counts passes in millions, the last option first."""
+    table = "index\tquestion\tA\tB\tC\timage\n7\twhat <is> this & that?\tx\ty\tz\tp.jpg"
     (tmp_path / "mmbench_test_en_20231003.tsv").write_text(table)
     task = find_task("mmbench-en")
-    records = [task.record(item, said) for item, said in zip(load_items(task, tmp_path), ("A", "?\x0b"), strict=True)]
+    records = [
+        task.record(item, said) for item, said in zip(load_items(task, tmp_path), ("A", "?\x0b", "C"), strict=True)
+    ]
     assert task.submission is not None
     assert read_workbook(task.submission(records)[1]) == [
         ["index", "question", "prediction", "A", "B", "C", "D"],
-        [7, "what <is> this & that?", "A", "x", "y"],
-        [1000007, "what <is> this & that?", "?", "y", "x"],
+        [7, "what <is> this & that?", "A", "x", "y", "z"],
+        [1000007, "what <is> this & that?", "?", "z", "x", "y"],
+        [2000007, "what <is> this & that?", "C", "y", "z", "x"],
     ]
     assert task.submission(records) == task.submission(records)
+
+
+def test_mvbench_finds_clips_where_its_archives_put_them_and_reads_tvqa_s_frames(tmp_path: Path) -> None:
+    """Its json names clips by their file names alone; one of the twenty tasks comes as folders of pictures."""
+    row = {"question": "What?", "candidates": ["a", "b"], "answer": "b", "start": 1.0, "end": 3.0}
+    (tmp_path / "json").mkdir()
+    (tmp_path / "json" / "action_sequence.json").write_text(json.dumps([{**row, "video": "ZS9XR.mp4"}]))
+    (tmp_path / "json" / "episodic_reasoning.json").write_text(json.dumps([{**row, "video": "castle_s07e04"}]))
+    clip = tmp_path / "video/star/Charades_v1_480/ZS9XR.mp4"
+    frames = tmp_path / "video/tvqa/frames_fps3_hq/castle_s07e04"
+    clip.parent.mkdir(parents=True)
+    clip.write_bytes(b"a video")
+    frames.mkdir(parents=True)
+    for number in range(1, 13):  # four seconds
+        Image.new("RGB", (8, 8), (20 * number, 0, 0)).save(frames / f"{number:05d}.png")
+    star, tvqa = load_items(find_task("mvbench"), tmp_path)
+    assert star.media()[0].path == clip
+    shown = show(tvqa.with_frames(3))
+    assert shown.error is None
+    # The middles of the thirds of seconds 1 to 3 are 1.333, 2 and 2.667 s: the fourth, seventh and ninth picture.
+    assert [picture.getpixel((0, 0)) for picture in shown.pictures[0]] == [(20 * n, 0, 0) for n in (4, 7, 9)]
+    for picture in frames.iterdir():
+        picture.unlink()
+    assert show(tvqa).error == "clip_too_short: castle_s07e04"
+    frames.rmdir()
+    (gone,) = [item for item in load_items(find_task("mvbench"), tmp_path) if item.category == "episodic_reasoning"]
+    assert show(gone).error == "media_missing: castle_s07e04"
 
 
 def read_workbook(data: bytes) -> list[list[str | int]]:

@@ -190,6 +190,19 @@ def test_ccbench_circular(shared_data: Find, reference: dict[str, Any]) -> None:
         assert figures[f"circular_accuracy_{name}"] == pytest.approx(accuracy, abs=1e-12)
 
 
+def test_our_passes_are_those_that_mmbench_publishes(shared_data: Find) -> None:
+    """Its server knows an answer by the number of the pass: rotated the other way, every second pass would be wrong."""
+    with shared_data("data/eval_ccbench/CCBench_circular.tsv").open(newline="") as rows:
+        published = {int(row["index"]): row for row in csv.DictReader(rows, delimiter="\t")}
+    questions = [key for key in published if key < 1_000_000]
+    assert len(questions) == 162
+    for key in questions:
+        passes = [published[key + 1_000_000 * number] for number in range(4)]
+        shown = [tuple(row[letter] for letter in "ABCD") for row in passes]
+        ours = choice.rotations(shown[0], "ABCD".index(passes[0]["answer"]))
+        assert ours == list(zip(shown, ("ABCD".index(row["answer"]) for row in passes), strict=True))
+
+
 @pytest.mark.parametrize("name", ["vqav2", "okvqa"])
 def test_a_capital_letter_costs_nothing_where_all_annotators_agree(name: str) -> None:
     """The official rule normalises only where they differ; the released evaluation normalises what it submits."""

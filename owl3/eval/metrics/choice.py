@@ -9,10 +9,13 @@ from owl3.eval.items import LETTERS, Record
 
 
 def rotations(options: Sequence[str], answer: int) -> list[tuple[tuple[str, ...], int]]:
-    """Every rotation of the options, with where the answer then stands: the passes of circular evaluation."""
+    """Every rotation of the options, with where the answer then stands: the passes of circular evaluation.
+
+    Pass k shows the last k options first, as in MMBench, whose server knows the answer of each by its number.
+    """
     count = len(options)
-    turned = (tuple(options[(i + shift) % count] for i in range(count)) for shift in range(count))
-    return [(shown, (answer - shift) % count) for shift, shown in enumerate(turned)]
+    turned = (tuple(options[(i - shift) % count] for i in range(count)) for shift in range(count))
+    return [(shown, (answer + shift) % count) for shift, shown in enumerate(turned)]
 
 
 def option_lines(options: Sequence[str]) -> str:

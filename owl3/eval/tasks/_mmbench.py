@@ -93,7 +93,7 @@ def mmbench(language: str, paper: Mapping[str, float]) -> Task:
 
     return Task(
         name=f"mmbench-{language}",
-        version="2-circular",
+        version="3-circular",
         load=load,
         parse=parse,
         cut=True,

@@ -21,7 +21,7 @@ def load(folder: Path) -> list[Item]:
 
 TASK = Task(
     name="ccbench",
-    version="2-circular",
+    version="3-circular",
     load=load,
     parse=parse,
     cut=True,

@@ -28,7 +28,7 @@ def load(folder: Path) -> list[Item]:
 
 TASK = Task(
     name="distractor-mmbench",
-    version="2-circular-seed0",
+    version="3-circular-seed0",
     load=load,
     parse=parse,
     letters=True,

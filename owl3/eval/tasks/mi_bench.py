@@ -42,4 +42,4 @@ def load(folder: Path) -> list[Item]:
     return items
 
 
-TASK = Task(name="mi-bench", version="2-circular", load=load, parse=parse, letters=True, aggregate=circular_by_category)
+TASK = Task(name="mi-bench", version="3-circular", load=load, parse=parse, letters=True, aggregate=circular_by_category)
