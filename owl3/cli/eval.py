@@ -166,7 +166,7 @@ def _scores_table(report: dict[str, Any]) -> Any:
             _percent(floors["majority"]),
             _percent(paper),
             _percent(summary["parsed"]["strict"]),
-            *(_percent(summary["by_overlap"].get(part, {}).get("accuracy")) for part in split),
+            *(_percent(summary["by_overlap"].get(part, {}).get("score")) for part in split),
         )
     return shown
 
@@ -208,15 +208,20 @@ def _show_queue(run: Path, as_json: bool) -> None:
 
 
 def _show_comparison(first: Path, second: Path, *, as_json: bool) -> None:
-    from owl3.eval.results import read_records
-    from owl3.eval.stats import compare
+    from owl3.eval.comparison import compare_results
 
-    found = compare(read_records(first), read_records(second))
+    found = compare_results(first, second)
     line = (
-        f"{100 * found.first:.2f} -> {100 * found.second:.2f} on {found.num_pairs} questions: difference "
-        f"{100 * (found.second - found.first):+.2f} (95 %: {100 * found.difference.low:+.2f} to "
-        f"{100 * found.difference.high:+.2f}), p = {found.p_value:.4f}; only the first right: {found.num_only_first}, "
-        f"only the second: {found.num_only_second}"
+        f"{found.figure} {100 * found.first:.2f} -> {100 * found.second:.2f} on {found.num_pairs} questions: "
+        f"difference {100 * (found.second - found.first):+.2f} (95 %: {100 * found.difference.low:+.2f} to "
+        f"{100 * found.difference.high:+.2f}), p = {found.p_value:.4f}; better in the first: {found.num_only_first}, "
+        f"in the second: {found.num_only_second}"
     )
-    data = {"first": found.first, "second": found.second, "pairs": found.num_pairs, "p": found.p_value}
+    data = {
+        "figure": found.figure,
+        "first": found.first,
+        "second": found.second,
+        "pairs": found.num_pairs,
+        "p": found.p_value,
+    }
     emit(as_json, data | {"difference_95": [found.difference.low, found.difference.high]}, line)

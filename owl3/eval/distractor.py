@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from owl3.errors import InputError
 from owl3.eval.items import Item, Medium, Record
-from owl3.eval.metrics.choice import circular
+from owl3.eval.metrics.choice import circular, whole_questions
 
 
 def numbered_prompt(media: Sequence[Medium], index: int, question: str) -> tuple[str | Medium, ...]:
@@ -106,6 +106,11 @@ def aggregate(records: Sequence[Record]) -> dict[str, float]:
             figures[f"circular_accuracy_{cell}"] = part["circular_accuracy"]
             figures[f"accuracy_{cell}"] = part["accuracy"]
     return figures
+
+
+def whole_circles(records: Sequence[Record]) -> list[Record]:
+    """One record per question and N (and depth): what circular accuracy is the mean of."""
+    return whole_questions(records, "circle")
 
 
 def _cell(category: str) -> tuple[int, float]:

@@ -86,7 +86,7 @@ def _draw_distractors(title: str, summary: Summary, curve: Mapping[int, float], 
             axes.plot(list(known), list(known.values()), marker="x", linestyle="--", label=f"{model}, published")
     floor = summary["floors"]["random"]
     if floor is not None:
-        axes.axhline(floor, color="grey", linestyle=":", label=f"{CHANCE} of one pass")
+        axes.axhline(floor, color="grey", linestyle=":", label=CHANCE)
     axes.set_xticks(numbers, labels=[str(number) for number in numbers])
     _finish(figure, axes, title, path)
 

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from owl3.errors import CheckFailed, InputError
+from owl3.eval.floors import majority_floor, random_floor
 from owl3.eval.items import Item, Record
-from owl3.eval.stats import figure_interval, majority_floor, mean_interval, random_floor
+from owl3.eval.stats import figure_interval, mean_interval, mean_of, scored
 from owl3.eval.task import Task
 from owl3.manifest import Counts, Manifest, Parent, write_manifest
 from owl3.storage import write_atomic
@@ -83,17 +84,18 @@ def summarise(task: Task, items: Sequence[Item], records: Sequence[Record]) -> d
     """Everything a summary says, from the records alone (items give the floors)."""
     figures = dict(task.aggregate(records))
     primary = task.primary(figures)
-    scored = [record for record in records if record.score is not None]
-    plain_mean = not scored or abs(figures.get(primary, 0) - _mean(scored)) < 1e-9
+    kept = scored(records)
+    units = list(task.units(kept)) if task.units else kept
+    is_mean = not kept or abs(figures.get(primary, 0) - mean_of(units)) < 1e-9
     interval = (
-        mean_interval(records)
-        if plain_mean
-        else figure_interval(records, lambda drawn: dict(task.aggregate(drawn)).get(primary, 0.0))
+        mean_interval(units)
+        if is_mean
+        else figure_interval(kept, lambda drawn: dict(task.aggregate(drawn)).get(primary, 0.0))
     )
     how = Counter(record.how for record in records if record.error is None)
     asked = max(1, how.total())
     by_category: dict[str, list[Record]] = defaultdict(list)
-    for record in scored:
+    for record in kept:
         by_category[record.category].append(record)
     return _rounded(
         {
@@ -103,30 +105,31 @@ def summarise(task: Task, items: Sequence[Item], records: Sequence[Record]) -> d
             "figures": figures,
             "interval_95": asdict(interval) if interval else None,
             "num_questions": len(records),
-            "num_scored": len(scored),
+            "num_scored": len(kept),
             "errors": dict(sorted(Counter(r.error.split(":")[0] for r in records if r.error).items())),
             "parsed": {name: how[name] / asked for name in ("strict", "lenient", "failed")},
-            "floors": {"random": random_floor(items), "majority": majority_floor(items, task.score)},
+            "floors": {"random": random_floor(task, items), "majority": majority_floor(task, items)},
             "by_category": {
-                name: {"n": len(members), "accuracy": _mean(members)} for name, members in sorted(by_category.items())
+                name: {"n": len(members), "accuracy": mean_of(members)} for name, members in sorted(by_category.items())
             },
-            "by_overlap": _by_overlap(scored),
+            "by_overlap": _by_overlap(task, units, is_mean),
             "paper": dict(task.paper),
         }
     )
 
 
-def _by_overlap(scored: Sequence[Record]) -> dict[str, dict[str, float]]:
-    """Scores of questions that training may have seen, and of the others; empty without a list of the former."""
+def _by_overlap(task: Task, units: Sequence[Record], is_mean: bool) -> dict[str, dict[str, float]]:
+    """The primary figure of what training may have seen, and of the rest; empty without a list of the former."""
     parts: dict[str, list[Record]] = defaultdict(list)
-    for record in scored:
+    for record in units:
         if "overlap" in record.meta:
             parts["overlapped" if record.meta["overlap"] else "clean"].append(record)
-    return {name: {"n": len(part), "accuracy": _mean(part)} for name, part in sorted(parts.items())}
 
+    def figure(part: Sequence[Record]) -> float:
+        figures = {} if is_mean else dict(task.aggregate(part))
+        return mean_of(part) if is_mean else figures[task.primary(figures)]
 
-def _mean(records: Sequence[Record]) -> float:
-    return sum(record.score or 0.0 for record in records) / len(records)
+    return {name: {"n": len(part), "score": figure(part)} for name, part in sorted(parts.items())}
 
 
 def _rounded(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ Parse = Callable[[Item, str], Parsed]
 Score = Callable[[Item, str | None], float | None]
 Aggregate = Callable[[Sequence[Record]], Mapping[str, float]]
 Submission = Callable[[Sequence[Record]], tuple[str, bytes]]
+Units = Callable[[Sequence[Record]], Sequence[Record]]
 
 
 def mean_score(records: Sequence[Record]) -> dict[str, float]:
@@ -43,6 +44,8 @@ class Task:
         parse: Takes the answer out of the model's words.
         score: What one answer is worth, 0 to 1; None when the gold answer is not public.
         aggregate: The figures of a set of records, primary figure first.
+        units: What the primary figure is the mean of, where that is not the records as they stand: whole questions of
+            circular evaluation, captions weighed by the whole corpus. Intervals and comparisons draw these.
         max_new_tokens: How long an answer may be.
         letters: Options are answered by their letters.
         cut: Pictures are cut into tiles: the released evaluation does so for single-image tasks (facts §4.2).
@@ -56,6 +59,7 @@ class Task:
     parse: Parse
     score: Score = exact
     aggregate: Aggregate = mean_score
+    units: Units | None = None
     max_new_tokens: int = 100  # the released evaluation's value (facts §4.2)
     letters: bool = False
     cut: bool = False
@@ -70,7 +74,10 @@ class Task:
 
     def record(self, item: Item, raw: str) -> Record:
         """Judge one answer."""
-        parsed = self.parse(item, raw)
+        return self.judged(item, raw, self.parse(item, raw))
+
+    def judged(self, item: Item, raw: str, parsed: Parsed) -> Record:
+        """Score an answer that was read already."""
         return Record(
             item.id,
             item.group or item.id,

@@ -103,8 +103,8 @@ def test_questions_that_training_may_have_seen_are_scored_apart(
     (folder / "overlap.txt").write_text("0.png\nq4\n")
     summary = run(folder, tmp_path / "out", oracle, blind=True)
     assert summary["by_overlap"] == {
-        "clean": {"n": 4, "accuracy": 0.25},  # q1, q2, q3 (red), q5
-        "overlapped": {"n": 2, "accuracy": 0.5},
+        "clean": {"n": 4, "score": 0.25},  # q1, q2, q3 (red), q5
+        "overlapped": {"n": 2, "score": 0.5},
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from owl3.eval.items import LETTERS, Record
 
@@ -30,15 +31,23 @@ def circular(records: Sequence[Record], key: str = "question") -> dict[str, floa
         records: Passes; those of one question share `meta[key]`.
         key: What tells questions apart.
     """
-    passes: dict[str, list[float]] = defaultdict(list)
+    single = [record.score for record in records if record.score is not None]
+    if not single:
+        return {}
+    whole = [record.score or 0.0 for record in whole_questions(records, key)]
+    return {"circular_accuracy": sum(whole) / len(whole), "accuracy": sum(single) / len(single)}
+
+
+def whole_questions(records: Sequence[Record], key: str = "question") -> list[Record]:
+    """One record per question, right when all its passes are: what circular accuracy is the mean of."""
+    passes: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         if record.score is not None:
-            passes[str(record.meta[key])].append(record.score)
-    if not passes:
-        return {}
-    single = [score for scores in passes.values() for score in scores]
-    whole = [float(min(scores) == 1.0) for scores in passes.values()]
-    return {"circular_accuracy": sum(whole) / len(whole), "accuracy": sum(single) / len(single)}
+            passes[str(record.meta[key])].append(record)
+    return [
+        replace(group[0], id=name, score=float(min(r.score or 0.0 for r in group) == 1.0))
+        for name, group in passes.items()
+    ]
 
 
 def circular_by_category(records: Sequence[Record], key: str = "question") -> dict[str, float]:

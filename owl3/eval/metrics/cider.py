@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from owl3.eval.items import Record
 from owl3.eval.metrics.words import words_of
@@ -89,6 +90,13 @@ def aggregate(records: Sequence[Record]) -> dict[str, float]:
     kept = [record for record in records if record.score is not None]
     if not kept:
         return {}
-    scores = cider([record.answer or "" for record in kept], [record.gold for record in kept])
+    scores = [record.score or 0.0 for record in weighed(kept)]
     overlap = [record.score or 0.0 for record in kept]
     return {"cider": sum(scores) / len(scores), "word_overlap": sum(overlap) / len(overlap)}
+
+
+def weighed(records: Sequence[Record]) -> list[Record]:
+    """The captions with their own CIDEr for a score, words weighed by all references: what CIDEr is the mean of."""
+    kept = [record for record in records if record.score is not None]
+    scores = cider([record.answer or "" for record in kept], [record.gold for record in kept])
+    return [replace(record, score=score) for record, score in zip(kept, scores, strict=True)]

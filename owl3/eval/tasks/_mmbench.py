@@ -15,7 +15,7 @@ from typing import Any
 
 from owl3.errors import InputError
 from owl3.eval.items import Item, Medium, Record
-from owl3.eval.metrics.choice import circular_by_category, option_lines
+from owl3.eval.metrics.choice import circular_by_category, option_lines, whole_questions
 from owl3.eval.spreadsheet import Cell, workbook
 from owl3.eval.task import Task
 from owl3.eval.tasks._choice import LETTER_PLEASE, answer_index, circular_items, make_item, parse
@@ -99,6 +99,7 @@ def mmbench(language: str, paper: Mapping[str, float]) -> Task:
         cut=True,
         letters=True,
         aggregate=circular_by_category,
+        units=whole_questions,
         submission=submission,
         paper=paper,
     )

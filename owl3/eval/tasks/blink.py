@@ -20,8 +20,9 @@ def load(folder: Path) -> list[Item]:
 
 TASK = Task(
     name="blink",
-    version="2",
+    version="3",
     load=load,
     parse=parse,
+    letters=True,
     paper={"7B-240728": 0.503, "7B-241101": 0.538, "1B": 0.406, "2B": 0.430},
 )

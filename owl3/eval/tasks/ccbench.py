@@ -8,7 +8,7 @@ Split: the public 510 questions. Metric: circular accuracy, also by category. Pr
 from pathlib import Path
 
 from owl3.eval.items import Item
-from owl3.eval.metrics.choice import circular_by_category
+from owl3.eval.metrics.choice import circular_by_category, whole_questions
 from owl3.eval.task import Task
 from owl3.eval.tasks._choice import parse
 from owl3.eval.tasks._mmbench import load_tsv
@@ -27,4 +27,5 @@ TASK = Task(
     cut=True,
     letters=True,
     aggregate=circular_by_category,
+    units=whole_questions,
 )

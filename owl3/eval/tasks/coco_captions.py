@@ -10,7 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from owl3.eval.items import Item, Medium
-from owl3.eval.metrics.cider import aggregate
+from owl3.eval.metrics.cider import aggregate, weighed
 from owl3.eval.task import Task
 from owl3.eval.tasks._captions import IMAGE_PROMPT, caption_items, parse, score
 from owl3.eval.tasks._files import find_files, media_path, need, read_json
@@ -29,4 +29,4 @@ def load(folder: Path) -> list[Item]:
     return caption_items(media, said, IMAGE_PROMPT)
 
 
-TASK = Task(name="coco-captions", version="3", load=load, parse=parse, score=score, aggregate=aggregate)
+TASK = Task(name="coco-captions", version="3", load=load, parse=parse, score=score, aggregate=aggregate, units=weighed)

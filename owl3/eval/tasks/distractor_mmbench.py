@@ -10,7 +10,7 @@ Open in the paper, settled here: X and the distractors are drawn evenly, by a ha
 
 from pathlib import Path
 
-from owl3.eval.distractor import PAPER_CURVE, aggregate, distract
+from owl3.eval.distractor import PAPER_CURVE, aggregate, distract, whole_circles
 from owl3.eval.items import Item
 from owl3.eval.task import Task
 from owl3.eval.tasks._choice import parse
@@ -33,5 +33,6 @@ TASK = Task(
     parse=parse,
     letters=True,
     aggregate=aggregate,
+    units=whole_circles,
     paper={f"{model} at N = {n}": value for model, curve in PAPER_CURVE.items() for n, value in curve.items()},
 )

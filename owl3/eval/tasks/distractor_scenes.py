@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from owl3.errors import InputError
-from owl3.eval.distractor import aggregate, distract
+from owl3.eval.distractor import aggregate, distract, whole_circles
 from owl3.eval.items import Item, Medium
 from owl3.eval.task import Task
 from owl3.eval.tasks._scenes import MAX_NEW_TOKENS, make_item, parse, read_questions
@@ -57,5 +57,6 @@ TASK = Task(
     load=load,
     parse=parse,
     aggregate=aggregate,
+    units=whole_circles,
     max_new_tokens=MAX_NEW_TOKENS,
 )

@@ -20,8 +20,9 @@ def load(folder: Path) -> list[Item]:
 
 TASK = Task(
     name="mantis-eval",
-    version="2",
+    version="3",
     load=load,
     parse=parse,
+    letters=True,
     paper={"7B-240728": 0.631, "7B-241101": 0.673, "1B": 0.396, "2B": 0.544},
 )

@@ -20,8 +20,9 @@ def load(folder: Path) -> list[Item]:
 
 TASK = Task(
     name="mathverse-mv",
-    version="2",
+    version="3",
     load=load,
     parse=parse,
+    letters=True,
     paper={"7B-240728": 0.650, "7B-241101": 0.651, "1B": 0.239, "2B": 0.425},
 )

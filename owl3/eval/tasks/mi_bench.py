@@ -12,7 +12,7 @@ from pathlib import Path
 
 from owl3.errors import InputError
 from owl3.eval.items import Item, Medium
-from owl3.eval.metrics.choice import circular_by_category, option_lines, rotations
+from owl3.eval.metrics.choice import circular_by_category, option_lines, rotations, whole_questions
 from owl3.eval.task import Task
 from owl3.eval.tasks._choice import LETTER_PLEASE, answer_index, make_item, parse
 from owl3.eval.tasks._files import find_files, media_path, need, read_json
@@ -42,4 +42,12 @@ def load(folder: Path) -> list[Item]:
     return items
 
 
-TASK = Task(name="mi-bench", version="3-circular", load=load, parse=parse, letters=True, aggregate=circular_by_category)
+TASK = Task(
+    name="mi-bench",
+    version="3-circular",
+    load=load,
+    parse=parse,
+    letters=True,
+    aggregate=circular_by_category,
+    units=whole_questions,
+)

@@ -10,7 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from owl3.eval.items import Item
-from owl3.eval.metrics.cider import aggregate
+from owl3.eval.metrics.cider import aggregate, weighed
 from owl3.eval.task import Task
 from owl3.eval.tasks._captions import VIDEO_PROMPT, caption_items, clips, parse, score
 from owl3.eval.tasks._files import find_files, need, read_json, read_table
@@ -27,4 +27,6 @@ def load(folder: Path) -> list[Item]:
     return caption_items(clips(folder, said), said, VIDEO_PROMPT)
 
 
-TASK = Task(name="msrvtt-captions", version="3", load=load, parse=parse, score=score, aggregate=aggregate)
+TASK = Task(
+    name="msrvtt-captions", version="3", load=load, parse=parse, score=score, aggregate=aggregate, units=weighed
+)

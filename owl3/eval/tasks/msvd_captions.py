@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from owl3.eval.items import Item
-from owl3.eval.metrics.cider import aggregate
+from owl3.eval.metrics.cider import aggregate, weighed
 from owl3.eval.task import Task
 from owl3.eval.tasks._captions import VIDEO_PROMPT, caption_items, clips, parse, score
 from owl3.eval.tasks._files import find_files
@@ -26,4 +26,4 @@ def load(folder: Path) -> list[Item]:
     return caption_items(clips(folder, said), said, VIDEO_PROMPT)
 
 
-TASK = Task(name="msvd-captions", version="3", load=load, parse=parse, score=score, aggregate=aggregate)
+TASK = Task(name="msvd-captions", version="3", load=load, parse=parse, score=score, aggregate=aggregate, units=weighed)

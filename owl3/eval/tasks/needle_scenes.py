@@ -10,7 +10,7 @@ true one at 0, 1/4, 1/2, 3/4 and the end of them (`accuracy_16@0.5`). Prompt:
 
 from pathlib import Path
 
-from owl3.eval.distractor import aggregate
+from owl3.eval.distractor import aggregate, whole_circles
 from owl3.eval.items import Item
 from owl3.eval.task import Task
 from owl3.eval.tasks._scenes import MAX_NEW_TOKENS, parse
@@ -31,5 +31,6 @@ TASK = Task(
     load=load,
     parse=parse,
     aggregate=aggregate,
+    units=whole_circles,
     max_new_tokens=MAX_NEW_TOKENS,
 )

@@ -28,8 +28,9 @@ def load(folder: Path) -> list[Item]:
 
 TASK = Task(
     name="sciverse-mv",
-    version="2",
+    version="3",
     load=load,
     parse=parse,
+    letters=True,
     paper={"7B-240728": 0.862, "7B-241101": 0.827, "1B": 0.264, "2B": 0.300},
 )

@@ -8,7 +8,7 @@ Split: public test, ten English references each. 8 frames. Metric: CIDEr-D. Prom
 from pathlib import Path
 
 from owl3.eval.items import Item
-from owl3.eval.metrics.cider import aggregate
+from owl3.eval.metrics.cider import aggregate, weighed
 from owl3.eval.task import Task
 from owl3.eval.tasks._captions import VIDEO_PROMPT, caption_items, clips, parse, score
 from owl3.eval.tasks._files import find_files, need, read_json
@@ -24,4 +24,4 @@ def load(folder: Path) -> list[Item]:
     return caption_items(clips(folder, said), said, VIDEO_PROMPT)
 
 
-TASK = Task(name="vatex-captions", version="3", load=load, parse=parse, score=score, aggregate=aggregate)
+TASK = Task(name="vatex-captions", version="3", load=load, parse=parse, score=score, aggregate=aggregate, units=weighed)
