@@ -33,6 +33,8 @@ def test_a_closed_answer_is_an_option_or_names_exactly_one(raw: str, answer: str
         ("No, there is not.", "no", "lenient"),
         ("There is no tv", "no", "lenient"),
         ("yes and no", "yes", "lenient"),
+        ("yes or no", None, "failed"),
+        ("Yes/No?", None, "failed"),
         ("I know nothing", None, "failed"),
     ],
 )
@@ -63,6 +65,22 @@ def test_yes_and_no_are_words_not_letters(raw: str, answer: str | None, how: str
         ("The answer is a dog", "B", "lenient"),
         ("I answer a question", None, "failed"),
         ("（B）", "B", "lenient"),
+        ("Ｂ", "B", "lenient"),
+        ("'B'", "B", "lenient"),
+        ("b) dog", "B", "lenient"),
+        ("the letter c", "C", "lenient"),
+        ("The dog.", "B", "lenient"),
+        ("DOG", "B", "lenient"),
+        ("dog and cat", None, "failed"),
+        ("B1", None, "failed"),
+        ("A. a cat\nB. a dog", None, "failed"),
+        ("(A) a cat\n(B) a dog\n(C) a bird", None, "failed"),
+        ("A B C", None, "failed"),
+        ("A. a cat B. a dog C. a bird. Answer: C", "C", "lenient"),
+        ("The answer is A or B", None, "failed"),
+        ("答案：A或B", None, "failed"),
+        ("The answer is A. No, the answer is B.", "B", "lenient"),
+        ("B. A dog", "B", "lenient"),
         ("", None, "failed"),
     ],
 )
@@ -94,3 +112,10 @@ def test_no_answer_crashes_a_parser(raw: str) -> None:
 
 def test_a_short_answer_is_its_first_line() -> None:
     assert parse_short("two dogs.\nBecause …").answer == "two dogs"
+
+
+def test_options_and_answers_may_write_their_signs_wide_or_narrow() -> None:
+    """Chinese options have wide commas, and models write either."""
+    options = ["窗户边吹喇叭", "三个臭皮匠，顶个诸葛亮"]
+    for raw in ("俗语是“三个臭皮匠，顶个诸葛亮”。", "三个臭皮匠,顶个诸葛亮"):
+        assert parse_letter(raw, options).answer == "B"

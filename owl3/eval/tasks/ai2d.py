@@ -34,7 +34,7 @@ def load(folder: Path) -> list[Item]:
 
 TASK = Task(
     name="ai2d",
-    version="2",
+    version="3",
     load=load,
     parse=parse,
     cut=True,

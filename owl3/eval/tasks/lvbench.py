@@ -40,7 +40,7 @@ def load(folder: Path) -> list[Item]:
 
 TASK = Task(
     name="lvbench",
-    version="2",
+    version="3",
     load=load,
     parse=parse,
     letters=True,

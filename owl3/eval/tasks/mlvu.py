@@ -40,7 +40,7 @@ def load(folder: Path) -> list[Item]:
 
 TASK = Task(
     name="mlvu",
-    version="2",
+    version="3",
     load=load,
     parse=parse,
     letters=True,

@@ -39,7 +39,7 @@ def load(folder: Path) -> list[Item]:
 
 TASK = Task(
     name="nextqa",
-    version="2",
+    version="3",
     load=load,
     parse=parse,
     letters=True,

@@ -40,7 +40,7 @@ def parse(item: Item, raw: str) -> Parsed:
 
 TASK = Task(
     name="nlvr2",
-    version="1",
+    version="2",
     load=load,
     parse=parse,
     aggregate=aggregate,

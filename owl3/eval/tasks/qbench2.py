@@ -37,7 +37,7 @@ def load(folder: Path) -> list[Item]:
 
 TASK = Task(
     name="qbench2",
-    version="2",
+    version="3",
     load=load,
     parse=parse,
     letters=True,

@@ -56,7 +56,7 @@ def _questions(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 TASK = Task(
     name="videomme",
-    version="2",
+    version="3",
     load=load,
     parse=parse,
     letters=True,
