@@ -1,7 +1,7 @@
 """Distractor Resistance: one question, its picture, and N - 1 others in the way (arXiv:2408.04840 §4.5).
 
 The paper's prompt is kept to the letter. What it leaves open is a documented setting here: the place X of the true
-picture and the distractors are drawn by a hash of (seed, question, N, pass), so that they depend on no order.
+picture and the distractors are drawn by a hash of (seed, question, N, pass), so that no order of work can change them.
 """
 
 from __future__ import annotations
@@ -57,19 +57,23 @@ def distract(
     Raises:
         InputError: an item shows none or several pictures.
     """
-    pictures = {**_pictures(items), **pool}
+    # One picture may be asked about under several numbers: each stands here once, with its place.
+    pictures = list(dict.fromkeys({**_pictures(items), **pool}.values()))
+    places = {medium: place for place, medium in enumerate(pictures)}
     found = []
     for number in numbers:
         if number > len(pictures):
             continue
         for item in items:
+            place = places[item.media()[0]]
+            others = pictures[:place] + pictures[place + 1 :]
             for turn in range(num_sets):
-                found += [_hide(item, pictures, number, seed, turn, depth) for depth in depths or (None,)]
+                found += [_hide(item, others, number, seed, turn, depth) for depth in depths or (None,)]
     return found
 
 
 def _pictures(items: Sequence[Item]) -> dict[str, Medium]:
-    """Every picture once, by group: another question about the same picture is no distractor."""
+    """The picture of each group of questions."""
     pictures: dict[str, Medium] = {}
     for item in items:
         media = item.media()
@@ -80,11 +84,10 @@ def _pictures(items: Sequence[Item]) -> dict[str, Medium]:
 
 
 def _hide(  # noqa: PLR0917 - what a draw depends on
-    item: Item, pictures: dict[str, Medium], number: int, seed: int, turn: int, depth: float | None
+    item: Item, others: Sequence[Medium], number: int, seed: int, turn: int, depth: float | None
 ) -> Item:
     question = str(item.meta.get("question", item.id))
     rng = _rng(seed, item.id, number, turn)
-    others = [medium for group, medium in pictures.items() if group != (item.group or item.id)]
     shown = rng.sample(others, number - 1)
     drawn = rng.randrange(number)
     place = drawn if depth is None else round(depth * (number - 1))

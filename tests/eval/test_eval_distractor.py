@@ -43,6 +43,17 @@ def test_the_true_picture_stands_at_the_place_that_is_named_among_other_pictures
         assert item.text().endswith(f"In Image {names.index(true) + 1}, which?")
 
 
+def test_a_picture_that_two_questions_share_is_no_distractor_of_either() -> None:
+    """MMBench repeats a picture under each question about it; by bytes it is one."""
+    asked = [
+        Item(f"q{i}", (Medium(data=b"picture %d" % (i // 2)), "which?"), ("A",), ("x", "y"), group=f"q{i}")
+        for i in range(12)
+    ]
+    found = distract(asked, (6, 12))
+    assert {item.category for item in found} == {"6"}  # twelve questions, but six pictures
+    assert all(len(set(item.media())) == 6 for item in found)
+
+
 def test_draws_depend_on_no_order_and_places_are_spread() -> None:
     forward = {item.id: item for item in distract(items(60), (8,), num_sets=2)}
     backward = {item.id: item for item in distract(items(60)[::-1], (8,), num_sets=2)}
