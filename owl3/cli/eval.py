@@ -83,7 +83,7 @@ def evaluate(  # noqa: PLR0917 - options of a command line
     elif checkpoint is not None:
         sweep = frame_numbers(frames) if frames else ()
         if sweep and num_frames is not None:
-            raise ConfigError("owl3 eval: --frames sweeps over numbers of frames; leave --num-frames out")
+            raise ConfigError("--frames sweeps over numbers of frames; leave --num-frames out")
         chosen = choose_tasks(tasks, data, fetch=not dry_run)
         if dry_run:
             _show_plan(checkpoint, chosen, limit, max(1, len(sweep)) * (2 if blind else 1), as_json)
@@ -100,7 +100,7 @@ def evaluate(  # noqa: PLR0917 - options of a command line
         shown = _sweep_table(report["frames"]) if sweep else _scores_table(report["tasks"])
         emit(as_json, report, shown, *(f"Drawn in {path}" for path in report["plots"]))
     else:
-        raise ConfigError("owl3 eval: give a model folder and --tasks, or --watch, --drain, --compare or --list")
+        raise ConfigError("give a model folder and --tasks, or --watch, --drain, --compare or --list")
 
 
 def judge(

@@ -183,7 +183,9 @@ def evaluate(
         answers.close()
         _await((folder / "manifest.json").is_file)
         answers.path.unlink(missing_ok=True)
-        return read_summary(folder)
+        summary = read_summary(folder)
+        check_errors(summary, max_error_fraction, folder)  # as rank 0 does: all go the same way from here
+        return summary
     _await(lambda: _is_complete(put, answers))
     records = [_judge(task, item, answers) for item in put]
     summary = summarise(task, items, records) | {"blind": blind}

@@ -79,7 +79,10 @@ def choose_tasks(text: str, data: Path, *, fetch: bool = True) -> list[Chosen]:
         place = Path(folder) if folder else data / task.name
         title = place.name if place.name.startswith(task.name) else task.name
         chosen.append(Chosen(task.name, title, place))
+    if not chosen:
+        raise ConfigError("give --tasks NAME[=FOLDER],…; owl3 eval --list names them")
     titles = [one.title for one in chosen]
-    if not chosen or len(set(titles)) != len(titles):
-        raise ConfigError(f"--tasks {text!r}: name at least one task, and none twice")
+    twice = next((title for title in titles if titles.count(title) > 1), None)
+    if twice:
+        raise ConfigError(f"--tasks: two results would be called {twice}; give their folders names that begin so")
     return chosen

@@ -88,7 +88,7 @@ def summarise(task: Task, items: Sequence[Item], records: Sequence[Record]) -> d
     units = list(task.units(kept)) if task.units else kept
     is_mean = not kept or abs(figures.get(primary, 0) - mean_of(units)) < 1e-9
     interval = (
-        mean_interval(units)
+        mean_interval(units, is_share=task.is_share)
         if is_mean
         else figure_interval(kept, lambda drawn: dict(task.aggregate(drawn)).get(primary, 0.0))
     )

@@ -66,10 +66,14 @@ def evaluate_checkpoint(
 
     Returns:
         task -> summary, with the figures of the blind run under `blind_figures`.
+
+    Raises:
+        CheckFailed: of some tasks more media were unreadable than allowed; all were scored all the same.
     """
     weights, processor = queue.weights_digest(model_dir), queue.processor_digest(model_dir)
     loaded = _once(lambda: load_answerer(model_dir))
     report: dict[str, Any] = {}
+    failures: list[str] = []
     for one in tasks:
         for is_blind in (False, True) if blind else (False,):
             request = queue.Request(
@@ -92,11 +96,17 @@ def evaluate_checkpoint(
                 overlap_digest=overlap_digest(overlap_files(one.folder, overlap)),
             )
             folder = out / request.result_name()
-            summary = _work(request, folder, one.folder, overlap, loaded, progress, share)
+            try:
+                summary = _work(request, folder, one.folder, overlap, loaded, progress, share)
+            except CheckFailed as failure:
+                failures.append(str(failure))
+                break
             if is_blind:
                 report[one.title]["blind_figures"] = summary["figures"]
             else:
                 report[one.title] = summary | {"folder": str(folder)}
+    if failures:
+        raise CheckFailed("\n".join(failures))
     return report
 
 

@@ -77,20 +77,20 @@ def blocks(rows: int, columns: int) -> Iterator[int]:
         rows -= at_once
 
 
-def mean_interval(records: Sequence[Record], level: float = 0.95) -> Interval | None:
+def mean_interval(records: Sequence[Record], level: float = 0.95, *, is_share: bool = True) -> Interval | None:
     """Interval of the mean score; None when nothing was scored, or all about one picture.
 
     Where every group is all right or all wrong, resampling gives one value, as if twenty right answers proved that no
-    other is possible: there the interval is the exact one of as many throws of a coin as there are groups.
+    other is possible: there the interval of a share is the exact one of as many throws of a coin as there are groups.
     """
     kept = scored(records)
     sums, sizes = group_sums([float(r.score or 0) for r in kept], [r.group for r in kept])
     if len(sums) < 2:
         return None
     reach = float(1 - ((1 - level) / 2) ** (1 / len(sums)))
-    if not sums.any():
+    if is_share and not sums.any():
         return Interval(0.0, reach)
-    if np.array_equal(sums, sizes):
+    if is_share and np.array_equal(sums, sizes):
         return Interval(1 - reach, 1.0)
     return interval_of(bootstrap_means(sums, sizes), level)
 

@@ -46,6 +46,7 @@ class Task:
         aggregate: The figures of a set of records, primary figure first.
         units: What the primary figure is the mean of, where that is not the records as they stand: whole questions of
             circular evaluation, captions weighed by the whole corpus. Intervals and comparisons draw these.
+        is_share: The primary figure lies between 0 and 1 (CIDEr goes to 10).
         max_new_tokens: How long an answer may be.
         letters: Options are answered by their letters.
         cut: Pictures are cut into tiles: the released evaluation does so for single-image tasks (facts §4.2).
@@ -60,6 +61,7 @@ class Task:
     score: Score = exact
     aggregate: Aggregate = mean_score
     units: Units | None = None
+    is_share: bool = True
     max_new_tokens: int = 100  # the released evaluation's value (facts §4.2)
     letters: bool = False
     cut: bool = False

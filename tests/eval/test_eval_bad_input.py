@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from eval_oracle import COLOURS, Oracle
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from owl3.errors import CheckFailed, InputError
-from owl3.eval.evaluate import evaluate, load_items
+from owl3.eval.evaluate import Share, evaluate, load_items
 from owl3.eval.queue import EVALS_NAME, claim, enqueue, pending, weights_digest
 from owl3.eval.registry import choose_tasks, find_task
 from owl3.eval.results import read_summary
@@ -64,6 +65,32 @@ def test_what_was_mended_is_put_again_and_nothing_else(make_benchmark: Make, tmp
     whole = tmp_path / "whole" / "scenes-single"
     evaluate(task, load_items(task, bench), Oracle(), whole, settings={})
     assert read_manifest(out).digest == read_manifest(whole).digest
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_task_without_its_pictures_does_not_keep_the_others_from_being_scored(
+    model_dir: Path, make_benchmark: Make, tmp_path: Path, size: int
+) -> None:
+    """Of several processes all must go the same way, or one would wait for the other's answers for ever."""
+    bench, out = make_benchmark(6), tmp_path / "out"
+    lost = tmp_path / "scenes-single-lost"
+    lost.mkdir()
+    (lost / "questions.jsonl").write_bytes((bench / "questions.jsonl").read_bytes())
+    tasks = choose_tasks(f"scenes-single={lost},scenes-single={bench}", tmp_path)
+
+    def score(rank: int) -> str:
+        share = Share(rank, size)
+        with pytest.raises(CheckFailed) as failure:
+            evaluate_checkpoint(
+                model_dir, tasks, out, load_answerer=lambda _: Oracle(), blind=True, batch_size=2, share=share
+            )
+        return str(failure.value)
+
+    with ThreadPoolExecutor(size) as ranks:
+        (reason,) = {*ranks.map(score, range(size))}
+    assert reason.startswith("scenes-single: 6 of 6 questions could not be put (media_missing 6)")
+    finished = sorted(path.parent.name.rpartition("-")[0] for path in out.glob("*/manifest.json"))
+    assert finished == ["scenes-single", "scenes-single-blind", "scenes-single-lost"]
 
 
 @pytest.mark.parametrize("task", ["vqav2", "gqa", "mmbench-en"])

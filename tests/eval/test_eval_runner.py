@@ -113,7 +113,7 @@ def test_tasks_are_named_with_or_without_their_folder() -> None:
     one, two = choose_tasks("scenes_video, scenes-multi=held/scenes-multi-8", Path("bench"))
     assert (one.name, one.title, one.folder) == ("scenes-video", "scenes-video", Path("bench/scenes-video"))
     assert (two.name, two.title, two.folder) == ("scenes-multi", "scenes-multi-8", Path("held/scenes-multi-8"))
-    with pytest.raises(ConfigError, match="none twice"):
+    with pytest.raises(ConfigError, match="two results would be called scenes-single"):
         choose_tasks("scenes-single,scenes-single", Path())
 
 

@@ -29,4 +29,13 @@ def load(folder: Path) -> list[Item]:
     return caption_items(media, said, IMAGE_PROMPT)
 
 
-TASK = Task(name="coco-captions", version="3", load=load, parse=parse, score=score, aggregate=aggregate, units=weighed)
+TASK = Task(
+    name="coco-captions",
+    version="3",
+    load=load,
+    parse=parse,
+    score=score,
+    aggregate=aggregate,
+    units=weighed,
+    is_share=False,
+)

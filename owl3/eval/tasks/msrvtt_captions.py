@@ -28,5 +28,12 @@ def load(folder: Path) -> list[Item]:
 
 
 TASK = Task(
-    name="msrvtt-captions", version="3", load=load, parse=parse, score=score, aggregate=aggregate, units=weighed
+    name="msrvtt-captions",
+    version="3",
+    load=load,
+    parse=parse,
+    score=score,
+    aggregate=aggregate,
+    units=weighed,
+    is_share=False,
 )

@@ -24,4 +24,13 @@ def load(folder: Path) -> list[Item]:
     return caption_items(clips(folder, said), said, VIDEO_PROMPT)
 
 
-TASK = Task(name="vatex-captions", version="3", load=load, parse=parse, score=score, aggregate=aggregate, units=weighed)
+TASK = Task(
+    name="vatex-captions",
+    version="3",
+    load=load,
+    parse=parse,
+    score=score,
+    aggregate=aggregate,
+    units=weighed,
+    is_share=False,
+)
