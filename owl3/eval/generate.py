@@ -91,7 +91,20 @@ class Generator:
         return cls(model.to(device).eval(), processor)
 
     def answer(self, shown: Sequence[Shown], ask: Ask) -> list[str]:
-        """Answer each question; the words without their end tokens."""
+        """Answer each question; the words without their end tokens.
+
+        Raises:
+            InputError: they don't fit into the accelerator's memory at once.
+        """
+        try:
+            return self._answer(shown, ask)
+        except torch.OutOfMemoryError as error:
+            count = sum(len(frames) for one in shown for frames in one.pictures)
+            raise InputError(
+                f"out of memory with {len(shown)} questions about {count} pictures at once; lower the batch size"
+            ) from error
+
+    def _answer(self, shown: Sequence[Shown], ask: Ask) -> list[str]:
         if not ask.choose:
             return self._generate(shown, ask)
         closed = [one for one in shown if one.item.options]

@@ -133,6 +133,19 @@ def test_letters_are_chosen_where_options_are_lettered(generator: Generator, que
     assert all(said in "ABC"[: len(one.item.options)] for said, one in zip(letters, questions, strict=True))
 
 
+def test_a_batch_that_does_not_fit_is_a_failure_of_this_evaluation_alone(
+    generator: Generator, questions: list[Shown], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker notes it and goes on with the queue; a crash would meet the same request again and again."""
+
+    def full(**_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(generator.model, "generate", full)
+    with pytest.raises(InputError, match=r"out of memory with 4 questions about \d+ pictures at once; lower the batch"):
+        generator.answer(questions, Ask())
+
+
 def test_a_folder_that_holds_no_model_says_so(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(InputError, match="can't be loaded"):
