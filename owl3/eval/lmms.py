@@ -15,7 +15,7 @@ _HALF_WIDTH_OF_95 = 1.959964
 
 
 def lmms_results(report: Mapping[str, Mapping[str, Any]], model: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What lmms-eval would have written.
+    """What lmms-eval would have written; a comma in a category's name would be one of its separators, and goes.
 
     Args:
         report: title -> summary, as `evaluate_checkpoint` returns it.
@@ -47,7 +47,7 @@ def lmms_results(report: Mapping[str, Mapping[str, Any]], model: str, settings: 
 
 def _figures(title: str, summary: Mapping[str, Any]) -> dict[str, Any]:
     entry: dict[str, Any] = {"alias": title}
-    for name, value in summary["figures"].items():
+    for name, value in ((name.replace(",", ""), value) for name, value in summary["figures"].items()):
         entry[f"{name},{FILTER}"] = value
         entry[f"{name}_stderr,{FILTER}"] = "N/A"
     interval = summary["interval_95"]

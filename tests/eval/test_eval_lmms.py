@@ -161,7 +161,7 @@ def test_a_batch_size_is_a_number(model: Any) -> None:
 
 def test_results_stand_where_lmms_eval_s_readers_look(tmp_path: Path) -> None:
     summary = {
-        "figures": {"f1": 0.8, "accuracy": 0.9},
+        "figures": {"f1": 0.8, "accuracy": 0.9, "accuracy_rocks, stones": 0.7},
         "primary": "f1",
         "interval_95": {"low": 0.7, "high": 0.9},
         "task_version": "1",
@@ -174,6 +174,7 @@ def test_results_stand_where_lmms_eval_s_readers_look(tmp_path: Path) -> None:
     assert layout["results"]["pope"]["f1,none"] == 0.8
     assert layout["results"]["pope"]["f1_stderr,none"] == pytest.approx(0.2 / 2 / 1.96, abs=1e-4)
     assert layout["results"]["pope"]["accuracy_stderr,none"] == "N/A"
+    assert layout["results"]["pope"]["accuracy_rocks stones,none"] == 0.7
     assert layout["n-samples"]["pope"] == {"original": 10, "effective": 9}
 
 

@@ -22,10 +22,12 @@ from owl3 import lifeline, tools
 from owl3.errors import InputError
 from owl3.eval.evaluate import evaluate, load_items
 from owl3.eval.generate import Generator
+from owl3.eval.items import Item
+from owl3.eval.lmms import lmms_results
 from owl3.eval.metrics.cider import cider
 from owl3.eval.metrics.words import words_of
 from owl3.eval.registry import find_task
-from owl3.eval.results import read_records
+from owl3.eval.results import read_records, summarise
 from owl3.model.config import Owl3Config
 from owl3.model.image_processing import Owl3ImageProcessor
 from owl3.model.modeling import Owl3ForConditionalGeneration
@@ -189,6 +191,19 @@ def test_lmms_eval_finds_us_and_gives_the_scores_that_we_give(
     assert theirs["choose_here"]["acc,none"] == pytest.approx(chosen["figures"]["accuracy"], abs=1e-6)
     assert theirs["rounds_here"]["rounds,none"] == 2.0
     assert theirs["likely_here"]["agreed,none"] == 0.0  # greedy decoding never ends this model's answers
+
+
+def test_lmms_eval_s_own_table_reads_our_results(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(packages))
+    from lmms_eval.utils import make_table
+
+    items = [Item(f"random-{i}", ("?",), ("yes" if i % 2 else "no",), ("yes", "no")) for i in range(10)]
+    task = find_task("pope")
+    summary = summarise(task, items, [task.record(item, "yes") for item in items])
+    shown = make_table(json.loads(json.dumps(lmms_results({"pope": summary}, "m", {"batch_size": 4}))))
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in shown.splitlines()]
+    row = next(row for row in cells if row[:1] == ["pope"] and "f1" in row)
+    assert "0.6667" in row and "↑" in row
 
 
 @pytest.mark.skipif(shutil.which("java") is None, reason="needs Java, which the official tokenizer is written in")
