@@ -172,7 +172,7 @@ def evaluate(
         check_errors(summary, max_error_fraction, folder)
         return summary
     started = now()
-    answers = AnswerLog(folder, share.rank)
+    answers = AnswerLog(folder, share.rank, {item.id: item.text() for item in put})
     mine = share.part_of(put, batch_size)
     todo = [item for item in mine if item.id not in answers]
     progress.start(task.name, len(mine))

@@ -11,6 +11,7 @@ The folder's name carries the key, so results of another version, limit or setti
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter, defaultdict
@@ -38,17 +39,25 @@ class AnswerLog:
 
     Of several processes each appends to a log of its own and reads all of them, those of an earlier run too. So is a
     samples.jsonl whose manifest somebody took away: its answers are kept, and only what could not be put is put again.
+
+    Args:
+        folder: The result's.
+        rank: Of this process.
+        asked: Each question as it is put now, by its id: an answer to another wording, of files that have changed
+            since, is not taken over.
     """
 
-    def __init__(self, folder: Path, rank: int = 0) -> None:
+    def __init__(self, folder: Path, rank: int = 0, asked: Mapping[str, str] = {}) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / (PARTIAL_NAME.replace("answers", f"answers-{rank}") if rank else PARTIAL_NAME)
+        self._asked = asked
         self.answers: dict[str, str] = {}
         self.errors: dict[str, str] = {}
         self._handle = self.path.open("ab")
         self._handle.truncate(self.path.read_bytes().rfind(b"\n") + 1)
         if (folder / SAMPLES_NAME).is_file() and not (folder / "manifest.json").is_file():
-            self.answers = {record.id: record.raw for record in _lines(folder) if record.error is None}
+            kept = (record for record in _lines(folder) if record.error is None)
+            self.answers = {r.id: r.raw for r in kept if asked.get(r.id, r.prompt) == r.prompt}
         self.read_all()
 
     def read_all(self) -> None:
@@ -57,7 +66,13 @@ class AnswerLog:
             data = path.read_bytes()
             for line in data[: data.rfind(b"\n") + 1].splitlines():
                 row = json.loads(line)
+                if row.get("of") not in (None, self._wording(row["id"])):
+                    continue
                 (self.errors if "error" in row else self.answers)[row["id"]] = row.get("error", row.get("raw"))
+
+    def _wording(self, item_id: str) -> str | None:
+        text = self._asked.get(item_id)
+        return None if text is None else hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def __contains__(self, item_id: str) -> bool:
         return item_id in self.answers or item_id in self.errors
@@ -66,6 +81,7 @@ class AnswerLog:
         """Append a batch and put it on the disk."""
         rows: list[dict[str, str]] = [{"id": key, "raw": raw} for key, raw in answers.items()]
         rows += [{"id": key, "error": error} for key, error in errors.items()]
+        rows = [row | {"of": of} if (of := self._wording(row["id"])) else row for row in rows]
         self._handle.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
         self._handle.flush()
         os.fsync(self._handle.fileno())

@@ -149,3 +149,35 @@ def test_the_log_of_answers_survives_a_torn_line(tmp_path: Path) -> None:
     again.add({"c": "ü"}, {})
     again.close()
     assert [json.loads(line)["id"] for line in path.read_text().splitlines()] == ["a", "b", "c"]
+
+
+def test_an_answer_to_a_question_that_was_reworded_since_is_not_taken_over(
+    make_benchmark: Make, tmp_path: Path
+) -> None:
+    """Killed, its files mended, started again: what is worded anew is asked anew, the rest is kept."""
+    task, bench, out = find_task("scenes-single"), make_benchmark(6), tmp_path / "out"
+
+    class Dying(Oracle):
+        def answer(self, shown: Sequence[Shown], ask: Ask) -> list[str]:
+            if len(self.asked) >= 4:
+                raise KeyboardInterrupt
+            return super().answer(shown, ask)
+
+    first = Dying()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(task, load_items(task, bench), first, out, settings={}, batch_size=2)
+    path = bench / "questions.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[1]["question"] = "Which colour?"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    second = Oracle()
+    summary = evaluate(task, load_items(task, bench), second, out, settings={}, batch_size=2)
+    assert sorted(first.asked) == ["q0", "q1", "q2", "q3"]
+    assert sorted(second.asked) == ["q1", "q4", "q5"]
+    assert summary["figures"]["accuracy"] == 1.0
+    (out / "manifest.json").unlink()
+    rows[2]["question"] = "What tint?"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    third = Oracle()
+    evaluate(task, load_items(task, bench), third, out, settings={}, batch_size=2)
+    assert third.asked == ["q2"]
