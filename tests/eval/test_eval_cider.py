@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from owl3.eval.evaluate import load_items
-from owl3.eval.metrics.cider import cider, word_overlap, words_of
+from owl3.eval.metrics.captions import bleu_4, rouge_l, word_overlap
+from owl3.eval.metrics.cider import cider
+from owl3.eval.metrics.words import words_of
 from owl3.eval.registry import find_task
 
 SENTENCES = [
@@ -61,6 +63,16 @@ def test_cider_is_what_the_official_code_prints_for_the_same_captions() -> None:
     scores = cider(said, references)
     assert sum(scores) / len(scores) == pytest.approx(4.480410132520393, abs=1e-14)
     assert scores[:3] == pytest.approx([5.5166066586, 3.8483170724, 4.2369049671], abs=1e-10)
+
+
+def test_bleu_and_rouge_are_what_the_official_code_prints_for_the_same_captions() -> None:
+    captions = [row["caption"] for row in OFFICIAL[:24]]
+    said = [" ".join([*caption.split()[:1], *caption.split()[2:8]]) for caption in captions]
+    references = [[" ".join(caption.split()[:6]), captions[index - 1]] for index, caption in enumerate(captions)]
+    assert bleu_4(said, references) == pytest.approx(0.479377283024997, abs=1e-9)
+    scores = [rouge_l(text, group) for text, group in zip(said, references, strict=True)]
+    assert sum(scores) / len(scores) == pytest.approx(0.7770899648900856, abs=1e-14)
+    assert (bleu_4(["a"], [["b"]]), rouge_l("", ["a dog"]), rouge_l("a dog runs", ["a dog runs"])) == (0.0, 0.0, 1.0)
 
 
 def test_chinese_is_counted_by_character_and_line_breaks_are_blanks() -> None:

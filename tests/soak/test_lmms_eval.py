@@ -24,6 +24,7 @@ from owl3.eval.evaluate import evaluate, load_items
 from owl3.eval.generate import Generator
 from owl3.eval.items import Item
 from owl3.eval.lmms import lmms_results
+from owl3.eval.metrics.captions import bleu_4, rouge_l
 from owl3.eval.metrics.cider import cider
 from owl3.eval.metrics.words import words_of
 from owl3.eval.registry import find_task
@@ -208,21 +209,26 @@ def test_lmms_eval_s_own_table_reads_our_results(packages: Path, monkeypatch: py
 
 @pytest.mark.skipif(shutil.which("java") is None, reason="needs Java, which the official tokenizer is written in")
 def test_captions_are_split_and_scored_as_by_the_official_code(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Words of hard pieces in random heaps, token by token; CIDEr of the same heaps to the last digit."""
+    """Words of hard pieces in random heaps, token by token; what the same heaps score, to the last printed digit."""
     monkeypatch.syspath_prepend(str(packages))
+    from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
     path = Path(__file__).parents[1] / "eval" / "caption_words.jsonl"
     pieces = [piece for line in path.read_text().splitlines() for piece in json.loads(line)["caption"].split()]
     rng = random.Random(0)
-    heaps = [" ".join(rng.choices(pieces, k=rng.randint(1, 12))) for _ in range(3000)]
-    said, references = heaps[:1000], [heaps[1000 + 2 * i : 1002 + 2 * i] for i in range(1000)]
+    heaps = [" ".join(rng.choices(pieces, k=rng.randint(1, 12))) for _ in range(2000)]
+    heaps += [" ".join(heap.split()[1:]) for heap in heaps[:1000]]
     # A caption that says nothing stands between: how the next one begins may change the last word there.
     apart = {i: [{"caption": text}, {"caption": "q"}] for i, text in enumerate(heaps)}
-    official = {i: tuple(words[0].split()) for i, words in PTBTokenizer().tokenize(apart).items()}
-    different = [text for i, text in enumerate(heaps) if official[i] != words_of(text)]
+    official = {i: words[0] for i, words in PTBTokenizer().tokenize(apart).items()}
+    different = [text for i, text in enumerate(heaps) if tuple(official[i].split()) != words_of(text)]
     assert not different, different[:5]
-    of = {i: [" ".join(words_of(text))] for i, text in enumerate(said)}
-    to = {i: [" ".join(words_of(text)) for text in group] for i, group in enumerate(references)}
+    said, references = heaps[2000:], [[heaps[i], heaps[1000 + i]] for i in range(1000)]
+    of = {i: [official[2000 + i]] for i in range(1000)}
+    to = {i: [official[i], official[1000 + i]] for i in range(1000)}
     assert cider(said, references) == pytest.approx(list(Cider().compute_score(to, of)[1]), abs=1e-12)
+    assert list(map(rouge_l, said, references)) == pytest.approx(list(Rouge().compute_score(to, of)[1]), abs=1e-12)
+    assert bleu_4(said, references) == pytest.approx(Bleu(4).compute_score(to, of, verbose=0)[0][3], abs=1e-9)

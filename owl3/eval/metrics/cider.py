@@ -14,9 +14,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
-from owl3.eval.items import Record
 from owl3.eval.metrics.words import words_of
 
 MAX_N = 4
@@ -24,7 +22,8 @@ SIGMA = 6.0
 NGram = tuple[str, ...]
 
 
-def _ngrams(text: str) -> Counter[NGram]:
+def ngrams(text: str) -> Counter[NGram]:
+    """How often a caption says each run of 1 to 4 words."""
     words = words_of(text)
     spans = (tuple(words[i : i + n]) for n in range(1, MAX_N + 1) for i in range(len(words) - n + 1))
     return Counter(spans)
@@ -60,7 +59,7 @@ def cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> lis
         candidates: One caption per picture.
         references: Its references, at least one each. Document frequencies come from these alone.
     """
-    counted = [[_ngrams(text) for text in group] for group in references]
+    counted = [[ngrams(text) for text in group] for group in references]
     frequency: dict[NGram, int] = defaultdict(int)
     for group in counted:
         for ngram in set().union(*group):
@@ -68,35 +67,7 @@ def cider(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> lis
     log_documents = math.log(len(references)) if references else 0.0
     scores = []
     for text, group in zip(candidates, counted, strict=True):
-        candidate = _Vector(_ngrams(text), frequency, log_documents)
+        candidate = _Vector(ngrams(text), frequency, log_documents)
         likeness = [_similarity(candidate, _Vector(counts, frequency, log_documents)) for counts in group]
         scores.append(10.0 * sum(likeness) / len(likeness))
     return scores
-
-
-def word_overlap(text: str, references: Sequence[str]) -> float:
-    """F1 of words against the likest reference, 0 to 1: what one line of samples.jsonl can say of itself."""
-    said = Counter(words_of(text))
-    best = 0.0
-    for reference in references:
-        wanted = Counter(words_of(reference))
-        shared = (said & wanted).total()
-        best = max(best, 2 * shared / max(1, said.total() + wanted.total()))
-    return best
-
-
-def aggregate(records: Sequence[Record]) -> dict[str, float]:
-    """CIDEr of the corpus, and the mean word overlap."""
-    kept = [record for record in records if record.score is not None]
-    if not kept:
-        return {}
-    scores = [record.score or 0.0 for record in weighed(kept)]
-    overlap = [record.score or 0.0 for record in kept]
-    return {"cider": sum(scores) / len(scores), "word_overlap": sum(overlap) / len(overlap)}
-
-
-def weighed(records: Sequence[Record]) -> list[Record]:
-    """The captions with their own CIDEr for a score, words weighed by all references: what CIDEr is the mean of."""
-    kept = [record for record in records if record.score is not None]
-    scores = cider([record.answer or "" for record in kept], [record.gold for record in kept])
-    return [replace(record, score=score) for record, score in zip(kept, scores, strict=True)]

@@ -1,4 +1,7 @@
-"""What the caption tasks share. The paper gives no prompt for them: ours stands here and is part of their version."""
+"""What the caption tasks share. The paper gives no prompt for them: ours stands here and is part of their version.
+
+CIDEr weighs words by how many pictures' references have them: scores under a `--limit` compare with each other alone.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from owl3.eval.items import Item, Medium, Parsed
-from owl3.eval.metrics.cider import word_overlap
+from owl3.eval.metrics.captions import word_overlap
 from owl3.eval.tasks._files import VIDEO_SUFFIXES, media_path
 
 IMAGE_PROMPT = "Provide a one-sentence caption for the provided image."

@@ -1,7 +1,7 @@
 """coco-captions: one sentence about a COCO photo (Chen et al. 2015).
 
-Split: whatever captions file lies there (Karpathy's test split has 5000 pictures). Metric: CIDEr-D.
-Prompt: ours, see `_captions.py`.
+Split: whatever captions file lies there (Karpathy's test split has 5000 pictures).
+Metric: CIDEr-D (and BLEU-4, ROUGE-L). Prompt: ours, see `_captions.py`.
 
     {"image_id": 391895, "caption": "A man with a red helmet on a small moped on a dirt road."}
 """
@@ -10,7 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from owl3.eval.items import Item, Medium
-from owl3.eval.metrics.cider import aggregate, weighed
+from owl3.eval.metrics.captions import aggregate, weighed
 from owl3.eval.task import Task
 from owl3.eval.tasks._captions import IMAGE_PROMPT, caption_items, parse, score
 from owl3.eval.tasks._files import find_files, media_path, need, read_json

@@ -1,7 +1,7 @@
 """msrvtt-captions: one sentence about a web clip (Xu et al. 2016).
 
-Split: 1k-A test (one reference each) or `test_videodatainfo.json` (twenty). 8 frames. Metric: CIDEr-D.
-Prompt: ours, see `_captions.py`.
+Split: 1k-A test (one reference each) or `test_videodatainfo.json` (twenty). 8 frames.
+Metric: CIDEr-D (and BLEU-4, ROUGE-L). Prompt: ours, see `_captions.py`.
 
     key ret0, vid_key msr9770, video_id video9770, sentence "a person is connecting something to system"
 """
@@ -10,7 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from owl3.eval.items import Item
-from owl3.eval.metrics.cider import aggregate, weighed
+from owl3.eval.metrics.captions import aggregate, weighed
 from owl3.eval.task import Task
 from owl3.eval.tasks._captions import VIDEO_PROMPT, caption_items, clips, parse, score
 from owl3.eval.tasks._files import find_files, need, read_json, read_table

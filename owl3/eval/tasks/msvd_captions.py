@@ -1,6 +1,7 @@
 """msvd-captions: one sentence about a short clip (Chen and Dolan 2011).
 
-Split: test, 670 clips. 8 frames. Metric: CIDEr-D. Prompt: ours, see `_captions.py`.
+Split: test, 670 clips. 8 frames. Metric: CIDEr-D (and BLEU-4, ROUGE-L).
+Prompt: ours, see `_captions.py`.
 
     mv89psg6zh4_33_46 a bird in a sink keeps getting under the running water from a faucet
 """
@@ -9,7 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from owl3.eval.items import Item
-from owl3.eval.metrics.cider import aggregate, weighed
+from owl3.eval.metrics.captions import aggregate, weighed
 from owl3.eval.task import Task
 from owl3.eval.tasks._captions import VIDEO_PROMPT, caption_items, clips, parse, score
 from owl3.eval.tasks._files import find_files

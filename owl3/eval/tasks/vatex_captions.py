@@ -1,6 +1,7 @@
 """vatex-captions: one sentence about a clip of an action (Wang et al. 2019).
 
-Split: public test, ten English references each. 8 frames. Metric: CIDEr-D. Prompt: ours, see `_captions.py`.
+Split: public test, ten English references each. 8 frames. Metric: CIDEr-D (and BLEU-4, ROUGE-L).
+Prompt: ours, see `_captions.py`.
 
     {"videoID": "Ptf_2VRj-V0_000122_000132", "enCap": ["A guy is by the stove in the kitchen cooking food.", …]}
 """
@@ -8,7 +9,7 @@ Split: public test, ten English references each. 8 frames. Metric: CIDEr-D. Prom
 from pathlib import Path
 
 from owl3.eval.items import Item
-from owl3.eval.metrics.cider import aggregate, weighed
+from owl3.eval.metrics.captions import aggregate, weighed
 from owl3.eval.task import Task
 from owl3.eval.tasks._captions import VIDEO_PROMPT, caption_items, clips, parse, score
 from owl3.eval.tasks._files import find_files, need, read_json
