@@ -120,8 +120,11 @@ class Sample(Config):
 
 def short_hash(*parts: str) -> str:
     """128 bits of sha256 over the parts, with their borders, as 32 hex digits."""
-    pieces = [part.encode("utf-8", "surrogatepass") for part in parts]
-    return hashlib.sha256(b"".join([len(p).to_bytes(8, "big") + p for p in pieces])).hexdigest()[:32]
+    framed = b""
+    for part in parts:
+        piece = part.encode("utf-8", "surrogatepass")
+        framed += len(piece).to_bytes(8, "big") + piece
+    return hashlib.sha256(framed).hexdigest()[:32]
 
 
 _LABEL = r"[a-z0-9_-]{1,63}"

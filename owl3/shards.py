@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from owl3.errors import InputError
 from owl3.storage import atomic_writer, partial_path
@@ -158,6 +160,32 @@ _BLANK_REST = 8 * ord(" ") + sum(_BLANK[156:])
 """Of the bytes from the checksum on."""
 
 
+def plain_names(headers: NDArray[np.uint8], sizes: NDArray[np.int64]) -> list[bytes] | None:
+    """Names in headers, when each is what `tar_header` writes for its name and this size; None when any is not.
+
+    Args:
+        headers: (number, 512) bytes.
+        sizes: Of the files, in bytes.
+    """
+    if sizes.size and not 0 <= sizes.min() <= sizes.max() <= _MAX_PLAIN_SIZE:
+        return None
+    names = headers[:, : tarfile.LENGTH_NAME]
+    digits = _octal(sizes, 11)
+    expected = np.tile(np.frombuffer(_BLANK, np.uint8), (len(headers), 1))
+    expected[:, : tarfile.LENGTH_NAME] = names
+    expected[:, 124:135] = digits
+    expected[:, 148:154] = _octal(names.sum(1, np.int64) + digits.sum(1, np.int64) + _BLANK_SUM, 6)
+    expected[:, 154] = 0
+    if not np.array_equal(headers, expected):
+        return None
+    return np.ascontiguousarray(names).view(f"S{tarfile.LENGTH_NAME}").ravel().tolist()  # without the zeros behind
+
+
+def _octal(numbers: NDArray[np.int64], num_digits: int) -> NDArray[np.uint8]:
+    shifts = np.arange(3 * (num_digits - 1), -1, -3)
+    return ((numbers[:, None] >> shifts & 7) + ord("0")).astype(np.uint8)
+
+
 def read_member(path: Path, offset: int, num_bytes: int) -> bytes:
     """Read one member by its place.
 
@@ -165,11 +193,10 @@ def read_member(path: Path, offset: int, num_bytes: int) -> bytes:
         InputError: when the file ends before the member does: it was truncated or rewritten since it was indexed.
     """
     with path.open("rb") as handle:
+        if not 0 <= offset <= offset + num_bytes <= os.fstat(handle.fileno()).st_size:  # whoever wrote the place down
+            raise InputError(f"{path}: ends inside a member at {offset}; the shard was truncated, build it again")
         handle.seek(offset)
-        data = handle.read(num_bytes)
-    if len(data) != num_bytes:
-        raise InputError(f"{path}: ends inside a member at {offset}; the shard was truncated, build it again")
-    return data
+        return handle.read(num_bytes)
 
 
 def iter_members(path: Path) -> Iterator[tuple[Member, bytes]]:
@@ -250,6 +277,12 @@ def iter_samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
         members[extension] = data
     if members:
         yield key, members
+
+
+def is_table(path: str) -> bool:
+    """Whether a file of an artifact is a ledger table ("00000.parquet", not "00000_evidence.parquet")."""
+    stem, _, suffix = path.rpartition(".")
+    return suffix == "parquet" and len(stem) == 5 and stem.isdecimal()
 
 
 def write_index(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:

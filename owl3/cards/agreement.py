@@ -1,9 +1,9 @@
 """Which samples of a curated shard need a second look: all columns at once, where `rederive.py` goes row by row.
 
-A tar is read once (`tarpass.py`); what its bytes say is set against the table column by column. A sample that agrees in
-every value is as its row says, and is not looked at again. Any other, and every sample of a shard that is not laid out
-the usual way, is derived by itself, and that names what differs. So this may be stricter than `rederive.py`, never
-milder.
+A tar is read once, laid out as its table says (`layout.py`); what its bytes say is set against the table column by
+column. A sample that agrees in every value is as its row says, and is not looked at again. Any other, and every sample
+of a shard that is not laid out the usual way, is derived by itself, and that names what differs. So this may be
+stricter than `rederive.py`, never milder.
 """
 
 from __future__ import annotations
@@ -19,93 +19,111 @@ import pyarrow.compute as pc
 import pyarrow.json as pj
 from numpy.typing import NDArray
 
+from owl3.cards.layout import LaidOut, NotLaidOut, Sizes
 from owl3.cards.pictures import CLIPS, PICTURES, size_and_format
-from owl3.cards.redaction import is_redacted
-from owl3.cards.tarpass import TarPass
-from owl3.errors import InputError
+from owl3.cards.redaction import MARKS
 from owl3.ledger import REASONS
 from owl3.media import MediaError
 from owl3.samples import url_sample_id
 from owl3.shards import Member
 
 Mask = NDArray[np.bool_]
+Shape = tuple[int | None, int | None]
+"""Width and height; none for clips, which are not measured."""
 
 _PLACES = ("json_offset", "json_bytes", "media_offset", "media_bytes")
+_NEEDED = {"key", "decision", "sample_id", "url", "caption", "position", "media_bytes", "json_bytes"}
 _NO_SIZE = -1
 """Width and height of what should be a picture and is none: no table says so."""
+_MEDIA = {extension.encode() for extension in (*PICTURES, *CLIPS)}
+_CLIPS = tuple(f".{extension}".encode() for extension in CLIPS)
 
 
 @dataclass
 class Contents:
-    """What one pass over a tar found: members in order, and what is needed of their bytes.
+    """What one pass over a tar found of each sample: one medium, one text and one record, in this order.
 
     Attributes:
         tar_sha256: Of the whole file.
-        problem: Why the tar could not be read to its end.
-        is_plain: Whether it could be read without `tarfile`.
-        records, texts: The bytes of all KEY.json and KEY.txt.
-        media: Hash, width and height of all others; no width for clips, and none that a table could hold for what
-            should be a picture and is none.
+        media: The hashes of all pictures and clips.
     """
 
+    kept: pa.Table
     tar_sha256: str = ""
-    problem: str = ""
-    is_plain: bool = True
-    names: list[str] = field(default_factory=list)
-    offsets: list[int] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-    records: list[bytes] = field(default_factory=list)
+    names: list[bytes] = field(default_factory=list)
+    offsets: Sizes = field(default_factory=lambda: np.empty(0, np.int64))
+    sizes: Sizes = field(default_factory=lambda: np.empty(0, np.int64))
+    media: list[str] = field(default_factory=list)
+    shapes: list[Shape] = field(default_factory=list)
     texts: list[bytes] = field(default_factory=list)
-    media: list[tuple[str, int | None, int | None]] = field(default_factory=list)
-
-    def keys(self) -> list[str] | None:
-        """The key of every sample; None unless each is one picture or clip, one text and one record, in this order."""
-        keys, extensions = [], set()
-        for name in self.names[::3]:
-            key, _, extension = name.partition(".")
-            keys.append(key)
-            extensions.add(extension)
-        usual = (
-            self.is_plain
-            and extensions <= {*PICTURES, *CLIPS}
-            and self.names[1::3] == [f"{key}.txt" for key in keys]
-            and self.names[2::3] == [f"{key}.json" for key in keys]
-        )
-        return keys if usual else None
+    records: list[bytes] = field(default_factory=list)
 
     def members_of(self, keys: Collection[str]) -> dict[str, list[Member]]:
         """Where the members of some samples lie."""
+        places = zip(self.names, self.offsets.tolist(), self.sizes.tolist(), strict=True)
         found: dict[str, list[Member]] = {}
-        for place in zip(self.names, self.offsets, self.sizes, strict=True):
-            key = place[0].partition(".")[0]
+        for name, offset, size in places:
+            key = name.decode().partition(".")[0]
             if key in keys:
-                found.setdefault(key, []).append(Member(*place))
+                found.setdefault(key, []).append(Member(name.decode(), offset, size))
         return found
 
 
-def read_contents(tar: Path) -> Contents:
-    """Read a tar once, keeping texts, records, hashes and sizes; pictures are not kept."""
-    found, members = Contents(), TarPass(tar)
+def read_contents(table: pa.Table, tar: Path) -> Contents | None:
+    """Read a tar once, keeping texts, records, hashes and sizes; pictures are not kept.
+
+    Returns:
+        What was found; None when the tar is not laid out as the table says, and has to be read row by row.
+    """
+    if not set(table.column_names) >= _NEEDED:
+        return None
     try:
-        for name, offset, data in members:
-            found.names.append(name)
-            found.offsets.append(offset)
-            found.sizes.append(len(data))
-            if name.endswith(".json"):
-                found.records.append(bytes(data))
-            elif name.endswith(".txt"):
-                found.texts.append(bytes(data))
-            else:
-                found.media.append((hashlib.sha256(data).hexdigest(), *_shape(name, data)))
-    except InputError as error:
-        found.problem = str(error)
-    found.tar_sha256 = members.sha256
-    found.is_plain = members.is_plain and not found.problem
-    return found
+        kept = table.filter(pc.equal(table["decision"], "kept")).combine_chunks()
+        found = Contents(kept.take(pc.sort_indices(kept["position"])))
+        members = LaidOut(tar, _sizes_of(found.kept))
+        views = iter(members)
+        for data in views:
+            found.media.append(hashlib.sha256(data).hexdigest())
+            found.shapes.append(_shape(members.name(), data))
+            found.texts.append(bytes(next(views)))
+            found.records.append(bytes(next(views)))
+        keys = found.kept["key"].cast(pa.binary()).to_pylist()
+    except (NotLaidOut, pa.ArrowException):  # or a column of another type: it will be named
+        return None
+    found.names, found.offsets, found.sizes, found.tar_sha256 = (
+        members.names,
+        members.offsets,
+        members.sizes,
+        members.sha256,
+    )
+    return found if _is_usual(found.names, keys) else None
 
 
-def _shape(name: str, data: memoryview) -> tuple[int | None, int | None]:
-    if name.rpartition(".")[2] in CLIPS:
+def _sizes_of(kept: pa.Table) -> Sizes:
+    """Of all members, as the table has them."""
+    sizes = np.empty(3 * len(kept), np.int64)
+    columns = kept["media_bytes"], pc.binary_length(kept["caption"]), kept["json_bytes"]
+    for number, column in enumerate(columns):
+        if column.null_count:
+            raise NotLaidOut
+        sizes[number::3] = column.cast(pa.int64()).to_numpy()
+    return sizes
+
+
+def _is_usual(names: list[bytes], keys: list[bytes | None]) -> bool:
+    """Whether every key stands there once, with one picture or clip, its text and its record."""
+    named = [name.partition(b".") for name in names[::3]]
+    return (
+        [name[0] for name in named] == keys
+        and {name[2] for name in named} <= _MEDIA
+        and names[1::3] == [key + b".txt" for key, *_ in named]
+        and names[2::3] == [key + b".json" for key, *_ in named]
+        and len(set(keys)) == len(keys)
+    )
+
+
+def _shape(name: bytes, data: memoryview) -> Shape:
+    if name.endswith(_CLIPS):
         return None, None
     try:
         width, height, _ = size_and_format(data)
@@ -114,32 +132,26 @@ def _shape(name: str, data: memoryview) -> tuple[int | None, int | None]:
     return width, height
 
 
-def to_look_at(table: pa.Table, found: Contents) -> frozenset[str] | None:
+def to_look_at(found: Contents) -> frozenset[str] | None:
     """Keys of the kept samples that do not agree in every value; None when the shard has to be read row by row."""
-    keys = found.keys()
-    if keys is None or not {"key", "decision", "sample_id", "url", "caption", "position"} <= set(table.column_names):
-        return None
+    if not found.names:
+        return frozenset()
     try:
-        kept = table.filter(pc.equal(table["decision"], "kept")).combine_chunks()
-        kept = kept.take(pc.sort_indices(kept["position"]))
-        if len(set(keys)) != len(keys) or kept["key"].to_pylist() != keys:
-            return None
-        if not keys:
-            return frozenset()
-        agrees = _records_agree(kept, found) & _bytes_agree(kept, found) & _ids_agree(kept)
+        agrees = _records_agree(found) & _bytes_agree(found) & _ids_agree(found.kept)
     except (pa.ArrowException, UnicodeDecodeError):  # a column of another type, a record that is none: it will be named
         return None
+    keys = found.kept["key"].to_pylist()
     return frozenset(key for key, same in zip(keys, agrees.tolist(), strict=True) if not same)
 
 
-def _records_agree(kept: pa.Table, found: Contents) -> Mask:
+def _records_agree(found: Contents) -> Mask:
     """Whether every value in KEY.json is the row's.
 
     Raises:
         pa.ArrowException: a record is no JSON object, or has a field or a type that the table has not, or
         UnicodeDecodeError: it is not UTF-8.
     """
-    lines = b"\n".join(found.records)
+    kept, lines = found.kept, b"\n".join(found.records)
     lines.decode()
     one_each = all(record[:1] == b"{" and record[-1:] == b"}" for record in found.records)
     if not one_each or lines.count(b"\n") != len(found.records) - 1:
@@ -173,17 +185,15 @@ def _has_values(column: pa.ChunkedArray) -> bool:
     return bool(column.null_count < len(column))
 
 
-def _bytes_agree(kept: pa.Table, found: Contents) -> Mask:
+def _bytes_agree(found: Contents) -> Mask:
     """Whether hash, size, place and text of every sample are the row's, of those columns that the table has."""
-    offsets, sizes = np.array(found.offsets), np.array(found.sizes)
-    sha256, widths, heights = zip(*found.media, strict=True)
+    kept = found.kept
+    widths, heights = zip(*found.shapes, strict=True)
     columns = {
-        "sha256": pa.array(sha256),
-        "bytes": pa.array(sizes[::3]),
-        "media_offset": pa.array(offsets[::3]),
-        "media_bytes": pa.array(sizes[::3]),
-        "json_offset": pa.array(offsets[2::3]),
-        "json_bytes": pa.array(sizes[2::3]),
+        "sha256": pa.array(found.media),
+        "bytes": pa.array(found.sizes[::3]),
+        "media_offset": pa.array(found.offsets[::3]),
+        "json_offset": pa.array(found.offsets[2::3]),
     }
     agrees = _equal(kept["caption"].cast(pa.binary()), pa.array(found.texts, pa.binary()))
     for name, column in columns.items():
@@ -198,11 +208,12 @@ def _bytes_agree(kept: pa.Table, found: Contents) -> Mask:
 
 def _ids_agree(kept: pa.Table) -> Mask:
     """Whether every id is that of its URL and caption; both were compared with the bytes already."""
-    rows = zip(*(kept[name].to_pylist() for name in ("sample_id", "key", "url", "caption")), strict=True)
+    redacted = pc.match_substring_regex(kept["caption"], MARKS.pattern)
+    columns = (*(kept[name] for name in ("sample_id", "key", "url", "caption")), redacted)
     return np.array(
         [
-            None not in (url, caption) and stated == (key if is_redacted(caption) else url_sample_id(url, caption))
-            for stated, key, url, caption in rows
+            None not in (url, caption) and stated == (key if is_redacted else url_sample_id(url, caption))
+            for stated, key, url, caption, is_redacted in zip(*(column.to_pylist() for column in columns), strict=True)
         ]
     )
 

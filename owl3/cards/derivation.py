@@ -26,10 +26,10 @@ from owl3 import lifeline
 from owl3.cards import rederive, rows
 from owl3.cards.chain import Link
 from owl3.cards.findings import Check, failed, passed
-from owl3.cards.tables import is_table
 from owl3.errors import Interrupted, Owl3Error
 from owl3.manifest import read_manifest
 from owl3.progress import Progress
+from owl3.shards import is_table
 
 _PATIENCE_S = 1.0
 """How long an audit derives in one process before it starts others: about what their start takes."""

@@ -26,10 +26,11 @@ import duckdb
 from filelock import FileLock
 
 from owl3.cards.chain import FOLDERS, artifact_folder
-from owl3.cards.tables import file_list, is_table, quoted
+from owl3.cards.tables import file_list, quoted
 from owl3.ledger import open_duckdb
 from owl3.manifest import MANIFEST_NAME, Counts, Manifest, read_manifest, write_manifest
 from owl3.progress import SILENT, Progress
+from owl3.shards import is_table
 from owl3.storage import partial_path
 
 logger = logging.getLogger(__name__)

@@ -22,11 +22,12 @@ PICTURES = ("jpg", "jpeg", "png", "webp", "gif")
 CLIPS = ("mp4", "webm", "mkv", "mov", "avi")
 """Extensions of members that are pictures, and of those that are clips."""
 
-_JPEG_SEGMENT = struct.Struct(">BBHxHH")
+_JPEG_SEGMENT = struct.Struct(">HHxHH")
 """Marker and length of a segment; of a frame header, the precision is left out and height and width follow."""
-_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_BARE = frozenset(range(0xD0, 0xDB))
-"""Markers without a length, and the start of the scan: before it stands the frame header."""
+_JPEG_FRAMES = frozenset(range(0xFFC0, 0xFFD0)) - {0xFFC4, 0xFFC8, 0xFFCC}
+_JPEG_OTHERS = frozenset(range(0xFFC0, 0xFFFF)) - _JPEG_FRAMES - frozenset(range(0xFFD0, 0xFFDB))
+"""Segments that are passed over. Markers without a length, and the start of the scan, are not: before it stands the
+frame header."""
 
 DATA_URI_PREFIX = "data:image/jpeg;base64,"
 
@@ -77,16 +78,15 @@ def _jpeg_size(data: bytes | memoryview) -> tuple[int, int] | None:
 
     Walking its segments takes microseconds, and an audit does it for every picture of a corpus.
     """
-    position = 2
+    position, last = 2, len(data) - _JPEG_SEGMENT.size
     if data[:2] != b"\xff\xd8":
         return None
-    while position + 9 <= len(data):
-        start, marker, length, height, width = _JPEG_SEGMENT.unpack_from(data, position)
-        if start != 0xFF or not 0xC0 <= marker <= 0xFE or marker in _JPEG_BARE:
-            return None
-        if marker in _JPEG_FRAMES:
-            return (width, height) if width and height else None
-        position += 2 + length
+    while position <= last:
+        marker, length, height, width = _JPEG_SEGMENT.unpack_from(data, position)
+        if marker in _JPEG_OTHERS:
+            position += 2 + length
+        else:
+            return (width, height) if marker in _JPEG_FRAMES and width and height else None
     return None
 
 

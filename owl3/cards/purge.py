@@ -27,10 +27,9 @@ from filelock import FileLock
 
 from owl3.cards.chain import artifact_folder
 from owl3.cards.index import drop_index
-from owl3.cards.tables import is_table
 from owl3.errors import CheckFailed, InputError
 from owl3.manifest import MANIFEST_NAME, Counts, Manifest, Parent, read_manifest, write_manifest
-from owl3.shards import Member, ShardWriter, iter_samples, write_table
+from owl3.shards import Member, ShardWriter, is_table, iter_samples, write_table
 from owl3.storage import partial_path
 
 logger = logging.getLogger(__name__)

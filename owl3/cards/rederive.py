@@ -44,12 +44,12 @@ def shard(folder: Path, name: str, only: frozenset[str] | None = None) -> Derive
         return derived
     if only is not None or not tar.is_file():
         return derive_rows(folder, name, _curated_row, stated, derived, only=only)
-    contents = read_contents(tar)
-    suspects = to_look_at(stated, contents)
-    if suspects is None:
+    contents = read_contents(stated, tar)
+    suspects = None if contents is None else to_look_at(contents)
+    if contents is None or suspects is None:
         return derive_rows(folder, name, _curated_row, stated, derived, only=None)
     derived.tar_sha256 = contents.tar_sha256
-    derived.num_members, derived.num_bytes = len(contents.names), sum(contents.sizes)
+    derived.num_members, derived.num_bytes = len(contents.names), int(contents.sizes.sum())
     if not suspects and drops_are_sound(stated):
         derived.table = folder / f"{name}.parquet"
         derived.num_rows, derived.num_read = len(stated), len(contents.media)

@@ -43,7 +43,7 @@ from owl3.config import canonical_json
 from owl3.errors import ConfigError, StaleError
 from owl3.manifest import Counts, Manifest, find_current, read_manifest, write_manifest
 from owl3.progress import SILENT, Progress
-from owl3.shards import read_member
+from owl3.shards import is_table, read_member
 from owl3.storage import write_atomic
 
 logger = logging.getLogger(__name__)
@@ -149,7 +149,7 @@ def table_files(parents: Sequence[Manifest], workspace: Path, kind: str) -> list
         for parent in parents
         if parent.kind == kind
         for entry in parent.files
-        if tables.is_table(entry.path)
+        if is_table(entry.path)
     ]
 
 

@@ -80,12 +80,6 @@ def open_tables(row_files: Sequence[Path], built_files: Sequence[Path]) -> duckd
     return db
 
 
-def is_table(path: str) -> bool:
-    """Whether a file of an artifact is a ledger table ("00000.parquet", not "00000_evidence.parquet")."""
-    stem, _, suffix = path.rpartition(".")
-    return suffix == "parquet" and len(stem) == 5 and stem.isdecimal()
-
-
 def quoted(text: str) -> str:
     """A SQL string literal."""
     return "'" + text.replace("'", "''") + "'"
