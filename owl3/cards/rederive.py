@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from owl3.cards.agreement import drops_are_sound, read_contents, to_look_at
+from owl3.cards.built_agreement import agreed, derived_id
 from owl3.cards.pictures import CLIPS, PICTURES, size_and_format
 from owl3.cards.redaction import is_redacted
 from owl3.cards.rows import Derived, Found, Row, derive_rows, read_stated
-from owl3.cost import cost_of
+from owl3.cost import Cost, cost_of
 from owl3.errors import InputError
 from owl3.manifest import Manifest
-from owl3.samples import Sample, built_sample_id, url_sample_id
+from owl3.samples import Sample, url_sample_id
 from owl3.shards import Member, read_member
 from owl3.storage import stays_inside
 from owl3.template import Release
@@ -65,18 +66,28 @@ def samples(
 ) -> Derived:
     """Derive the rows of one shard of built samples again; see `shard`.
 
+    All columns at once, and row by row where anything differs.
+
     Args:
         counter: Counts tokens anew; None (no tokenizer in the workspace) takes the table's counts.
     """
 
     def derive(key: str, found: Found, stated: Row) -> Row:
         sample = found.sample()
-        row = _built_row(key, found, sample, stated, workspace)
+        row = _built_row(found, sample, stated, tar, workspace) | {"key": key}
         return row if counter is None else row | counter.counts(sample, row["media"])
 
-    derived = Derived()
+    derived, tar = Derived(), folder / f"{name}.tar"
     stated = read_stated(folder, name, derived)
-    return derived if stated is None else derive_rows(folder, name, derive, stated, derived, only=only)
+    if stated is None:
+        return derived
+    whole = agreed(stated, tar, workspace, counter) if only is None and tar.is_file() else None
+    if whole is None or not drops_are_sound(stated):
+        return derive_rows(folder, name, derive, stated, derived, only=only)
+    derived.table, derived.tar_sha256 = folder / f"{name}.parquet", whole.tar_sha256
+    derived.num_rows, derived.num_read = len(stated), whole.num_samples
+    derived.num_members, derived.num_bytes = whole.num_members, whole.num_bytes
+    return derived
 
 
 @dataclass(frozen=True)
@@ -104,7 +115,10 @@ class TokenCounter:
 
     def counts(self, sample: Sample, media: list[Row]) -> Row:
         """The cost columns of the sample index."""
-        sizes = [(medium["width"], medium["height"]) for medium in media]
+        return self.cost(sample, [(medium["width"], medium["height"]) for medium in media]).as_row()
+
+    def cost(self, sample: Sample, sizes: Sequence[tuple[int, int]]) -> Cost:
+        """What a sample costs whose media have these widths and heights."""
         return cost_of(
             sample.segments,
             sample.turns,
@@ -112,7 +126,7 @@ class TokenCounter:
             tokenizer=self.tokenizer,
             release=self.release,
             tile_px=self.tile_px,
-        ).as_row()
+        )
 
 
 def _curated_row(key: str, found: Found, stated: Row) -> Row:
@@ -164,18 +178,18 @@ def _claim(row: Row, stated: Row, values: Mapping[str, Any]) -> None:
     row |= {name: value for name, value in values.items() if row.get(name) == stated.get(name)}
 
 
-def _built_row(key: str, found: Found, sample: Sample, stated: Row, workspace: Path) -> Row:
+def _built_row(found: Found, sample: Sample, stated: Row, tar: Path, workspace: Path) -> Row:
     """A built row from KEY.json (`sample`) and its media, in its own tar or (reference mode) in a parent's."""
     times = [segment.time_s for segment in sample.segments if segment.medium is not None]
     media = [
-        _medium(number, found, medium, time_s, workspace)
+        _medium(_own(number, found), medium, tar, workspace) | {"time_s": time_s}
         for number, (medium, time_s) in enumerate(zip(stated["media"] or [], times, strict=True))
     ]
-    extra = str(sample.meta.get("extra", ""))
-    derived_id = built_sample_id(sample.builder, sample.builder_version, sample.seed, sample.parents, extra)
+    own_id = derived_id(sample)
     return dict(stated) | {
-        "key": key,
-        "sample_id": derived_id if derived_id == sample.id else f"{sample.id} (its parts hash to {derived_id})",
+        "shard": tar.stem,
+        "position": stated.get("position") if found.position is None else found.position,
+        "sample_id": own_id if own_id == sample.id else f"{sample.id} (its parts hash to {own_id})",
         "kind": sample.kind,
         "builder": sample.builder,
         "builder_version": sample.builder_version,
@@ -189,19 +203,24 @@ def _built_row(key: str, found: Found, sample: Sample, stated: Row, workspace: P
     }
 
 
-def _medium(number: int, found: Found, stated: Row, time_s: float | None, workspace: Path) -> Row:
-    own = next((entry for name, entry in found.members.items() if name.split(".")[0] == str(number)), None)
+def _own(number: int, found: Found) -> tuple[Member, bytes] | None:
+    """A medium that lies beside its sample's record."""
+    return next((entry for name, entry in found.members.items() if name.split(".")[0] == str(number)), None)
+
+
+def _medium(own: tuple[Member, bytes] | None, stated: Row, tar: Path, workspace: Path) -> Row:
     if own is not None:
         member, data = own
-        place = {"offset": member.offset, "bytes": member.num_bytes}
+        place: Row = {"path": "/".join(tar.parts[-3:]), "offset": member.offset, "bytes": member.num_bytes}
     else:
-        if not stays_inside(stated["path"]):
-            raise InputError(f"medium {number} in {stated['path']!r}, which leads out of the workspace")
-        data = read_member(workspace / stated["path"], stated["offset"], stated["bytes"])
-        place = {"offset": stated["offset"], "bytes": stated["bytes"]}
+        place = {name: stated[name] for name in ("path", "offset", "bytes")}
+        if not stays_inside(place["path"]):
+            raise InputError(f"a medium in {place['path']!r}, which leads out of the workspace")
+        if place["path"] == "/".join(tar.parts[-3:]):
+            raise InputError("a medium in its own tar, but not under its own name")
+        data = read_member(workspace / place["path"], place["offset"], place["bytes"])
     width, height, _ = size_and_format(data)
-    digest = hashlib.sha256(data).hexdigest()
-    return {"path": stated["path"], **place, "sha256": digest, "width": width, "height": height, "time_s": time_s}
+    return place | {"sha256": hashlib.sha256(data).hexdigest(), "width": width, "height": height}
 
 
 def _place(prefix: str, member: Member) -> Row:

@@ -70,9 +70,14 @@ class Derived:
 
 @dataclass
 class Found:
-    """The members of one key in a tar."""
+    """The members of one key in a tar.
+
+    Attributes:
+        position: How many keys stand before it; None where they were not read.
+    """
 
     members: dict[str, tuple[Member, bytes]] = field(default_factory=dict)
+    position: int | None = None
 
     def data(self, extension: str) -> bytes | None:
         """The bytes of KEY.extension."""
@@ -93,7 +98,7 @@ class Found:
 
 def keys_of(tar: Path, derived: Derived) -> Iterator[tuple[str, Found]]:
     """Read a tar front to back, key by key; a damaged end is a problem, not an exception."""
-    key, found = "", Found()
+    key, found = "", Found(position=0)
     members = TarPass(tar)
     try:
         for name, offset, data in members:
@@ -102,7 +107,7 @@ def keys_of(tar: Path, derived: Derived) -> Iterator[tuple[str, Found]]:
             stem, _, extension = name.partition(".")
             if stem != key and found.members:
                 yield key, found
-                found = Found()
+                found = Found(position=(found.position or 0) + 1)
             key = stem
             if extension in found.members:
                 derived.problems.append(failed("rows", f"{tar.name} {name}", "one member", "two of one name"))
