@@ -34,9 +34,12 @@ NO_CREDENTIAL = r"^(?!.*://[^/]*@)(?!.*[?&]([Xx]-[A-Za-z]+-)?[Ss]ig(nature)?=)(?
 Told = Annotated[str, Field(json_schema_extra={"pattern": NO_CREDENTIAL})]
 
 
-@flow(name="retract", flow_run_name="retract {what} {subject}")
+@flow(name="retract", flow_run_name="retract {what}")
 def retract(subject: Told, reason: str, what: What = "url", workspace: Path = WORKSPACE) -> int:
     """Write tombstones for everything that came from `subject`; loaders honour them at once.
+
+    Bytes and words go by `owl3 retract … --yes --purge`. Prefect keeps the parameters of a run: where the subject tells
+    of somebody, delete the run there afterwards.
 
     Args:
         subject: A URL, domain, licence, sha256 or sample id.

@@ -7,12 +7,16 @@ import re
 import secrets
 import tempfile
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from owl3.errors import InputError
+from owl3.samples import canonical_id
 
 if TYPE_CHECKING:
     import duckdb
@@ -124,9 +128,11 @@ TOMBSTONES = pa.schema(
     [
         ("sample_id", pa.string()),
         ("matched_by", pa.string()),  # url | domain | licence | sha256 | image | sample_id
-        ("matched_value", pa.string()),
+        ("matched_value", pa.string()),  # as it was asked for; its hash, once a purge has cleared the row
         ("reason", pa.string()),
         ("time", pa.string()),
+        ("url_id", pa.string()),  # what a purge leaves of the row: its URL's name, by which the URL is told again,
+        ("media_sha256", pa.string()),  # and the hash of the picture, where that or its URL was asked for
     ]
 )
 
@@ -134,6 +140,35 @@ TOMBSTONES = pa.schema(
 def tombstones_path(workspace: Path) -> Path:
     """Where the ids of retracted samples stand."""
     return workspace / "tombstones.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Retracted:
+    """What must not come back: sample ids and, of rows that a purge cleared, URLs and pictures by their hashes."""
+
+    ids: frozenset[str] = frozenset()
+    url_ids: frozenset[str] = frozenset()
+    media_sha256: frozenset[str] = frozenset()
+
+    def has(self, sample_id: str, canonical_url: str | None) -> bool:
+        """Whether a row of a source is retracted."""
+        if sample_id in self.ids:
+            return True
+        return bool(self.url_ids) and canonical_url is not None and canonical_id(canonical_url) in self.url_ids
+
+
+def read_tombstones(workspace: Path) -> pa.Table:
+    """All tombstones of a workspace; an empty table when nothing was ever retracted."""
+    path = tombstones_path(workspace)
+    return pq.read_table(path, schema=TOMBSTONES) if path.is_file() else TOMBSTONES.empty_table()
+
+
+def read_retracted(workspace: Path) -> Retracted:
+    """What was retracted from a workspace. Who asked for one sample asked for no other one of its URL."""
+    rows = read_tombstones(workspace)
+    wider = rows.filter(pc.not_equal(rows["matched_by"], "sample_id"))
+    columns = rows["sample_id"], wider["url_id"], wider["media_sha256"]
+    return Retracted(*(frozenset(column.drop_null().to_pylist()) for column in columns))
 
 
 MEMORY_LIMIT = "3GB"

@@ -1,6 +1,6 @@
 """Carrying a retraction out: which stage goes on from which clean checkpoint, and a new run that does so.
 
-    owl3 retract … --yes --purge --rerun demo=demo-2   tombstones, artifacts without the bytes, plans of `demo-2`
+    owl3 retract … --yes --purge --rerun demo=demo-2   tombstones, artifacts without it, plans of `demo-2`
     owl3 train RECIPE name=demo-2                      trains what is tainted, and nothing else
     owl3 retract --remove-run demo --reason …          the old weights go, once the new ones are there
 
@@ -12,7 +12,6 @@ over all sample ids up to its step.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from owl3.errors import InputError
 from owl3.manifest import MANIFEST_NAME, Manifest, Parent, now, read_manifest, write_manifest
 from owl3.planfile import Plan
 from owl3.progress import SILENT, Progress
-from owl3.storage import write_atomic
+from owl3.storage import link, write_atomic
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +140,7 @@ def _adopt_stage(run: runs.Run, target: Path, plan: Manifest, parent: Manifest |
     assert run.manifest is not None
     aside = target.with_name(f".{target.name}.adopting")
     shutil.rmtree(aside, ignore_errors=True)
-    shutil.copytree(run.folder, aside, copy_function=_link, ignore=shutil.ignore_patterns(".lock", MANIFEST_NAME))
+    shutil.copytree(run.folder, aside, copy_function=link, ignore=shutil.ignore_patterns(".lock", MANIFEST_NAME))
     for checkpoint in run.checkpoints:
         if checkpoint.on_disk:
             _reseal_checkpoint(aside / "checkpoints" / f"step-{checkpoint.step:06d}", run, checkpoint.step, plan)
@@ -177,7 +176,7 @@ def _adopt_checkpoint(run: runs.Run, step: int, target: Path, plan: Manifest) ->
     aside = final.with_name(f".{name}.adopting")
     shutil.rmtree(aside, ignore_errors=True)
     shutil.copytree(
-        run.folder / "checkpoints" / name, aside, copy_function=_link, ignore=shutil.ignore_patterns(MANIFEST_NAME)
+        run.folder / "checkpoints" / name, aside, copy_function=link, ignore=shutil.ignore_patterns(MANIFEST_NAME)
     )
     if (run.folder / "run.json").is_file():
         write_atomic(target / "run.json", (run.folder / "run.json").read_bytes())
@@ -204,14 +203,6 @@ def _reseal_checkpoint(folder: Path, run: runs.Run, step: int, plan: Manifest) -
         stats=old.stats | {"adopted_from": old.digest},
         tools=old.tools,
     )
-
-
-def _link(source: str, target: str) -> None:
-    """Hard link where the file system has them; weights are never written in place."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def remove_run(workspace: Path, run: str, reason: str) -> list[str]:

@@ -153,6 +153,20 @@ def canonical_url(url: str) -> str:
     return urlunsplit((scheme, netloc, path, query, ""))
 
 
+def url_id(url: str) -> str:
+    """Name a URL by its canonical spelling, so that it can be told again where it may not be written down.
+
+    Raises:
+        ValueError: when `url` can't be parsed.
+    """
+    return canonical_id(canonical_url(url))
+
+
+def canonical_id(canonical: str) -> str:
+    """`url_id` of a URL that is spelt canonically already; spelling takes most of the time."""
+    return short_hash(canonical)
+
+
 def url_sample_id(url: str, caption: str) -> str:
     """Name a downloaded sample by what it is, never by where it stood: hash of (canonical URL, caption).
 

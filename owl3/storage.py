@@ -122,6 +122,14 @@ def copy_exact(source: Path, target: Path) -> str:
     return digest.hexdigest()
 
 
+def link(source: Path | str, target: Path | str) -> None:
+    """A second name for a file that nobody writes in place; a copy where the file system has no hard links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def files_under(folder: Path) -> list[Path]:
     """All complete files below `folder`, sorted by relative path; partial ones and lock files are left out."""
     found = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]

@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from owl3.cards.erasure import hashed
 from owl3.cards.index import INDEXED, Index, artifacts, current, hash_key, key_of
 from owl3.cards.subjects import MAX_PHASH_BITS, Subject
 from owl3.cards.tables import file_list, records
-from owl3.ledger import connect
+from owl3.ledger import connect, read_tombstones
+from owl3.samples import canonical_id
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +107,7 @@ class Lookup:
             elif subject.what in ("licence", "image"):
                 self._scan(subject)
         self.db.unregister("asked")
+        self._join_tombstones(subjects)
         self.db.execute("insert into hits select sample_id, null, min(what), min(text) from pairs group by sample_id")
         self.db.execute(f"update hits set key = {key_of('sample_id')}")
         self._descend()
@@ -163,6 +167,19 @@ class Lookup:
                 "join (select what, text, 'sha256:' || value as file from asked where what = 'sha256') "
                 f"on c.parent = {hash_key('file')}"
             )
+
+    def _join_tombstones(self, subjects: Sequence[Subject]) -> None:
+        """What a purge cleared from the ledger is told again by its hash: a URL, or what was asked for then."""
+        asked = {canonical_id(subject.values[-1]): subject for subject in subjects if subject.what == "url"}
+        asked |= {hashed(subject.text): subject for subject in subjects if subject.what in ("url", "domain")}
+        if not asked:
+            return
+        rows, keys = read_tombstones(self.workspace), pa.array(asked, pa.string())
+        for column in ("url_id", "matched_value"):
+            found = rows.filter(pc.is_in(rows[column], keys))
+            pairs = zip(found["sample_id"].to_pylist(), found[column].to_pylist(), strict=True)
+            for sample_id, key in pairs:
+                self.db.execute("insert into pairs values (?, ?, ?)", [sample_id, asked[key].what, asked[key].text])
 
     def _join_sources(self, what: str) -> None:
         """Before anything was fetched, a URL stands in its source alone."""

@@ -11,6 +11,7 @@ from owl3.cards import tables
 from owl3.cards.chain import Link, artifact_folder
 from owl3.cards.findings import Check, failed
 from owl3.cards.redaction import agrees, is_redacted
+from owl3.ledger import read_tombstones
 
 
 def problems(files_of: Mapping[tuple[str, str], list[Path]], workspace: Path, link: Link, subject: str) -> list[Check]:
@@ -19,6 +20,7 @@ def problems(files_of: Mapping[tuple[str, str], list[Path]], workspace: Path, li
     files = files_of[(link.stated.kind, link.stated.name)]
     found = list(_twice(files, subject))
     if link.stated.kind == "shards":
+        found += _silent_rows(files, workspace, subject)
         sources = [
             file
             for parent in link.manifest.parents
@@ -43,6 +45,25 @@ def _twice(files: list[Path], subject: str) -> Iterator[Check]:
         yield failed("source", f"{subject} {sample_id}", "kept once", f"kept {amount} times")
 
 
+def _silent_rows(files: list[Path], workspace: Path, subject: str) -> Iterator[Check]:
+    """Rows without a URL: a takedown makes them, and leaves a tombstone; nobody else may."""
+    rows = f"read_parquet({tables.file_list(files)}, union_by_name = true)"
+    retracted = read_tombstones(workspace).select(["sample_id"])
+    with duckdb.connect(":memory:") as db:
+        columns = {row[0] for row in db.execute(f"describe select * from {rows}").fetchall()}
+        if "url" not in columns:
+            return
+        db.register("retracted", retracted)
+        query = (
+            f"select sample_id, decision, reason, sample_id in (select sample_id from retracted) from {rows} "
+            "where url is null and not (decision = 'dropped' and reason = 'tombstoned' "
+            "and sample_id in (select sample_id from retracted)) order by sample_id limit 20"
+        )
+        for sample_id, decision, reason, is_buried in db.execute(query).fetchall():
+            said = f"{decision} {reason or ''}".strip() + ("" if is_buried else ", no tombstone")
+            yield failed("source", f"{subject} {sample_id}", "a URL, or a takedown", said)
+
+
 def _against_source(files: list[Path], sources: list[Path], subject: str) -> list[Check]:
     """Compare ids, URLs and captions of the shards with the source's table, in both directions."""
     rows = f"read_parquet({tables.file_list(files)}, union_by_name = true)"
@@ -57,7 +78,7 @@ def _against_source(files: list[Path], sources: list[Path], subject: str) -> lis
              s as (select sample_id, any_value(url) as url, count(*) as amount from {urls} {live} group by sample_id)
         select coalesce(r.sample_id, s.sample_id) as id, s.url, s.amount, r.url, r.amount
         from r full join s on r.sample_id = s.sample_id
-        where r.sample_id is null or s.sample_id is null or r.amount <> s.amount or r.url <> s.url
+        where r.sample_id is null or s.sample_id is null or r.amount <> s.amount or r.url is distinct from s.url
         order by id limit 20
     """
     return problems + [
@@ -75,12 +96,12 @@ def _captions_unlike_the_source(rows: str, urls: str, subject: str) -> list[Chec
     """Captions that are not the source's, unless something was taken out of them."""
     query = f"""
         select r.sample_id, s.url, s.caption, r.caption from {rows} r join {urls} s on r.sample_id = s.sample_id
-        where r.caption is not null and r.caption <> s.caption order by r.sample_id
+        where r.caption is not null and r.caption is distinct from s.caption order by r.sample_id
     """
     return [
         failed("source", f"{subject} {sample_id} caption", source, caption)
         for sample_id, url, source, caption in duckdb.sql(query).fetchall()
-        if not (is_redacted(caption) and agrees(sample_id, url, source, caption))
+        if None in (url, source) or not (is_redacted(caption) and agrees(sample_id, url, source, caption))
     ][:20]
 
 

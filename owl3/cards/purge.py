@@ -1,11 +1,11 @@
-"""New versions of shards and samples without the retracted bytes, and a proof that the bytes are gone.
+"""New versions of sources, shards and samples without what was retracted, and a proof that the bytes are gone.
 
 A shard with a retracted sample is written anew without it; its row becomes a drop with the reason `tombstoned`, without
-caption, place and hash of the stored bytes (the hash as fetched stays: it keeps the same picture from coming back under
-another URL). Everything behind it is sealed again, so the chain of digests is whole; each new manifest names the digest
-it replaces. A tokenizer that learned from the captions keeps its words, for it holds pieces of words of a whole corpus
-and no caption; only its parents are named anew. What old plans need to stay readable is kept under `retired/`: ids by
-position, no text and no pixels.
+caption, place and hash of the stored bytes. When metadata go too, nothing is left of it and of the source's row but
+ids, licence and the picture's hash as fetched (`erasure.py` says what and why). Everything behind it is sealed again,
+so the chain of digests is whole; each new manifest names the digest it replaces. A tokenizer that learned from the
+captions keeps its words, for it holds pieces of words of a whole corpus and no caption; only its parents are named
+anew. What old plans need to stay readable is kept under `retired/`: ids by position, no text and no pixels.
 
     retired/samples/NAME/DIGEST/00000.parquet     sample_id, decision, position, licence
 """
@@ -13,30 +13,25 @@ position, no text and no pixels.
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock
 
 from owl3.cards.chain import artifact_folder
 from owl3.cards.index import drop_index
+from owl3.cards.rewrite import Rewriter
+from owl3.cards.said import Said
 from owl3.errors import CheckFailed, InputError
 from owl3.manifest import MANIFEST_NAME, Counts, Manifest, Parent, read_manifest, write_manifest
-from owl3.shards import Member, ShardWriter, is_table, iter_samples, write_table
-from owl3.storage import partial_path
+from owl3.shards import is_table, iter_samples, write_table
+from owl3.storage import link, partial_path
 
 logger = logging.getLogger(__name__)
-
-Row = dict[str, Any]
-_CLEARED = ("caption", "key", "sha256", "bytes", "extension", "exif")
-_CLEARED_BUILT = ("key", "position", "media", "tiles")
 
 
 @dataclass(frozen=True)
@@ -60,24 +55,28 @@ class _State:
     """What is to go, and what was made anew. Everything else is read from the disk, so a killed purge goes on."""
 
     workspace: Path
-    ids: frozenset[str]
-    wanted: pa.Array
-    offsets: dict[str, dict[str, int]] = field(default_factory=dict)
+    work: Rewriter
     done: list[Purged] = field(default_factory=list)
 
 
-def purge(workspace: Path, ids: Collection[str]) -> list[Purged]:
+def purge(workspace: Path, ids: Collection[str], said: Said | None = None) -> list[Purged]:
     """Make every artifact that holds a retracted sample anew, without its bytes; safe to kill and to repeat.
+
+    Args:
+        said: What the ledger says of them, which is cleared too, in sources and evidence as in shards; None leaves it
+            where it is.
 
     Raises:
         CheckFailed: bytes of a retracted sample are still there afterwards.
     """
-    state = _State(workspace, frozenset(ids), pa.array(sorted(ids), pa.string()))
+    texts = frozenset() if said is None else frozenset(said.texts)
+    state = _State(workspace, Rewriter(workspace, frozenset(ids), clears=said is not None, texts=texts))
+    kinds = (*(("source",) if said is not None else ()), "shards", "tokenizer", "samples")
     with FileLock(workspace / ".purge.lock"):
-        for kind in ("shards", "tokenizer", "samples"):  # parents before children
+        for kind in kinds:  # parents before children
             for folder in _in_order(workspace, kind):
                 _remake(state, folder)
-        remaining = find_bytes(workspace, state.ids)
+        remaining = find_bytes(workspace, state.work.ids)
     if remaining:
         raise CheckFailed(f"{remaining[0]}: still holds a retracted sample after the purge ({len(remaining)} in all)")
     return state.done
@@ -110,26 +109,24 @@ def _remake(state: _State, folder: Path) -> None:
     tables = sorted(Path(entry.path).stem for entry in manifest.files if is_table(entry.path))
     parents = [_present(state.workspace, parent) for parent in manifest.parents]
     moved = parents != list(manifest.parents)
-    hit = [shard for shard in tables if _holds(folder / f"{shard}.parquet", state, refers=moved)]
-    if not hit and not moved:
+    changes = state.work.changes(folder, [entry.path for entry in manifest.files], manifest.kind, moved=moved)
+    if not changes and not moved:
         return
     fresh = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
-    removed = 0
     for entry in manifest.files:
-        stem = Path(entry.path).stem[:5]
-        if stem not in hit or not (is_table(entry.path) or entry.path.endswith(".tar")):
+        if entry.path not in changes:
             (fresh / entry.path).parent.mkdir(parents=True, exist_ok=True)
-            os.link(folder / entry.path, fresh / entry.path)
-    for shard in hit:
-        removed += _rewrite(state, folder, fresh, shard, manifest.kind)
+            link(folder / entry.path, fresh / entry.path)
+    removed = state.work.rewrite(folder, fresh, changes, manifest.kind)
     new = _seal(fresh, manifest, parents, tables, removed)
     if manifest.kind == "samples":
         _retire(state.workspace, folder, manifest, tables)
     drop_index(state.workspace, manifest.kind, folder.name)
     _exchange(folder, fresh)
-    state.done.append(Purged(manifest.kind, manifest.name, manifest.digest, new.digest, removed, tuple(hit)))
+    shards = tuple(sorted({Path(name).stem[:5] for name in changes if is_table(name)}))
+    state.done.append(Purged(manifest.kind, manifest.name, manifest.digest, new.digest, removed, shards))
     logger.info("%s %s: %d samples taken out, digest %s", manifest.kind, manifest.name, removed, new.digest[:12])
 
 
@@ -141,85 +138,6 @@ def _present(workspace: Path, parent: Parent) -> Parent:
     manifest = read_manifest(folder)
     replaced = manifest.stats.get("retraction", {}).get("replaces", [])
     return manifest.as_parent() if parent.digest in replaced else parent
-
-
-def _holds(table: Path, state: _State, *, refers: bool) -> bool:
-    """Whether a shard keeps a retracted sample, or (`refers`) media that lie in an artifact that was made anew."""
-    own = f"{table.parent.relative_to(state.workspace).as_posix()}/{table.stem}.tar"
-    columns = ["sample_id", "decision", *(["media"] if "media" in pq.read_schema(table).names else [])]
-    rows = pq.read_table(table, columns=columns)
-    kept = rows.filter(pc.equal(rows["decision"], "kept"))
-    if pc.any(pc.is_in(kept["sample_id"], state.wanted)).as_py():
-        return True
-    if not refers or "media" not in columns:
-        return False
-    paths = pc.struct_field(pc.list_flatten(kept["media"]), "path")
-    return bool(pc.any(pc.not_equal(paths, own)).as_py())
-
-
-def _rewrite(state: _State, folder: Path, fresh: Path, shard: str, kind: str) -> int:
-    """Write a shard's tar and table without the retracted samples; returns how many there were."""
-    table = pq.read_table(folder / f"{shard}.parquet")
-    rows: list[Row] = table.to_pylist()
-    by_key = {row["key"]: row for row in rows if row["decision"] == "kept"}
-    removed = 0
-    with ShardWriter(fresh / f"{shard}.tar") as tar:
-        for key, members in iter_samples(folder / f"{shard}.tar"):
-            row = by_key[key]
-            if row["sample_id"] in state.ids:
-                removed += 1
-                continue
-            position = tar.num_samples
-            placed = tar.add(key, members)
-            if kind == "samples":
-                _move_built(state, row, placed)
-                row["position"] = position
-            else:
-                _move_curated(row, placed)
-    for row in rows:
-        if row["decision"] == "kept" and row["sample_id"] in state.ids:
-            _make_drop(row, kind)
-    write_table(fresh / f"{shard}.parquet", pa.Table.from_pylist(rows, schema=table.schema))
-    return removed
-
-
-def _move_curated(row: Row, placed: list[Member]) -> None:
-    for member in placed:
-        extension = member.name.partition(".")[2]
-        if extension == "json":
-            row["json_offset"] = member.offset
-        elif extension != "txt":
-            row["media_offset"] = member.offset
-
-
-def _move_built(state: _State, row: Row, placed: list[Member]) -> None:
-    offsets = {member.name.partition(".")[2].partition(".")[0]: member.offset for member in placed}
-    row["json_offset"] = offsets.pop("json")
-    for number, medium in enumerate(row["media"] or []):
-        if str(number) in offsets:
-            medium["offset"] = offsets[str(number)]
-        else:
-            medium["offset"] = _offset_now(state, medium["path"], medium["sha256"])
-
-
-def _offset_now(state: _State, tar: str, sha256: str) -> int:
-    """Where a medium that a sample refers to lies in its parent's tar, by the parent's present table."""
-    if tar not in state.offsets:
-        table = pq.read_table((state.workspace / tar).with_suffix(".parquet"))
-        rows = [row for row in table.to_pylist() if row["decision"] == "kept"]
-        own = {row["sha256"]: row["media_offset"] for row in rows if "media_offset" in row}
-        inner = {medium["sha256"]: medium["offset"] for row in rows for medium in row.get("media") or []}
-        state.offsets[tar] = own | inner
-    return state.offsets[tar][sha256]
-
-
-def _make_drop(row: Row, kind: str) -> None:
-    row |= {"decision": "dropped", "reason": "tombstoned"}
-    cleared = [name for name in row if name.endswith(("_offset", "_bytes"))]
-    cleared += _CLEARED_BUILT if kind == "samples" else _CLEARED
-    row |= {name: None for name in cleared if name in row}
-    if kind == "shards":
-        row["stage"] = "takedown"
 
 
 def _seal(fresh: Path, old: Manifest, parents: list[Parent], tables: list[str], removed: int) -> Manifest:

@@ -40,8 +40,9 @@ from owl3.cards.pictures import data_uri, small_medium
 from owl3.cards.spdx import spdx
 from owl3.cards.words import markdown, shown
 from owl3.config import canonical_json
-from owl3.errors import ConfigError, StaleError
+from owl3.errors import ConfigError, InputError, StaleError
 from owl3.manifest import Counts, Manifest, find_current, read_manifest, write_manifest
+from owl3.media import MediaError
 from owl3.progress import SILENT, Progress
 from owl3.shards import is_table, read_member
 from owl3.storage import write_atomic
@@ -317,15 +318,24 @@ def grids(
 
 
 def _cell(cfg: CardConfig, row: tuple[Any, ...], workspace: Path) -> dict[str, Any]:
-    """One picture of a grid; blurred where the source's safety score says so; of a clip, its first frame."""
+    """One picture of a grid; blurred where the source's safety score says so; of a clip, its first frame.
+
+    Raises:
+        InputError: there is none where the table says.
+    """
     sample_id, table_path, shard, extension, offset, num_bytes, caption, score = row
     blurred = score is not None and score >= cfg.blur_above
     # The table may be one that an audit derived elsewhere; its folder is named like the artifact either way.
     tar = artifact_folder(workspace, "shards", Path(table_path).parent.name) / f"{shard}.tar"
-    jpeg = small_medium(read_member(tar, offset, num_bytes), extension, cfg.thumbnail_px, blurred=blurred)
+    if offset is None or num_bytes is None:
+        raise InputError(f"{tar}: the table does not say where sample {sample_id} lies; see `owl3 audit`")
+    try:
+        jpeg = small_medium(read_member(tar, offset, num_bytes), extension, cfg.thumbnail_px, blurred=blurred)
+    except (MediaError, OSError) as error:
+        raise InputError(f"{tar}: sample {sample_id} shows no picture ({error}); see `owl3 audit`") from error
     return {
         "sample_id": sample_id,
-        "caption": shown(caption, 160),
+        "caption": shown(caption or "", 160),
         "uri": data_uri(jpeg),
         "blurred": blurred,
     }

@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from filelock import FileLock
 
 from owl3.cards import runs, trace
 from owl3.cards.lookup import Lookup
 from owl3.cards.subjects import Subject, understand
 from owl3.errors import InputError
-from owl3.ledger import TOMBSTONES, tombstones_path
+from owl3.ledger import TOMBSTONES, read_tombstones, tombstones_path
 from owl3.manifest import now
 from owl3.shards import write_table
 
@@ -106,12 +105,6 @@ def bury(workspace: Path, impact: Impact, reason: str) -> int:
         if rows:
             write_table(path, pa.concat_tables([before, pa.Table.from_pylist(rows, schema=TOMBSTONES)]))
     return len(rows)
-
-
-def read_tombstones(workspace: Path) -> pa.Table:
-    """All tombstones of a workspace; an empty table when nothing was ever retracted."""
-    path = tombstones_path(workspace)
-    return pq.read_table(path, schema=TOMBSTONES) if path.is_file() else TOMBSTONES.empty_table()
 
 
 def read_list(path: Path) -> list[Subject]:

@@ -231,7 +231,7 @@ def _url_line(row: dict[str, Any]) -> str:
     fate = "kept" if row["decision"] == "kept" else f"dropped: {row['reason']}"
     place = f"shards {row['artifact']}/{row['shard']}"
     about = f"{fate}, {place}, {row['licence']}, {row['sample_id']}"
-    return f"{shown(row['url'], 120)} ({about}) {shown(row['caption'] or '', 80)}"
+    return f"{shown(row['url'] or 'a URL that was cleared', 120)} ({about}) {shown(row['caption'] or '', 80)}"
 
 
 def _trace_tables(found: Any) -> list[Any]:

@@ -8,7 +8,7 @@ import typer
 
 from owl3.cli.cards import Datacards, datacards_of
 from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, TerminalProgress, Workspace, emit, table
-from owl3.errors import InputError
+from owl3.errors import CheckFailed, InputError
 
 
 def register(app: typer.Typer) -> None:
@@ -27,7 +27,12 @@ def retract(
     image: Annotated[list[Path] | None, typer.Option("--image", help="By hash, then by looks.")] = None,
     removal_list: Annotated[list[Path] | None, typer.Option("--list", help="One subject per line.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Write the tombstones; without it, only show.")] = False,
-    purge: Annotated[bool, typer.Option("--purge", help="Make the artifacts anew without the bytes.")] = False,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Make the artifacts anew without the bytes and all that was said of them.")
+    ] = False,
+    keep_metadata: Annotated[
+        bool, typer.Option("--keep-metadata", help="With --purge: take the bytes out, let URLs and sources stay.")
+    ] = False,
     rerun: Annotated[
         str | None, typer.Option("--rerun", help="RUN=NEW: plan a clean run, keep its clean part.")
     ] = None,
@@ -37,12 +42,16 @@ def retract(
     datacards: Datacards = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a retraction hits; with --yes bury it, with --purge take the bytes out, with --rerun plan a clean run.
+    """Show what a retraction hits; with --yes bury it, with --purge take it out, with --rerun plan a clean run.
 
     Example: `owl3 retract --domain birds.example.org --reason "request of 20 Nov" --yes --purge --rerun demo=demo-2`
+
+    A purge takes bytes and words: pictures, captions, URLs, in sources, evidence, search index, report and cards too.
+    Ids and hashes stay, so that the chain can be audited and the row does not come back; --keep-metadata lets URLs and
+    sources stay. Every file is looked through at the end; exit 1: something of ours still says it. Write no name into
+    --reason: it stays. Dumps, other copies, backups and logs elsewhere are named where they are seen, never changed.
     """
-    from owl3 import retraction
-    from owl3.cards import purge as purging
+    from owl3 import retraction, takedown
     from owl3.cards import retract as library
     from owl3.cards import runs
     from owl3.cards.subjects import Subject, understand
@@ -53,6 +62,8 @@ def retract(
         emit(as_json, {"removed": gone}, note)
         return
 
+    if keep_metadata and not purge:
+        raise InputError("--keep-metadata says what --purge leaves; give both, or neither")
     renamed = _rename(rerun) if rerun else None  # before anything is written
     subjects: list[Subject] = []
     given = {"url": url, "domain": domain, "licence": licence, "sha256": sha256, "sample_id": sample_id, "image": image}
@@ -65,15 +76,32 @@ def retract(
     act = yes and not dry_run and not impact.is_empty
     progress = TerminalProgress()
     buried = library.bury(workspace, impact, reason) if act else 0
-    purged = purging.purge(workspace, impact.ids) if act and purge else []
+    taken = takedown.Takedown(())
+    if act and purge:
+        folder = datacards_of(workspace, datacards)
+        taken = takedown.take_down(workspace, impact.ids, keep_metadata=keep_metadata, datacards_dir=folder)
     left = retraction.prepare_rerun(workspace, *renamed, progress=progress) if act and renamed else []
-    data = runs.as_data(impact) | {"buried": buried, "purged": purged, "rerun": runs.as_data(left or todo)}
+    data = runs.as_data(impact) | {"buried": buried, "rerun": runs.as_data(left or todo)} | runs.as_data(taken)
     data.pop("matched")
     lines = [*_impact_lines(impact, buried, act, reason), *_rerun_lines(left or todo, act and bool(rerun))]
-    for made in purged:
-        taken = f"{made.removed} sample{'' if made.removed == 1 else 's'} taken out" if made.removed else "sealed again"
-        lines.append(f"{made.kind} {made.name}: {taken}, digest now {made.new_digest[:16]}")
-    emit(as_json, runs.as_data(data), *lines)
+    emit(as_json, runs.as_data(data), *lines, *_takedown_lines(taken))
+    if taken.left:
+        raise CheckFailed(
+            f"{taken.left[0]}: still says something of what was taken out ({len(taken.left)} files in all)"
+        )
+
+
+def _takedown_lines(taken: Any) -> list[Any]:
+    lines = []
+    for made in taken.purged:
+        done = f"{made.removed} sample{'' if made.removed == 1 else 's'} taken out" if made.removed else "sealed again"
+        lines.append(f"{made.kind} {made.name}: {done}, digest now {made.new_digest[:16]}")
+    lines += [f"withdrawn: {path}; render it again" for path in taken.withdrawn]
+    lines += [f"still says it: {path}" for path in taken.left]
+    lines += [f"still says it, and is yours to change: {path}" for path in taken.others]
+    if taken.texts is not None and not (taken.left or taken.others):
+        lines.append(f"every file was looked through: none of {taken.texts:,} URLs, captions and other words is left")
+    return lines
 
 
 def _rename(text: str) -> tuple[str, str]:

@@ -106,15 +106,21 @@ def tell_languages(table: pa.Table, candidates: Sequence[str], trust_column: boo
     """Fill in a URL table's language column; with `trust_column` only where it says nothing."""
     detect = language_detector(candidates)
     captions, given = (table.column(name).to_pylist() for name in ("caption", "language"))
-    told = [known if known and trust_column else detect(text) for text, known in zip(captions, given, strict=True)]
+    told = [
+        known if known and trust_column else detect(text or "") for text, known in zip(captions, given, strict=True)
+    ]
     return _replaced(table, "language", told)
 
 
 def redact_captions(table: pa.Table, urls: bool, personal: bool) -> pa.Table:
-    """Take URLs and personal data out of a URL table's captions; ids stay those of the captions as they came."""
+    """Take URLs and personal data out of a URL table's captions; ids stay those of the captions as they came.
+
+    Rows that a takedown cleared have none.
+    """
     if not urls and not personal:
         return table
-    return _replaced(table, "caption", [redact(text, urls, personal) for text in table.column("caption").to_pylist()])
+    captions = table.column("caption").to_pylist()
+    return _replaced(table, "caption", [text and redact(text, urls, personal) for text in captions])
 
 
 def _replaced(table: pa.Table, name: str, values: Sequence[str | None]) -> pa.Table:

@@ -30,9 +30,9 @@ from owl3.curate.inspector import Inspectors
 from owl3.curate.pages import find_clip
 from owl3.curate.response import BodyDecoder, Failed, check_status, network_failure
 from owl3.curate.rights import RightsConfig, Verdict, check_headers
-from owl3.curate.spool import Body, Outcome, Spool, canonical_id
+from owl3.curate.spool import Body, Outcome, Spool
 from owl3.media import IMAGE_FORMATS, MAX_PIXELS
-from owl3.samples import canonical_url
+from owl3.samples import canonical_id, canonical_url
 from owl3.secrecy import hide, hide_in_urls
 
 logger = logging.getLogger(__name__)

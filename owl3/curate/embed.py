@@ -15,13 +15,14 @@ import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Collection, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field
@@ -30,6 +31,7 @@ from owl3 import lifeline, tools
 from owl3.config import Config
 from owl3.curate.dedup import Groups
 from owl3.errors import ConfigError, InputError
+from owl3.storage import partial_path
 
 logger = logging.getLogger(__name__)
 
@@ -228,6 +230,34 @@ def find_alike(folder: Path, min_cosine: float, neighbours: int, run: Run = run_
     return {ids[order[row]]: ids[order[root]] for row, root in enumerate(roots) if row != root}
 
 
+def forget(workspace: Path, ids: Collection[str]) -> list[str]:
+    """Take samples out of all indexes, words and vectors; returns the names of the indexes that held any.
+
+    What clip-retrieval made of the vectors goes whole; `serve` makes it again. A kill in between leaves no index, and
+    not one whose words and vectors do not belong together.
+    """
+    changed = []
+    for killed in (workspace / "indexes").glob(".*"):
+        shutil.rmtree(killed)
+    for path in sorted((workspace / "indexes").glob("*/metadata/metadata_0.parquet")):
+        folder, table = path.parent.parent, pq.read_table(path)
+        stay = pc.invert(pc.is_in(table["image_path"], pa.array(sorted(ids), pa.string())))
+        if pc.all(stay).as_py() or not len(table):
+            continue
+        aside = partial_path(folder)
+        shutil.rmtree(aside, ignore_errors=True)
+        for kind in ("img_emb", "text_emb"):
+            (aside / kind).mkdir(parents=True)
+            vectors = np.load(folder / kind / f"{kind}_0.npy", mmap_mode="r")
+            np.save(aside / kind / f"{kind}_0.npy", vectors[np.asarray(stay)])
+        (aside / "metadata").mkdir()
+        pq.write_table(table.filter(stay), aside / "metadata" / path.name)
+        shutil.rmtree(folder)
+        aside.replace(folder)
+        changed.append(folder.name)
+    return changed
+
+
 @dataclass(frozen=True, slots=True)
 class Query:
     """What to look for: a text or a picture."""
@@ -267,6 +297,9 @@ def serve(workspace: Path, name: str, model: str, port: int) -> int:
         InputError: the corpus has no index, or the tool environment is missing.
     """
     folder = _existing_index(workspace, name)
+    if not (folder / "image.index").is_file():  # something was taken out of it
+        request = {"embeddings_folder": str(folder), "index_folder": str(folder), "copy_metadata": False}
+        run_clip({"do": "index"} | request)
     request = {"do": "serve", "folder": str(folder.resolve()), "name": name, "model": model, "port": port}
     return subprocess.run(_command(request), env=_environment(), check=False).returncode
 

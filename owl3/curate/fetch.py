@@ -26,8 +26,8 @@ from pydantic import Field, model_validator
 from owl3 import lifeline, tools
 from owl3.config import Config
 from owl3.curate.gateway import Gateway
-from owl3.curate.spool import url_id
 from owl3.errors import InputError
+from owl3.samples import url_id
 from owl3.secrecy import bare_environment
 from owl3.stopping import check_stop
 

@@ -55,6 +55,8 @@ class Looks:
     dead_host_failures: int
     blocked: Blocked
     benchmarks: Sequence[Fingerprints] = field(default=())
+    retracted_media: frozenset[str] = frozenset()
+    """Hashes of pictures that were retracted: they come back under other URLs."""
 
 
 def look(ratings: pa.Table, looks: Looks) -> dict[str, Verdict]:
@@ -116,10 +118,10 @@ class _View:
         return np.flatnonzero(~self._gone)
 
     def _blocked(self, looks: Looks) -> Iterator[tuple[int, Verdict]]:
-        digests = self._table.column("media_sha256").to_pylist() if looks.blocked.sha256 else []
-        for row, digest in enumerate(digests):
-            if digest in looks.blocked.sha256:
-                yield row, Verdict("blocklisted")
+        listed = {"blocklisted": looks.blocked.sha256, "tombstoned": looks.retracted_media}
+        digests = self._table.column("media_sha256").to_pylist() if any(listed.values()) else []
+        for reason, hashes in listed.items():
+            yield from ((row, Verdict(reason)) for row, digest in enumerate(digests) if digest in hashes)
         for row in looks.blocked.near(self._phash):
             if self._has_phash[row]:
                 yield row, Verdict("blocklisted")

@@ -22,11 +22,12 @@ from owl3.curate.faces import Detector
 from owl3.curate.fetch import ROW_COLUMN, engine_places
 from owl3.curate.hosts import is_answer
 from owl3.curate.overview import RATING_COLUMNS, Verdict
-from owl3.curate.spool import Outcome, Spool, canonical_id
+from owl3.curate.spool import Outcome, Spool
 from owl3.curate.table import EVIDENCE_TABLE, STAGE_OF_REASON, member_json, with_source_columns
 from owl3.ledger import REASONS, check_reason
 from owl3.manifest import Counts
 from owl3.media import ImageFacts, MediaError, blur_boxes, extension_of, strip_jpeg_metadata
+from owl3.samples import canonical_id
 from owl3.shards import ShardWriter, read_member, write_index, write_table
 from owl3.storage import write_atomic
 from owl3.video import VideoFacts, cut_clip

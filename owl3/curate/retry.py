@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 from owl3.curate.download import TRANSIENT
 from owl3.curate.overview import Verdict
 from owl3.curate.publish import ShardFiles
-from owl3.curate.spool import url_id
 from owl3.errors import InputError
 from owl3.manifest import MANIFEST_NAME, Manifest
+from owl3.samples import url_id
 from owl3.shards import write_table
 
 _PLACELESS = {"offset": 0, "num_bytes": 0, "upright_offset": 0, "upright_bytes": 0}

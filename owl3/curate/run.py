@@ -45,7 +45,7 @@ from owl3.curate.retry import has_transient_drops, previous_version, start_from,
 from owl3.curate.sources.corpus import find_corpus, merged
 from owl3.curate.sources.prepare import count_rows, iter_rows, source_folder
 from owl3.errors import CheckFailed, ConfigError, StaleError
-from owl3.ledger import tombstones_path
+from owl3.ledger import read_retracted
 from owl3.manifest import Counts, Manifest, find_current, lock_path, now, read_manifest, tool_versions, write_manifest
 from owl3.progress import SILENT, Progress
 from owl3.shards import write_table
@@ -270,7 +270,7 @@ class CurateRun:
         """Cut the source into shards and decide what can be decided before anything is fetched."""
         rules = self.config.rows
         checks = row_checks(rules)
-        tombstones = _tombstones(self.workspace)
+        retracted = read_retracted(self.workspace)
         source = source_folder(self.workspace, self.config.source)
         shards = [f"{number:05d}" for number in numbers]
         if all(self.files(shard).fetch.is_file() for shard in shards):
@@ -283,7 +283,7 @@ class CurateRun:
             told = _told(table, rules.caption)
             reasons: list[str | None] = []
             for row in told.to_pylist():
-                if row["sample_id"] in tombstones:
+                if retracted.has(row["sample_id"], row["canonical_url"]):
                     reasons.append("tombstoned")
                 else:
                     reasons.append("blocklisted" if blocked.has_row(row) else first_reason(checks, _facts(row)))
@@ -305,7 +305,8 @@ class CurateRun:
     ) -> dict[str, Verdict]:
         config = self.config
         ratings = pa.concat_tables([pq.read_table(self.files(shard).rating) for shard in shards])
-        looks = Looks(config.dedup, config.rows.caption, config.fetch.hosts.dead_host_failures, blocked, benchmarks)
+        dead, media = config.fetch.hosts.dead_host_failures, read_retracted(self.workspace).media_sha256
+        looks = Looks(config.dedup, config.rows.caption, dead, blocked, benchmarks, media)
         verdicts = look(ratings, looks)
         if self.previous is not None:
             stay_dropped(self.previous, shards, ratings, verdicts)
@@ -367,14 +368,6 @@ def _facts(row: Mapping[str, Any]) -> Row:
     """A row of a URL table as the row checks want it."""
     columns = {name.removeprefix("src_"): value for name, value in row.items() if name.startswith("src_")}
     return Row(row["url"], row["domain"], row["caption"], row["licence"], columns, row["language"])
-
-
-def _tombstones(workspace: Path) -> frozenset[str]:
-    """Ids that were retracted from this workspace: they do not come back by curating again."""
-    path = tombstones_path(workspace)
-    return (
-        frozenset(pq.read_table(path, columns=["sample_id"]).column(0).to_pylist()) if path.is_file() else frozenset()
-    )
 
 
 def _told(table: pa.Table, rules: CaptionRules) -> pa.Table:

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from owl3.samples import canonical_url, short_hash
-
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -53,16 +51,6 @@ class Body:
 
     data: bytes
     upright: bytes = field(default=b"")
-
-
-def url_id(url: str) -> str:
-    """Name a URL by its canonical spelling, so that two rows of one URL share one fetch."""
-    return canonical_id(canonical_url(url))
-
-
-def canonical_id(canonical: str) -> str:
-    """`url_id` of a URL that is spelt canonically already; spelling takes most of the time."""
-    return short_hash(canonical)
 
 
 class Spool:

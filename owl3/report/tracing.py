@@ -103,6 +103,8 @@ def _url_node(row: dict[str, Any], number: int) -> Node:
         name, note = str(row["domain"]), f"{charts.number(row['amount'])} rows, {row['licence']}"
         return Node(f"url {number}", "host", name, note, f"{name}: {note}", hit=True)
     fate = "kept" if row["decision"] == "kept" else f"dropped: {row['reason']}"
+    if row["url"] is None:
+        return Node(f"url {number}", "a URL", "cleared", fate, f"a URL that was cleared, {fate}")
     name = str(row["url"]).rsplit("/", 1)[-1] or str(row["domain"])
     return Node(f"url {number}", str(row["domain"]), name, fate, f"{row['url']}, {fate}", hit=fate == "kept")
 

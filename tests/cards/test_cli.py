@@ -85,11 +85,36 @@ def test_a_retraction_is_carried_out_by_commands(owl3: Any) -> None:
     code, done = owl3("retract", "--url", url(3), "--reason", "asked", "--yes", "--purge", "--rerun", "toy=toy-2")
     assert code == 0
     assert done["buried"] == 2
-    assert [entry["removed"] for entry in done["purged"]] == [1, 0, 1]  # shards, tokenizer, samples
+    assert [entry["removed"] for entry in done["purged"]] == [0, 1, 0, 1]  # source, shards, tokenizer, samples
+    assert (done["left"], done["others"]) == ([], [])
     assert [entry["resume_from"] for entry in done["rerun"]] == [2, 0]
     assert owl3("retract", "--remove-run", "toy", "--reason", "replaced")[1] == {"removed": []}
     assert owl3("retract", "--remove-run", "toy", "--reason", "replaced", "--yes")[1]["removed"]
     assert not owl3("trace", url(3))[1]["found"]
+
+
+def test_what_still_says_it_is_an_error_when_it_is_ours(owl3: Any, workspace: Path, datacards: Path) -> None:
+    (workspace / "logs").mkdir()
+    (workspace / "logs" / "a.log").write_text(url(3))
+    (workspace / "dump.csv").write_text(url(3))
+    request = ("retract", "--url", url(3), "--reason", "asked", "--yes", "--purge", "--datacards", str(datacards))
+    code, done = owl3(*request)
+    assert (code, done["left"]) == (1, ["logs/a.log"])
+    assert "dump.csv" in done["others"]
+    assert any(path.endswith("1.0.0/card.html") for path in done["others"])  # a card elsewhere, whose grid shows it
+    assert owl3(*request)[0] == 1  # it knows what it looked for
+    (workspace / "logs" / "a.log").unlink()
+    code, done = owl3(*request)
+    assert (code, "dump.csv" in done["others"]) == (0, True)
+    assert not (workspace / ".retracted.json").exists()
+
+
+def test_metadata_stay_on_demand_and_only_with_a_purge(owl3: Any, workspace: Path) -> None:
+    request = ("retract", "--url", url(3), "--reason", "asked", "--yes", "--keep-metadata")
+    assert owl3(*request)[0] == 2
+    assert not (workspace / "tombstones.parquet").exists()
+    assert [entry["kind"] for entry in owl3(*request, "--purge")[1]["purged"]] == ["shards", "tokenizer", "samples"]
+    assert owl3("trace", url(3))[1]["urls"][0]["url"] == url(3)
 
 
 def test_a_rerun_that_is_not_named_writes_no_tombstone(owl3: Any, workspace: Path) -> None:

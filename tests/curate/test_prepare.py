@@ -17,8 +17,9 @@ from owl3.curate.run import CurateConfig
 from owl3.curate.sources.columns import column_of
 from owl3.curate.sources.prepare import SourceConfig, clean_row, iter_rows, prepare
 from owl3.errors import InputError
+from owl3.ledger import TOMBSTONES
 from owl3.manifest import Manifest
-from owl3.samples import url_sample_id
+from owl3.samples import url_id, url_sample_id
 
 GOOD = {"url": "http://a.example/1.jpg", "caption": "a red circle"}
 
@@ -260,3 +261,19 @@ def test_a_name_that_is_no_folder_of_its_own_is_refused(name: str) -> None:
         SourceConfig(name=name, files=("x",))
     with pytest.raises(ValidationError, match="name"):
         CurateConfig(name=name, source="s")
+
+
+def test_what_was_retracted_does_not_come_back_by_another_dump(workspace: Path) -> None:
+    """Not by its id, not by its URL with other words, and it is not written down who."""
+    other = {"url": "http://b.example/2.jpg", "caption": "a blue square"}
+    gone = {"sample_id": url_sample_id(GOOD["url"], GOOD["caption"]), "matched_by": "url", "matched_value": "sha256:0"}
+    gone |= {"url_id": url_id(GOOD["url"]), "reason": "asked", "time": ""}
+    pq.write_table(pa.Table.from_pylist([gone], schema=TOMBSTONES), workspace / "tombstones.parquet")
+    write(
+        workspace / "in.jsonl", [GOOD, other, GOOD | {"caption": "somebody by name", "url": "HTTP://A.example/1.jpg"}]
+    )
+    manifest, rows = prepared(workspace)
+    assert (manifest.counts.kept, manifest.counts.dropped) == (1, {"tombstoned": 2})
+    assert [row["url"] for row in rows] == [other["url"]]
+    dropped = pq.read_table(workspace / "sources" / "s" / "dropped.parquet").to_pylist()
+    assert dropped == [{"row": row, "reason": "tombstoned", "url": None, "caption": None} for row in (0, 2)]

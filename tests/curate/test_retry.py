@@ -11,6 +11,8 @@ import pytest
 from test_media import clip
 
 from curate.hostile import Hostile, flaky, hostile_server, picture
+from owl3.cards.retract import assess, bury
+from owl3.cards.subjects import understand
 from owl3.curate.run import CurateConfig, curate
 from owl3.curate.sources.prepare import SourceConfig, prepare
 from owl3.errors import InputError, StaleError
@@ -18,6 +20,7 @@ from owl3.ledger import TOMBSTONES
 from owl3.manifest import Manifest, verify_files
 from owl3.media import open_image
 from owl3.shards import read_member
+from owl3.takedown import take_down
 
 HOST = "photos.owl3.test"
 FETCH = {"allow_private_hosts": ["*.owl3.test"], "timeout": 0.5, "deadline_s": 2, "retries": 0}
@@ -124,6 +127,29 @@ def pictures(web: Hostile) -> list[dict[str, Any]]:
     rows[3]["boxes"] = [[0.25, 0.25, 0.5, 0.5]]
     web.special["/late"] = flaky(1, 503, picture(6, (200, 150)))
     return rows
+
+
+def test_a_corpus_is_curated_again_after_a_takedown(workspace: Path, tmp_path: Path) -> None:
+    """The cleared row is not asked for, and the same clip under another URL is known by its hash."""
+    with hostile_server() as web:
+        serve_clips(web, tmp_path, failures=0)
+        source(workspace, clips(workspace), "video")
+        run(web, workspace)
+        impact = assess(workspace, [understand(f"http://{HOST}/a.mp4")])
+        bury(workspace, impact, "asked")
+        assert take_down(workspace, impact.ids).others == ("in.jsonl",)
+        web.page("/d.mp4", (tmp_path / "a.mp4").read_bytes())
+        asked = web.asked[f"{HOST}/a.mp4"]
+        again = run(web, workspace, name="t")
+        assert again.counts.dropped == {"tombstoned": 2}
+        assert web.asked[f"{HOST}/a.mp4"] == asked
+    rows = pq.read_table(workspace / "shards" / "t" / "00000.parquet").to_pylist()
+    assert [(row["url"] is None, row["decision"], row["reason"]) for row in rows] == [
+        (True, "dropped", "tombstoned"),
+        (False, "kept", None),
+        (False, "kept", None),
+        (False, "dropped", "tombstoned"),
+    ]
 
 
 @pytest.mark.processes

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from owl3.curate.spool import Body, Outcome, Spool, url_id
+from owl3.curate.spool import Body, Outcome, Spool
+from owl3.samples import url_id
 
 
 def fetched(name: str) -> Outcome:

@@ -3,8 +3,9 @@
     sources/NAME/urls-00000.parquet   sample_id, url, canonical_url, domain, caption, licence, language, position, src_*
     sources/NAME/dropped.parquet      row (number in the dump), reason, url, caption
 
-A row is dropped for a reason of the ledger's list and never crashes the preparation. `position` numbers the kept rows
-of the whole source; shards, samples and plans follow its order.
+A row is dropped for a reason of the ledger's list and never crashes the preparation. What was retracted from the
+workspace does not come back by another dump: of such a row its number is written down, and nothing else. `position`
+numbers the kept rows of the whole source; shards, samples and plans follow its order.
 """
 
 import functools
@@ -32,6 +33,7 @@ from owl3.curate.sources.folders import read_llava, read_msvd
 from owl3.curate.sources.hub import resolve_revision, stream_hub
 from owl3.curate.sources.tables import digest_files, read_table
 from owl3.errors import InputError
+from owl3.ledger import Retracted, read_retracted
 from owl3.manifest import Counts, Manifest, find_current, lock_path, now, write_manifest
 from owl3.progress import SILENT, Progress
 from owl3.samples import canonical_url, short_hash
@@ -163,7 +165,7 @@ def prepare(config: SourceConfig, workspace: Path, progress: Progress = SILENT) 
         for path in url_tables(folder):
             path.unlink()  # of a run that was killed, perhaps over more rows than this one
         progress.start(f"prepare {config.name}", None)
-        table = _Table(config, folder)
+        table = _Table(config, folder, read_retracted(workspace))
         for row in itertools.islice(_read(config, files, recipe["hub_revision"]), config.max_rows):
             table.add(row)
             progress.advance()
@@ -246,9 +248,10 @@ def _captions(value: Any, captions: Literal["first", "each"]) -> list[Any]:
 class _Table:
     """Checks rows and writes them as URL tables of bounded size."""
 
-    def __init__(self, config: SourceConfig, folder: Path) -> None:
+    def __init__(self, config: SourceConfig, folder: Path, retracted: Retracted) -> None:
         self._config = config
         self._folder = folder
+        self._retracted = retracted
         self._rows: list[dict[str, Any]] = []
         self._dropped: list[dict[str, Any]] = []
         self._seen_ids: set[bytes] = set()
@@ -260,6 +263,9 @@ class _Table:
         """Take one row of the dump: keep it, or count why not."""
         number, self._seen = self._seen, self._seen + 1
         checked = clean_row(row, self._config)
+        if not isinstance(checked, str) and self._retracted.has(checked["sample_id"], checked["canonical_url"]):
+            self._dropped.append({"row": number, "reason": "tombstoned"})  # nor is it written down who
+            return
         if not isinstance(checked, str):
             identity = bytes.fromhex(checked["sample_id"])
             if identity in self._seen_ids:
