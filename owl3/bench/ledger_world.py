@@ -104,8 +104,9 @@ def _shard_query(start: int, end: int, number: int, extra: Mapping[str, str]) ->
     }
     known |= {"media_offset": "i % 10000 * 40000", "media_bytes": "(20000 + i % 9999)::bigint"} | dict(extra)
     columns = ", ".join(f"{value} as {name}" for name, value in known.items())
-    host = f"'d' || ((i * {_MULTIPLIER} % {DOMAINS}) ** 2 // {DOMAINS})::bigint || '.example.org'"
-    return f"select {columns} from (select i, {host} as host from range({start}, {end}) t(i))"
+    host = f"'d' || (place * place // {DOMAINS}) || '.example.org'"  # in whole numbers, as in `domain_of`
+    places = f"select i, i * {_MULTIPLIER} % {DOMAINS} as place from range({start}, {end}) t(i)"
+    return f"select {columns} from (select i, {host} as host from ({places}))"
 
 
 def _sample_query(start: int, end: int, number: int) -> str:

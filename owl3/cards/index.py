@@ -80,12 +80,17 @@ _DOMAINS = (
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """A current index of one artifact."""
+    """A current index of one artifact.
+
+    Attributes:
+        of_built: Whether any of the artifact's parents holds built samples, so that theirs may be such.
+    """
 
     kind: str
     name: str
     artifact: Path
     folder: Path
+    of_built: bool = True
 
     def table(self, name: str) -> str:
         """SQL that reads one of its tables."""
@@ -122,7 +127,7 @@ def current(workspace: Path, kind: str, name: str) -> Index | None:
     whole = all(_size(folder / entry["path"]) == entry["bytes"] for entry in about["files"])
     if about["recipe"] != {"format": FORMAT} or about["parents"][0]["digest"] != stated_digest(artifact) or not whole:
         return None
-    return Index(kind, name, artifact, folder)
+    return Index(kind, name, artifact, folder, about["stats"].get("of_built", True))
 
 
 def _size(path: Path) -> int | None:
@@ -167,7 +172,13 @@ def build_index(workspace: Path, kind: str, name: str, *, progress: Progress = S
                 progress.advance()
         counts = Counts(seen=parent.counts.seen, kept=parent.counts.seen)
         made = write_manifest(
-            aside, kind="index", name=f"{kind}/{name}", counts=counts, parents=[parent], recipe={"format": FORMAT}
+            aside,
+            kind="index",
+            name=f"{kind}/{name}",
+            counts=counts,
+            parents=[parent],
+            recipe={"format": FORMAT},
+            stats={"of_built": any(before.kind == "samples" for before in parent.parents)},
         )
         shutil.rmtree(folder, ignore_errors=True)
         aside.replace(folder)

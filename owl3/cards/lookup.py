@@ -1,7 +1,7 @@
 """Which rows of the ledger a subject means, what was built from them, and where all that stands.
 
 The answer is two temporary tables of the connection:
-    hits    sample_id, key, what, text                              what a subject means, and all that was built from it
+    hits    sample_id, key, what, text, kind                        what a subject means, and all that was built from it
     places  kind, artifact, shard, row, sample_id, position, kept   the rows of these in the ledger's tables
 
 An artifact with a current index (`index.py`) is asked through it; of any other the tables are read. The answers are the
@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 MANY_FILES = 500
 """From so many tables on, reading them all takes long enough to say how it would be quicker."""
 
+FEW_KEYS = 5_000
+"""Up to so many keys are looked for one by one in a sorted file: of more, most of its row groups hold some anyway."""
+
 _JOINED = {"url": ("canonical_url", "url"), "sha256": ("sha256", "media_sha256"), "sample_id": ("sample_id",)}
 """Subjects that a table can be joined with, however many there are, and by which columns."""
 
@@ -55,6 +58,7 @@ class Lookup:
     def __init__(self, workspace: Path) -> None:
         self.workspace = workspace
         self.db = connect(workspace, views=("tombstones",))
+        self.db.execute(f"set dynamic_or_filter_threshold = {FEW_KEYS}")
         self.indexes: dict[str, list[Index]] = {}
         self._read: dict[str, set[str]] = {}
         for kind in INDEXED:
@@ -65,8 +69,13 @@ class Lookup:
             if len(files) >= MANY_FILES:
                 logger.warning("%d tables of %s are read one by one; `owl3 index` makes this quick", len(files), kind)
             self._read[kind] = self._view(f"{kind}_read", files)
-        self.db.execute("create temp table hits (sample_id varchar, key uuid, what varchar, text varchar)")
-        self.db.execute("create temp table pairs (sample_id varchar, what varchar, text varchar)")
+        self.db.execute(
+            "create temp table hits (sample_id varchar, key uuid, what varchar, text varchar, kind varchar)"
+        )
+        self.db.execute("create temp table pairs (sample_id varchar, what varchar, text varchar, kind varchar)")
+        self.db.execute(
+            "create temp table known (artifact varchar, shard uinteger, row ubigint, key uuid, kept boolean)"
+        )
         self.db.execute(
             "create temp table places (kind varchar, artifact varchar, shard uinteger, row ubigint, "
             "sample_id varchar, position bigint, kept boolean)"
@@ -104,11 +113,14 @@ class Lookup:
         for subject in subjects:
             if subject.what == "domain":
                 self._find_domain(subject)
-            elif subject.what in ("licence", "image"):
+            elif subject.what == "licence" or (subject.what == "image" and len(subject.values) > 1):
                 self._scan(subject)
         self.db.unregister("asked")
         self._join_tombstones(subjects)
-        self.db.execute("insert into hits select sample_id, null, min(what), min(text) from pairs group by sample_id")
+        kind = "case when count(kind) = count(*) then min(kind) end"
+        self.db.execute(
+            f"insert into hits select sample_id, null, min(what), min(text), {kind} from pairs group by sample_id"
+        )
         self.db.execute(f"update hits set key = {key_of('sample_id')}")
         self._descend()
         self._place()
@@ -116,17 +128,18 @@ class Lookup:
 
     def _join(self, what: str) -> None:
         """Insert what matches any of the values that are asked for."""
+        certain = "'shards'" if what == "url" else "null"  # a hash or an id may be a built sample's too
         for kind in INDEXED if what != "url" else ("shards",):
             for column in _JOINED[what] if kind == "shards" or what == "sample_id" else ():
                 if column in self._read[kind]:
                     self.db.execute(
-                        f"insert into pairs select distinct r.sample_id, a.what, a.text from {kind}_read r "
+                        f"insert into pairs select distinct r.sample_id, a.what, a.text, {certain} from {kind}_read r "
                         f"join asked a on r.{column} = a.value where a.what = '{what}'"
                     )
             for index in self.indexes[kind]:
                 if what == "sample_id":
                     self.db.execute(
-                        f"insert into pairs select distinct {_TEXT}, what, text from {index.table('ids')} "
+                        f"insert into pairs select distinct {_TEXT}, what, text, null from {index.table('ids')} "
                         f"join asked on id = {key_of('value')} where what = 'sample_id'"
                     )
                 elif kind == "shards" and index.has(_INDEX_OF[what]):
@@ -149,7 +162,7 @@ class Lookup:
         same = " or ".join(f"r.{column} = c.value" for column in _JOINED[what] if column in present)
         if same:
             self.db.execute(
-                f"insert into pairs select distinct r.sample_id, '{what}', c.text from candidate_rows r "
+                f"insert into pairs select distinct r.sample_id, '{what}', c.text, 'shards' from candidate_rows r "
                 f"join candidates c on r.shard_number = c.shard and r.file_row_number = c.row where {same}"
             )
 
@@ -157,13 +170,13 @@ class Lookup:
         """Samples built from local files name them by hash, as parents of their own."""
         if "parents" in self._read["samples"]:
             self.db.execute(
-                "insert into pairs select distinct s.sample_id, a.what, a.text from "
+                "insert into pairs select distinct s.sample_id, a.what, a.text, 'samples' from "
                 "(select sample_id, unnest(parents) as parent from samples_read) s "
                 "join asked a on s.parent = 'sha256:' || a.value where a.what = 'sha256'"
             )
         for index in self.indexes["samples"]:
             self.db.execute(
-                f"insert into pairs select distinct {_TEXT}, what, text from {index.table('children')} c "
+                f"insert into pairs select distinct {_TEXT}, what, text, 'samples' from {index.table('children')} c "
                 "join (select what, text, 'sha256:' || value as file from asked where what = 'sha256') "
                 f"on c.parent = {hash_key('file')}"
             )
@@ -179,7 +192,9 @@ class Lookup:
             found = rows.filter(pc.is_in(rows[column], keys))
             pairs = zip(found["sample_id"].to_pylist(), found[column].to_pylist(), strict=True)
             for sample_id, key in pairs:
-                self.db.execute("insert into pairs values (?, ?, ?)", [sample_id, asked[key].what, asked[key].text])
+                self.db.execute(
+                    "insert into pairs values (?, ?, ?, null)", [sample_id, asked[key].what, asked[key].text]
+                )
 
     def _join_sources(self, what: str) -> None:
         """Before anything was fetched, a URL stands in its source alone."""
@@ -187,7 +202,7 @@ class Lookup:
         for column in _JOINED[what]:
             if column in present:
                 self.db.execute(
-                    "insert into pairs select distinct r.sample_id, a.what, a.text from sources_read r "
+                    "insert into pairs select distinct r.sample_id, a.what, a.text, null from sources_read r "
                     f"join asked a on r.{column} = a.value where a.what = '{what}'"
                 )
 
@@ -196,17 +211,22 @@ class Lookup:
         host = subject.values[0]
         if "domain" in self._read["shards"]:
             self.db.execute(
-                "insert into pairs select distinct sample_id, 'domain', ? from shards_read "
+                "insert into pairs select distinct sample_id, 'domain', ?, 'shards' from shards_read "
                 "where domain = ? or suffix(domain, '.' || ?)",
                 [subject.text, host, host],
             )
         for index in self.indexes["shards"]:
             if index.has("domains"):
                 self.db.execute(
-                    f"insert into pairs select distinct {_TEXT}, 'domain', ? from {index.table('domain_rows')} "
+                    f"insert into known select ?, shard, row, id, kept from {index.table('domain_rows')} "
                     f"semi join (select number from {index.table('domains')} where reversed = reverse(?) "
                     "or prefix(reversed, reverse(?) || '.')) using (number)",
-                    [subject.text, host, host],
+                    [index.name, host, host],
+                )
+                self.db.execute(
+                    "insert into pairs select distinct replace(key::varchar, '-', ''), 'domain', ?, 'shards' "
+                    "from known where artifact = ?",
+                    [subject.text, index.name],
                 )
 
     def _scan(self, subject: Subject) -> None:
@@ -214,38 +234,42 @@ class Lookup:
         present = self._view("every_row", _tables(artifacts(self.workspace, "shards")))
         condition, values = "licence = ?", [subject.text]
         if subject.what == "image":
-            condition = f"bit_count(xor(('0x' || phash)::ubigint, ('0x' || ?)::ubigint)) <= {MAX_PHASH_BITS}"
+            condition = f"bit_count(xor(try_cast('0x' || phash as ubigint), ('0x' || ?)::ubigint)) <= {MAX_PHASH_BITS}"
             values = [subject.values[1]]
         if {"licence": "licence", "image": "phash"}[subject.what] in present:
             self.db.execute(
-                f"insert into pairs select distinct sample_id, ?, ? from every_row where {condition}",
+                f"insert into pairs select distinct sample_id, ?, ?, 'shards' from every_row where {condition}",
                 [subject.what, subject.text, *values],
             )
 
     def _descend(self) -> None:
         """Add every built sample with a hit among its parents, and those built from these, to the end."""
-        ways = [
-            f"select {_TEXT} as sample_id, id as key, parent from {i.table('children')}"
-            for i in self.indexes["samples"]
-        ]
+        self.db.execute("create or replace temp table frontier as from hits")
+        first = True
+        while ways := self._ways(to_built=not first):
+            self.db.execute(
+                "create or replace temp table frontier as select s.sample_id, s.key, min(f.what) as what, "
+                f"min(f.text) as text, 'samples' as kind from ({' union all '.join(ways)}) s "
+                "join frontier f on s.parent = f.key anti join hits h on s.key = h.key group by s.sample_id, s.key"
+            )
+            if not self.one("select count(*) from frontier"):
+                return
+            self.db.execute("insert into hits from frontier")
+            first = False
+
+    def _ways(self, *, to_built: bool) -> list[str]:
+        """Queries for (sample_id, key, parent) of built samples; `to_built`: where parents may be such, too."""
+        indexes = [index for index in self.indexes["samples"] if index.of_built or not to_built]
+        ways = [f"select {_TEXT} as sample_id, id as key, parent from {i.table('children')}" for i in indexes]
         if "parents" in self._read["samples"]:
             ways.append(
                 f"select sample_id, {key_of('sample_id')} as key, {key_of('parent')} as parent "
                 "from (select sample_id, unnest(parents) as parent from samples_read)"
             )
-        self.db.execute("create or replace temp table frontier as from hits")
-        while ways:
-            self.db.execute(
-                "create or replace temp table frontier as select s.sample_id, s.key, min(f.what) as what, "
-                f"min(f.text) as text from ({' union all '.join(ways)}) s join frontier f on s.parent = f.key "
-                "anti join hits h on s.key = h.key group by s.sample_id, s.key"
-            )
-            if not self.one("select count(*) from frontier"):
-                return
-            self.db.execute("insert into hits from frontier")
+        return ways
 
     def _place(self) -> None:
-        """Fill `places` with the rows of all hits."""
+        """Fill `places` with the rows of all hits; an index that has told them already is not asked again."""
         for kind in INDEXED:
             position = "position" if kind == "samples" else "null"
             if self._read[kind]:
@@ -255,10 +279,22 @@ class Lookup:
                 )
             for index in self.indexes[kind]:
                 self.db.execute(
-                    f"insert into places select '{kind}', ?, i.shard, i.row, h.sample_id, {position}, i.kept "
-                    f"from {index.table('ids')} i join hits h on i.id = h.key",
-                    [index.name],
+                    "create or replace temp table wanted as select sample_id, key from hits "
+                    "anti join (from known where artifact = ?) using (key) where coalesce(kind, ?) = ?",
+                    [index.name if kind == "shards" else "", kind, kind],
                 )
+                if kind == "shards":
+                    self.db.execute(
+                        "insert into places select distinct 'shards', k.artifact, k.shard, k.row, h.sample_id, "
+                        "null::bigint, k.kept from known k join hits h using (key) where k.artifact = ?",
+                        [index.name],
+                    )
+                if self.one("select count(*) from wanted"):
+                    self.db.execute(
+                        f"insert into places select '{kind}', ?, i.shard, i.row, w.sample_id, {position}, i.kept "
+                        f"from {index.table('ids')} i join wanted w on i.id = w.key",
+                        [index.name],
+                    )
 
     def rows(self, kind: str, columns: Collection[str], most: int) -> list[dict[str, Any]]:
         """Read the first rows of `places` of one kind from the ledger's tables, columns that are there."""

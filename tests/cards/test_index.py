@@ -6,6 +6,7 @@ import hashlib
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,9 +15,11 @@ from owl3.cards import index, purge, retract, runs
 from owl3.cards.index import build_indexes, current
 from owl3.cards.subjects import understand
 from owl3.cards.trace import trace
+from owl3.manifest import read_manifest
 from owl3.samples import url_sample_id
 
 from .conftest import HOSTS, LICENCES, NUM_URLS, caption, picture, url
+from .forge import Row, edit_manifest, edit_rows, reseal
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +60,28 @@ def test_an_indexed_retraction_hits_what_one_without_index_hits(
     plain, quick = (runs.as_data(retract.assess(place, subjects)) for place in (golden / "workspace", indexed))
     assert str(quick).replace(str(indexed), "") == str(plain).replace(str(golden / "workspace"), "")
     assert {subject["text"] for subject in quick["missing"]} >= {"0" * 64, "1" * 32}
+
+
+@pytest.mark.parametrize("says_so", [True, False])
+def test_samples_that_were_built_from_built_ones_are_found_through_indexes(workspace: Path, says_so: bool) -> None:
+    """Also where an older index does not say whether there are any."""
+    first, second = workspace / "samples" / "pairs", workspace / "samples" / "nested"
+    shutil.copytree(first, second)
+    before = pq.read_table(first / "00000.parquet")["sample_id"].to_pylist()
+
+    def nest(rows: list[Row]) -> None:
+        for row, parent in zip(rows, before, strict=True):
+            row |= {"sample_id": hashlib.md5(parent.encode()).hexdigest(), "parents": [parent]}
+
+    edit_rows(second / "00000.parquet", nest)
+    reseal(second, name="nested", parents=[read_manifest(first).as_parent().model_dump()])
+    plain = trace(workspace, understand(url(3)))
+    build_indexes(workspace)
+    if not says_so:
+        edit_manifest(workspace / "index" / "samples" / "nested", stats={})
+    quick = trace(workspace, understand(url(3)))
+    assert (plain.built_total, {row["artifact"] for row in plain.built}) == (2, {"nested", "pairs"})
+    assert runs.as_data(quick) == runs.as_data(plain)
 
 
 def test_an_index_holds_no_url_and_no_caption(indexed: Path) -> None:
