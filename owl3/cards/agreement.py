@@ -207,12 +207,12 @@ def _bytes_agree(found: Contents) -> Mask:
 
 
 def _ids_agree(kept: pa.Table) -> Mask:
-    """Whether every id is that of its URL and caption; both were compared with the bytes already."""
+    """Whether every id and key is that of its URL and caption; both were compared with the bytes already."""
     redacted = pc.match_substring_regex(kept["caption"], MARKS.pattern)
     columns = (*(kept[name] for name in ("sample_id", "key", "url", "caption")), redacted)
     return np.array(
         [
-            None not in (url, caption) and stated == (key if is_redacted else url_sample_id(url, caption))
+            None not in (url, caption) and stated == key == (key if is_redacted else url_sample_id(url, caption))
             for stated, key, url, caption, is_redacted in zip(*(column.to_pylist() for column in columns), strict=True)
         ]
     )

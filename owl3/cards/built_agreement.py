@@ -198,6 +198,7 @@ def _columns_hold(samples: Sequence[Sample], members: LaidOut, stated: _Stated) 
     columns: dict[str, Sequence[Any]] = {name: [getattr(sample, name) for sample in samples] for name in fields}
     columns |= {
         "sample_id": [sample.id for sample in samples],
+        "key": [sample.id for sample in samples],
         "shard": [stated.shard] * len(samples),
         "position": range(len(samples)),
         "parents": [sample.parents for sample in samples],

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from owl3.errors import InputError
 from owl3.manifest import Manifest, Parent, read_manifest
+from owl3.storage import stays_inside
 
 FOLDERS: dict[str, str] = {
     "source": "sources",
@@ -38,10 +39,12 @@ def artifact_folder(workspace: Path, kind: str, name: str) -> Path:
     """Where an artifact lies.
 
     Raises:
-        InputError: for a kind that has no folder of its own.
+        InputError: for a kind that has no folder of its own, or a name that leads out of the workspace.
     """
     if kind not in FOLDERS:
         raise InputError(f"{kind} {name}: artifacts of this kind have no folder of their own in a workspace")
+    if not stays_inside(name):
+        raise InputError(f"{kind} {name}: a name that leads out of the workspace")
     return workspace / FOLDERS[kind] / name
 
 

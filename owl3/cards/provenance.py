@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import duckdb
@@ -12,6 +12,10 @@ from owl3.cards.chain import Link, artifact_folder
 from owl3.cards.findings import Check, failed
 from owl3.cards.redaction import agrees, is_redacted
 from owl3.ledger import read_tombstones
+from owl3.storage import stays_inside
+
+_PASSED_ON = ("canonical_url", "domain", "licence", "position", "start_s", "end_s")
+"""Columns of a source that curation does not change."""
 
 
 def problems(files_of: Mapping[tuple[str, str], list[Path]], workspace: Path, link: Link, subject: str) -> list[Check]:
@@ -24,7 +28,7 @@ def problems(files_of: Mapping[tuple[str, str], list[Path]], workspace: Path, li
         sources = [
             file
             for parent in link.manifest.parents
-            if parent.kind == "source"
+            if parent.kind == "source" and stays_inside(parent.name)
             for file in sorted((artifact_folder(workspace, "source", parent.name)).glob("urls-*.parquet"))
         ]
         if sources:
@@ -73,6 +77,8 @@ def _against_source(files: list[Path], sources: list[Path], subject: str) -> lis
         return [failed("source", subject, "a source table with sample_id and url", ", ".join(sorted(columns)))]
     live = "where decision = 'kept'" if "decision" in columns else ""
     problems = _captions_unlike_the_source(rows, urls, subject) if "caption" in columns else []
+    problems += _columns_unlike_the_source(rows, urls, columns, subject)
+    problems += _hosts_unlike_their_urls(rows, subject)
     query = f"""
         with r as (select sample_id, any_value(url) as url, count(*) as amount from {rows} group by sample_id),
              s as (select sample_id, any_value(url) as url, count(*) as amount from {urls} {live} group by sample_id)
@@ -103,6 +109,40 @@ def _captions_unlike_the_source(rows: str, urls: str, subject: str) -> list[Chec
         for sample_id, url, source, caption in duckdb.sql(query).fetchall()
         if None in (url, source) or not (is_redacted(caption) and agrees(sample_id, url, source, caption))
     ][:20]
+
+
+def _columns_unlike_the_source(rows: str, urls: str, columns: Collection[str], subject: str) -> list[Check]:
+    """What a source says of a row goes through curation as it is: its licence, and whatever its corpus said."""
+    present = {row[0] for row in duckdb.sql(f"describe select * from {rows}").fetchall()} & set(columns)
+    passed_on = [name for name in present if name in _PASSED_ON or name.startswith("src_")]
+    found = []
+    for name in sorted(passed_on):
+        column = f'"{name.replace(chr(34), chr(34) * 2)}"::varchar'
+        query = (
+            f"select r.sample_id, s.{column}, r.{column} from {rows} r join {urls} s on r.sample_id = s.sample_id "
+            f"where r.{column} is distinct from s.{column} order by r.sample_id limit 20"
+        )
+        found += [
+            failed("source", f"{subject} {sample_id} {name}", source, value)
+            for sample_id, source, value in duckdb.sql(query).fetchall()
+        ]
+    return found
+
+
+def _hosts_unlike_their_urls(rows: str, subject: str) -> list[Check]:
+    """Domains that are not those of their URLs; an address in brackets is told by the URL alone."""
+    columns = {row[0] for row in duckdb.sql(f"describe select * from {rows}").fetchall()}
+    if not {"canonical_url", "domain"} <= columns:
+        return []
+    host = r"regexp_extract(canonical_url, '^https?://([^/?#:\[]+)', 1)"
+    query = (
+        f"select sample_id, domain, {host} as host from {rows} where canonical_url is not null and domain <> host "
+        "and host <> '' order by sample_id limit 20"
+    )
+    return [
+        failed("source", f"{subject} {sample_id} domain", domain, host)
+        for sample_id, domain, host in duckdb.sql(query).fetchall()
+    ]
 
 
 def _orphans(files: list[Path], before: list[Path], subject: str) -> list[Check]:

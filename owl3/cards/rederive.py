@@ -74,7 +74,7 @@ def samples(
 
     def derive(key: str, found: Found, stated: Row) -> Row:
         sample = found.sample()
-        row = _built_row(found, sample, stated, tar, workspace) | {"key": key}
+        row = _built_row(found, sample, stated, tar, workspace)
         return row if counter is None else row | counter.counts(sample, row["media"])
 
     derived, tar = Derived(), folder / f"{name}.tar"
@@ -146,7 +146,8 @@ def _curated_row(key: str, found: Found, stated: Row) -> Row:
     if not isinstance(url, str) or not isinstance(caption, str):
         raise InputError(f"no URL or no caption to name it by: {url!r}, {caption!r}")
     # The id is that of the caption as it came; one that was redacted is compared with the source's (`redaction.py`).
-    _claim(row, stated, {"sample_id": key if is_redacted(caption) else url_sample_id(url, caption)})
+    sample_id = key if is_redacted(caption) else url_sample_id(url, caption)
+    _claim(row, stated, {"sample_id": sample_id, "key": sample_id})  # members are named by it
     media = [extension for extension in found.members if extension in PICTURES or extension in CLIPS]
     if not media:
         raise InputError("no picture and no clip among its members")
@@ -187,6 +188,7 @@ def _built_row(found: Found, sample: Sample, stated: Row, tar: Path, workspace: 
     ]
     own_id = derived_id(sample)
     return dict(stated) | {
+        "key": sample.id,  # members are named by it
         "shard": tar.stem,
         "position": stated.get("position") if found.position is None else found.position,
         "sample_id": own_id if own_id == sample.id else f"{sample.id} (its parts hash to {own_id})",

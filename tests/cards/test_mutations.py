@@ -20,7 +20,7 @@ from owl3.cards.pictures import DATA_URI_PREFIX, data_uri, small_picture
 from owl3.manifest import read_manifest
 from owl3.samples import url_sample_id
 
-from .conftest import NUM_URLS, caption, picture, url
+from .conftest import HOSTS, NUM_URLS, caption, picture, url
 from .forge import Row, edit_json, edit_manifest, edit_rows, edit_tar, edit_text, flip_byte, reseal, reseal_all
 
 Corrupt = Callable[[Path, Path], None]
@@ -389,6 +389,50 @@ def a_url_edited_everywhere(workspace: Path, card: Path) -> None:
 
     edit_tar(_shard(workspace), change)
     edit_rows(_shard(workspace, "00000.parquet"), lambda rows: rows[0].update(url=other))
+
+
+def _edit_everywhere(workspace: Path, **values: object) -> None:
+    """In the record and in the row of the first sample alike."""
+
+    def change(samples: list[tuple[str, dict[str, bytes]]]) -> None:
+        samples[0][1].update(json=edit_json(samples[0][1]["json"], **values))
+
+    edit_tar(_shard(workspace), change)
+    edit_rows(_shard(workspace, "00000.parquet"), lambda rows: rows[0].update(values))
+
+
+@forged(f"source: shards tiny {FIRST_ID} licence: stated CC0-1.0, found CC-BY-4.0")
+def a_licence_edited_everywhere(workspace: Path, card: Path) -> None:
+    _edit_everywhere(workspace, licence="CC-BY-4.0")
+
+
+@forged(f"source: shards tiny {FIRST_ID} domain: stated nice.example.org, found {HOSTS[0]}")
+def a_domain_edited_everywhere(workspace: Path, card: Path) -> None:
+    _edit_everywhere(workspace, domain="nice.example.org")
+
+
+@forged(f"source: shards tiny {url_sample_id(url(7), caption(7))} licence")
+def a_licence_of_a_dropped_row_edited(workspace: Path, card: Path) -> None:
+    def change(rows: list[Row]) -> None:
+        next(row for row in rows if row["reason"] == "not_found")["licence"] = "CC0-1.0-or-so"
+
+    edit_rows(_shard(workspace, "00000.parquet"), change)
+
+
+@forged(f"rows: tiny/00000 {'f' * 32} key: stated {'f' * 32}, found {FIRST_ID}")
+def a_sample_under_another_key(workspace: Path, card: Path) -> None:
+    def rename(samples: list[tuple[str, dict[str, bytes]]]) -> None:
+        samples[0] = ("f" * 32, samples[0][1] | {"json": edit_json(samples[0][1]["json"], key="f" * 32)})
+
+    edit_tar(_shard(workspace), rename)
+    edit_rows(_shard(workspace, "00000.parquet"), lambda rows: rows[0].update(key="f" * 32))
+
+
+@forged("a name that leads out of the workspace")
+def a_parent_that_lies_elsewhere(workspace: Path, card: Path) -> None:
+    manifest = read_manifest(workspace / "shards" / "tiny")
+    parents = [parent.model_dump() | {"name": "../../sources/tiny"} for parent in manifest.parents]
+    reseal(workspace / "shards" / "tiny", parents=parents)
 
 
 @forged(f"rows: tiny/00000 {FIRST_ID} sha256")
