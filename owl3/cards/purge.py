@@ -68,6 +68,7 @@ def purge(workspace: Path, ids: Collection[str], said: Said | None = None) -> li
 
     Raises:
         CheckFailed: bytes of a retracted sample are still there afterwards.
+        InputError: a file to be made anew is a link to one elsewhere.
     """
     texts = frozenset() if said is None else frozenset(said.texts)
     state = _State(workspace, Rewriter(workspace, frozenset(ids), clears=said is not None, texts=texts))
@@ -112,6 +113,7 @@ def _remake(state: _State, folder: Path) -> None:
     changes = state.work.changes(folder, [entry.path for entry in manifest.files], manifest.kind, moved=moved)
     if not changes and not moved:
         return
+    _refuse_links(folder, changes)
     fresh = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
@@ -128,6 +130,15 @@ def _remake(state: _State, folder: Path) -> None:
     shards = tuple(sorted({Path(name).stem[:5] for name in changes if is_table(name)}))
     state.done.append(Purged(manifest.kind, manifest.name, manifest.digest, new.digest, removed, shards))
     logger.info("%s %s: %d samples taken out, digest %s", manifest.kind, manifest.name, removed, new.digest[:12])
+
+
+def _refuse_links(folder: Path, changes: Collection[str]) -> None:
+    """What a link leads to would stay behind when something else takes the link's place."""
+    for path in (folder, *(folder / name for name in sorted(changes))):
+        if path.is_symlink():
+            raise InputError(
+                f"{path}: leads to {path.resolve()}, where a purge would leave everything; put that in its place first"
+            )
 
 
 def _present(workspace: Path, parent: Parent) -> Parent:

@@ -331,7 +331,7 @@ def _cell(cfg: CardConfig, row: tuple[Any, ...], workspace: Path) -> dict[str, A
         raise InputError(f"{tar}: the table does not say where sample {sample_id} lies; see `owl3 audit`")
     try:
         jpeg = small_medium(read_member(tar, offset, num_bytes), extension, cfg.thumbnail_px, blurred=blurred)
-    except (MediaError, OSError) as error:
+    except (InputError, MediaError, OSError) as error:
         raise InputError(f"{tar}: sample {sample_id} shows no picture ({error}); see `owl3 audit`") from error
     return {
         "sample_id": sample_id,

@@ -111,16 +111,23 @@ def read_list(path: Path) -> list[Subject]:
     """Subjects of a removal list: one URL, domain, sha256 or sample id per line; `#` begins a comment.
 
     Raises:
-        InputError: the file is missing, or a line is none of these.
+        InputError: the file is missing or no text, or a line is none of these.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such removal list")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 ({error}); save it as such") from error
     subjects = []
-    for number, raw in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, raw in enumerate(lines, start=1):
         line = raw.split(" #")[0].strip()
         if not line or line.startswith("#"):
             continue
-        subject = understand(line)
+        try:
+            subject = understand(line)
+        except InputError as error:
+            raise InputError(f"{path}:{number}: {error}") from error
         if subject.what in ("licence", "step", "checkpoint", "image"):
             raise InputError(f"{path}:{number}: {line!r} is no URL, domain, sha256 or sample id")
         subjects.append(subject)

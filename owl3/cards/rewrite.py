@@ -153,6 +153,10 @@ class Rewriter:
             own = {row["sha256"]: row["media_offset"] for row in rows if "media_offset" in row}
             inner = {medium["sha256"]: medium["offset"] for row in rows for medium in row.get("media") or []}
             self._offsets[tar] = own | inner
+        if sha256 not in self._offsets[tar]:
+            raise InputError(
+                f"{tar}: does not hold the picture {sha256[:16]} that a built sample shows; see `owl3 audit`"
+            )
         return self._offsets[tar][sha256]
 
     def _make_drop(self, row: Row, kind: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Literal, get_args
 
 from owl3.cards import runs
 from owl3.errors import InputError
-from owl3.media import open_header, perceptual_hash
+from owl3.media import MediaError, open_header, perceptual_hash
 from owl3.samples import canonical_url
 from owl3.storage import sha256_of
+
+logger = logging.getLogger(__name__)
 
 What = Literal["url", "domain", "licence", "sha256", "sample_id", "image", "step", "checkpoint"]
 
@@ -39,20 +42,41 @@ def understand(text: str, what: What | None = None) -> Subject:
     """
     kind = what or _guess(text)
     if kind == "url":
-        return Subject("url", text, (text, canonical_url(text)))
+        try:
+            return Subject("url", text, (text, canonical_url(text)))
+        except ValueError as error:  # a port that is no number, a host name that can't be one
+            raise InputError(f"{text!r}: not a URL ({error})") from error
     if kind == "domain":
-        return Subject("domain", text, (text.lower(),))
+        return Subject("domain", text, (_host(text),))
     if kind == "image":
-        path = Path(text)
-        if not path.is_file():
-            raise InputError(f"{path}: no such picture file")
-        data = path.read_bytes()
-        return Subject("image", text, (sha256_of(path), perceptual_hash(open_header(data).convert("L"))))
+        return _picture(text)
     if kind in ("sha256", "sample_id"):
         return Subject(kind, text, (text.lower(),))
     if kind in get_args(What):
         return Subject(kind, text, (text,))
     raise InputError(f"{text!r}: choose --as from {', '.join(get_args(What))}")
+
+
+def _host(text: str) -> str:
+    """A domain as the ledger spells it: in ASCII and lower case, without what people write around it."""
+    plain = text.strip().lower().removeprefix("*.").rstrip(".")
+    try:
+        return plain.encode("idna").decode("ascii")
+    except UnicodeError as error:
+        raise InputError(f"{text!r}: not a domain ({error})") from error
+
+
+def _picture(text: str) -> Subject:
+    """A picture by its bytes and its looks; a clip, or what no decoder takes, by its bytes alone."""
+    path = Path(text)
+    if not path.is_file():
+        raise InputError(f"{path}: no such picture file")
+    values = [sha256_of(path)]
+    try:
+        values.append(perceptual_hash(open_header(path.read_bytes()).convert("L")))
+    except (MediaError, OSError, ValueError) as error:
+        logger.info("%s: no picture (%s), looked for by its bytes alone", path, error)
+    return Subject("image", text, tuple(values))
 
 
 def _guess(text: str) -> What:
@@ -68,6 +92,6 @@ def _guess(text: str) -> What:
         return "checkpoint"
     if Path(text).is_file():
         return "image"
-    if re.fullmatch(r"(?:[\w-]+\.)+[a-zA-Z][\w-]+", text):
+    if re.fullmatch(r"(?:\*\.)?(?:[\w-]+\.)+[^\W\d_][\w-]+\.?", text):
         return "domain"
     return "licence"

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import mlcroissant
 import pytest
@@ -14,14 +15,16 @@ import yaml
 from huggingface_hub import DatasetCard
 
 from owl3.cards import drawing, eu
+from owl3.cards.audit import audit
 from owl3.cards.config import CardConfig
 from owl3.cards.facts import load_facts
 from owl3.cards.figure import Value
 from owl3.cards.figures import FIGURES
 from owl3.cards.render import card, size_category
-from owl3.errors import ConfigError, StaleError
+from owl3.errors import ConfigError, InputError, StaleError
 
 from .conftest import DATACARDS, make_card
+from .forge import edit_rows, reseal
 
 CONFIG = CardConfig(name="demo", shards=("tiny",), samples=("pairs",))
 
@@ -200,3 +203,33 @@ def test_shares_are_of_all_and_not_of_the_most_frequent_that_are_listed(name: st
     rows = [[f"label {number}", 10] for number in range(20)]
     values: dict[str, Value] = {name: rows, "rows.kept": 1000, "samples.kept": 1000}
     assert drawing.html(figure, rows, values).count("1.0 %") == 20
+
+
+@pytest.mark.parametrize(
+    "column", ["caption", "domain", "language", "licence", "source", "phash", "width", "http_status"]
+)
+def test_a_column_without_values_leaves_its_figures_out_and_is_no_exception(
+    column: str, workspace: Path, tmp_path: Path
+) -> None:
+    for path in sorted((workspace / "shards" / "tiny").glob("0000?.parquet")):
+        edit_rows(path, lambda rows: [row | {column: None} for row in rows])
+    reseal(workspace / "shards" / "tiny")
+    assert (make_card(workspace, tmp_path / "datacards") / "card.html").is_file()
+
+
+@pytest.mark.parametrize("edit", [{"media_offset": None}, {"media_bytes": 1}, {"media_offset": 2**40}, {"shard": None}])
+def test_a_picture_that_is_not_where_the_table_says_is_named(
+    edit: dict[str, Any], workspace: Path, tmp_path: Path
+) -> None:
+    for path in sorted((workspace / "shards" / "tiny").glob("0000?.parquet")):
+        edit_rows(path, lambda rows: [row | edit for row in rows])
+    reseal(workspace / "shards" / "tiny")
+    with pytest.raises(InputError, match="see `owl3 audit`"):
+        make_card(workspace, tmp_path / "datacards")
+
+
+def test_a_sampled_audit_of_such_a_table_is_false_and_no_exception(workspace: Path, datacards: Path) -> None:
+    for path in sorted((workspace / "shards" / "tiny").glob("0000?.parquet")):
+        edit_rows(path, lambda rows: [row | {"media_offset": None} for row in rows])
+    result = audit(datacards / "demo" / "1.0.0", workspace, sample=0.01)
+    assert not result.passed

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from owl3 import retraction
@@ -22,7 +25,7 @@ from owl3.samples import url_sample_id
 from owl3.shards import read_member
 
 from .conftest import caption, picture, url
-from .forge import reseal
+from .forge import edit_rows, edit_tar, reseal
 
 
 def _retract(workspace: Path, number: int = 3) -> retract.Impact:
@@ -70,6 +73,69 @@ def test_a_removal_list_names_its_bad_line(tmp_path: Path) -> None:
     assert [subject.what for subject in retract.read_list(path)] == ["url", "domain"]
 
 
+def test_a_removal_list_of_another_encoding_or_with_a_mark_at_its_head(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + url(3).encode() + b"\r\nhttp://[::1\r\n")
+    with pytest.raises(InputError, match=r"list\.txt:2: .*not a URL"):
+        retract.read_list(path)
+    path.write_bytes(b"\xef\xbb\xbf" + url(3).encode() + b"\r\n")
+    assert [subject.text for subject in retract.read_list(path)] == [url(3)]
+    path.write_bytes("http://bücher.example/".encode("latin-1"))
+    with pytest.raises(InputError, match=r"list\.txt: not UTF-8"):
+        retract.read_list(path)
+
+
+@pytest.mark.parametrize("place", ["shards/tiny", "shards/tiny/00000.tar", "samples/pairs/00000.parquet"])
+def test_what_a_link_leads_to_is_not_left_behind(place: str, workspace: Path, tmp_path: Path) -> None:
+    impact = _retract(workspace)
+    (workspace / place).rename(tmp_path / "elsewhere")
+    (workspace / place).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"leads to .*elsewhere"):
+        purge.purge(workspace, impact.ids)
+    assert (tmp_path / "elsewhere").exists()
+
+
+def test_a_tar_that_holds_what_its_table_does_not_know_is_named(workspace: Path) -> None:
+    impact = _retract(workspace)
+    edit_tar(
+        workspace / "shards" / "tiny" / "00000.tar", lambda samples: samples.append(("f" * 32, dict(samples[0][1])))
+    )
+    with pytest.raises(InputError, match="which its table does not keep"):
+        purge.purge(workspace, impact.ids)
+
+
+def test_files_are_copied_where_there_are_no_hard_links(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("not supported")
+
+    monkeypatch.setattr(os, "link", refuse)
+    purge.purge(workspace, _retract(workspace).ids)
+    assert not verify_files(workspace / "shards" / "tiny", read_manifest(workspace / "shards" / "tiny"))
+
+
+def test_a_parent_that_several_samples_share_takes_them_all_and_no_other(workspace: Path) -> None:
+    """The same picture in two built samples: both go; what else they were built from stays."""
+    before = {row["sample_id"]: row for row in _rows(workspace)}
+    shared, other = url_sample_id(url(3), caption(3)), next(row for row in before.values() if row["position"] == 5)
+    other["parents"] = [shared, *other["parents"][1:]]
+    edit_rows(
+        workspace / "samples" / "pairs" / "00000.parquet", lambda rows: [before[row["sample_id"]] for row in rows]
+    )
+    impact = _retract(workspace)
+    assert impact.built == 2
+    purge.purge(workspace, impact.ids)
+    after = {row["sample_id"]: row["decision"] for row in _rows(workspace)}
+    gone = {key for key, decision in after.items() if decision != before[key]["decision"]}
+    assert gone == {key for key, row in before.items() if shared in row["parents"]}
+    kept = pq.read_table(workspace / "shards" / "tiny" / "00000.parquet").to_pylist()
+    assert [row["sample_id"] for row in kept if row["reason"] == "tombstoned"] == [shared]
+
+
+def _rows(workspace: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(workspace / "samples" / "pairs" / "00000.parquet").to_pylist()
+    return rows
+
+
 def test_a_purge_takes_the_bytes_out_and_keeps_the_chain_whole(workspace: Path) -> None:
     impact = _retract(workspace)
     secret = picture(3)
@@ -96,8 +162,6 @@ def test_a_purge_takes_the_bytes_out_and_keeps_the_chain_whole(workspace: Path) 
 
 def test_every_place_in_a_purged_index_is_true(workspace: Path) -> None:
     purge.purge(workspace, _retract(workspace).ids)
-    import pyarrow.parquet as pq
-
     for row in pq.read_table(workspace / "samples" / "pairs" / "00000.parquet").to_pylist():
         if row["decision"] == "kept":
             tar = workspace / "samples" / "pairs" / "00000.tar"

@@ -17,6 +17,7 @@ from owl3.planfile import Plan
 from owl3.samples import url_sample_id
 
 from .conftest import DROPS, NUM_URLS, caption, picture, url
+from .forge import edit_rows
 
 
 def _id(number: int) -> str:
@@ -146,3 +147,33 @@ def test_a_run_under_way_is_traced_by_its_newest_checkpoint(workspace: Path) -> 
     run = runs.read_run(workspace, folder)
     assert run is not None
     assert [checkpoint.step for checkpoint in run.checkpoints] == [1, 2]
+
+
+@pytest.mark.parametrize("text", ["EXAMPLE.org", "*.example.org", "example.org."])
+def test_a_domain_is_understood_as_people_write_it(text: str, workspace: Path) -> None:
+    assert trace(workspace, understand(text)).urls_total == NUM_URLS // 5
+
+
+def test_a_domain_in_other_letters_is_the_one_in_ascii() -> None:
+    subject = understand("bücher.example")
+    assert (subject.what, subject.values) == ("domain", ("xn--bcher-kva.example",))
+
+
+@pytest.mark.parametrize("text", ["http://[::1", "http://a.example:x/", f"http://{'a' * 70}.example/"])
+def test_what_only_looks_like_a_url_is_said_to_be_none(text: str) -> None:
+    with pytest.raises(InputError, match="not a URL"):
+        understand(text)
+    with pytest.raises(InputError, match="not a domain"):
+        understand(f"{'ä' * 70}.example")
+
+
+def test_a_file_that_no_decoder_takes_is_traced_by_its_bytes(workspace: Path, tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"no picture")
+    found = trace(workspace, understand(str(tmp_path / "clip.mp4")))
+    assert (found.subject.what, found.urls_total) == ("image", 0)
+
+
+def test_a_perceptual_hash_that_is_none_is_no_exception(workspace: Path, tmp_path: Path) -> None:
+    edit_rows(workspace / "shards" / "tiny" / "00000.parquet", lambda rows: rows[5].update(phash="no hash"))
+    (tmp_path / "copy.jpg").write_bytes(picture(3))
+    assert _id(3) in {row["sample_id"] for row in trace(workspace, understand(str(tmp_path / "copy.jpg"))).urls}
