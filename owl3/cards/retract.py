@@ -31,6 +31,7 @@ class Impact:
         ids: Sample ids to bury: those asked for, and everything built from them.
         matched: (what, value) by sample id.
         missing: Subjects that nothing in the ledger matches.
+        warnings: What is not hit, though whoever asks may mean it too.
     """
 
     ids: tuple[str, ...]
@@ -69,8 +70,9 @@ def assess(workspace: Path, subjects: Sequence[Subject], datacards_dir: Path | N
         plans = trace.plan_hits(ledger)
         rows = ledger.db.execute("select sample_id, what, text from hits order by sample_id").fetchall()
     checkpoints = runs.tainted(workspace, {hit.plan: hit.steps for hit in plans})
+    ids = tuple(str(row[0]) for row in rows)
     return Impact(
-        ids=tuple(str(row[0]) for row in rows),
+        ids=ids,
         matched={str(sample_id): (str(what), str(text)) for sample_id, what, text in rows},
         missing=tuple(subject for subject in subjects if subject.text not in answered),
         artifacts=tuple(found.artifacts),
@@ -81,7 +83,22 @@ def assess(workspace: Path, subjects: Sequence[Subject], datacards_dir: Path | N
         evaluations=tuple(runs.evaluations(workspace, checkpoints)),
         cards=tuple(runs.cards_about(datacards_dir, [(str(a["kind"]), str(a["name"])) for a in found.artifacts])),
         already=found.tombstoned,
+        warnings=_twins(workspace, found, frozenset(ids)),
     )
+
+
+def _twins(workspace: Path, found: trace.Trace, ids: frozenset[str]) -> tuple[str, ...]:
+    """Say that the same pictures are kept under other URLs too, as far as the first hits show it."""
+    hashes = sorted({str(row["media_sha256"]) for row in found.urls if row.get("media_sha256")})
+    if not hashes:
+        return ()
+    with Lookup(workspace) as ledger:
+        ledger.find([Subject("sha256", digest, (digest,)) for digest in hashes])
+        rows = ledger.rows("shards", ["sample_id", "url", "decision"], trace.MAX_ROWS)
+    urls = sorted(str(row["url"]) for row in rows if row["decision"] == "kept" and row["sample_id"] not in ids)
+    if not urls:
+        return ()
+    return (f"the same picture is kept under {len(urls)} more URLs ({urls[0]}); --sha256 takes it out wherever it is",)
 
 
 def bury(workspace: Path, impact: Impact, reason: str) -> int:

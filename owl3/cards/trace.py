@@ -30,7 +30,7 @@ MAX_ROWS = 50
 
 _URL_COLUMNS = (
     "sample_id, url, domain, caption, licence, source, decision, reason, artifact, shard, key, sha256, "
-    "extension, media_offset, media_bytes, src_nsfw"
+    "media_sha256, extension, media_offset, media_bytes, src_nsfw"
 )
 _BUILT_COLUMNS = "sample_id, kind, builder, licence, decision, reason, artifact, shard, key, parents, images"
 

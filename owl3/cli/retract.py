@@ -125,6 +125,7 @@ def _rerun_lines(stages: Sequence[Any], prepared: bool) -> list[Any]:
 
 def _impact_lines(impact: Any, buried: int, done: bool, reason: str) -> list[Any]:
     lines: list[Any] = [f"matches nothing: {subject.what} {subject.text}" for subject in impact.missing]
+    lines += [f"not hit: {warning}" for warning in impact.warnings]
     if impact.is_empty:
         return lines
     shown = table("What is hit", "what", ">amount", "where")

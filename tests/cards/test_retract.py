@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -57,6 +58,23 @@ def test_tombstones_say_why_and_are_written_once(workspace: Path) -> None:
     assert retract.bury(workspace, impact, "asked for") == 2
     assert retract.bury(workspace, impact, "asked again") == 0
     assert set(retract.read_tombstones(workspace)["reason"].to_pylist()) == {"asked for"}
+
+
+def test_the_same_picture_under_other_urls_is_told(workspace: Path) -> None:
+    """A duplicate was asked about: its bytes are kept under another URL."""
+    digest = hashlib.sha256(picture(22)).hexdigest()
+
+    def tell(rows: list[dict[str, Any]]) -> None:
+        next(row for row in rows if row["url"] == url(23))["media_sha256"] = digest
+
+    edit_rows(workspace / "shards" / "tiny" / "00002.parquet", tell)
+    impact = retract.assess(workspace, [understand(url(23))])
+    assert impact.urls_kept == 0
+    assert impact.warnings == (
+        f"the same picture is kept under 1 more URLs ({url(22)}); --sha256 takes it out wherever it is",
+    )
+    assert retract.assess(workspace, [understand(digest)]).urls_kept == 1
+    assert retract.assess(workspace, [understand(url(22)), understand(url(23))]).warnings == ()
 
 
 def test_what_matches_nothing_is_named(workspace: Path) -> None:
