@@ -6,8 +6,10 @@ Everything that a command reads and writes are local files; DuckDB, tars and che
     fetch      what is new in the store comes here: files first, each checked against its digest, the manifest last
     publish    what is finished here goes there: files first, the manifest last, so what is seen there is whole
 
-Both do only what is missing, so they can be killed and run again. Files that belong to no artifact (tombstones, work
-begun, checkpoints of a running stage) travel too, listed with their digests in `_loose.json`, which is written last.
+Both do only what is missing, so they can be killed and run again. What was taken away on purpose and noted under
+`retired/` (withdrawn cards, removed runs) is taken away there too, and does not come back from there. Files that belong
+to no artifact (tombstones, work begun, checkpoints of a running stage) travel too, listed with their digests in
+`_loose.json`, which is written last.
 Credentials come from the environment alone (AWS_ACCESS_KEY_ID …, AWS_ENDPOINT_URL); a URL that holds any is refused.
 """
 
@@ -153,12 +155,12 @@ class Store:
         Raises:
             InputError: an artifact was changed in both places, or a file does not match its digest.
         """
-        synced = _read_synced(folder)
+        synced, retired = _read_synced(folder), _retired(folder)
         moved = Moved()
         for name in self._names():
-            if not name.endswith(f"/{MANIFEST_NAME}"):
-                continue
             place = name.removesuffix(f"/{MANIFEST_NAME}")
+            if place == name or f"{place}/".startswith(retired):
+                continue
             self._check_inside(place)
             there = self._manifest(name)
             here = _local(folder / place)
@@ -197,7 +199,21 @@ class Store:
                 moved = _add(moved, self._publish_artifact(place, manifest, folder / place, synced.get(place)))
                 synced[place] = manifest.digest
                 _write_synced(folder, synced)
+        self._remove_retired(folder, synced)
         return _add(moved, self._publish_loose(folder, covered)) if loose else moved
+
+    def _remove_retired(self, folder: Path, synced: dict[str, str]) -> None:
+        """Take away there what was taken away here."""
+        retired = _retired(folder)
+        gone = [place for place in synced if f"{place}/".startswith(retired)]
+        if not gone:
+            return
+        for name in self._names():
+            if name.startswith(retired):
+                self._retry(self._files.rm_file, f"{self._root}/{name}")
+        for place in gone:
+            del synced[place]
+        _write_synced(folder, synced)
 
     def _fetch_artifact(self, place: str, manifest: Manifest, target: Path) -> Moved:
         files = size = 0
@@ -231,7 +247,10 @@ class Store:
     def _fetch_loose(self, folder: Path) -> Moved:
         files = size = 0
         listed: dict[str, dict[str, Any]] = json.loads(self._read(_LOOSE)) if self._exists(_LOOSE) else {}
+        retired = _retired(folder)
         for name, entry in listed.items():
+            if name.startswith(retired):
+                continue
             self._check_inside(name)
             if not (folder / name).is_file():  # what is here is never older: only we write it
                 files += self._bring(name, folder / name, entry["sha256"], entry["bytes"])
@@ -348,6 +367,13 @@ class _Sent:
         """Note that a file has arrived."""
         self._file.write(json.dumps([path, sha256]) + "\n")
         self._file.flush()
+
+
+def _retired(folder: Path) -> tuple[str, ...]:
+    """Folders that a withdrawal or a removal took away, each ending with a slash; one that was made again is none."""
+    cards = [f"datacards/{note.parent.name}/{note.stem}/" for note in folder.glob("retired/cards/*/*.json")]
+    runs = [f"{kind}/{note.stem}/" for note in folder.glob("retired/runs/*.json") for kind in ("runs", "plans")]
+    return tuple(place for place in sorted([*cards, *runs]) if not (folder / place).exists())
 
 
 def _local(folder: Path) -> Manifest | None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -89,6 +90,32 @@ def test_two_who_change_the_same_artifact_are_told(store: Store, tmp_path: Path)
         store.publish(other)
     with pytest.raises(InputError, match="changed here and there"):
         store.fetch(other)
+
+
+def test_what_was_taken_away_on_purpose_goes_there_too_and_stays_away(store: Store, tmp_path: Path) -> None:
+    """A withdrawn card and a removed run; not what somebody deleted to have room."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    for place in ("datacards/demo/1.0.0", "datacards/demo/1.0.1", "runs/demo/sft", "samples/pairs"):
+        made = one / place
+        made.parent.mkdir(parents=True, exist_ok=True)
+        artifact(tmp_path / "made", "pairs").rename(made)
+        (made / "checkpoints").mkdir()
+        (made / "checkpoints" / "loose.json").write_text("{}")
+    store.publish(one)
+    for place, note in (("datacards/demo/1.0.0", "cards/demo/1.0.0"), ("runs/demo", "runs/demo")):
+        shutil.rmtree(one / place)
+        (one / "retired" / note).parent.mkdir(parents=True)
+        (one / "retired" / f"{note}.json").write_text("{}")
+    shutil.rmtree(one / "samples")
+    store.fetch(one)
+    assert not (one / "runs" / "demo").exists() and not (one / "datacards" / "demo" / "1.0.0").exists()
+    store.publish(one)
+    other.mkdir()
+    store.fetch(other)
+    for folder in (one, other):
+        left = {path.parent.relative_to(folder).as_posix() for path in folder.rglob(MANIFEST_NAME)}
+        assert left == {"datacards/demo/1.0.1", "samples/pairs"}
+    assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file() and "runs/demo/" in path.as_posix()]
 
 
 def test_a_newer_version_there_is_taken(store: Store, tmp_path: Path) -> None:
