@@ -9,7 +9,7 @@ stricter than `rederive.py`, never milder.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import pyarrow.json as pj
 from numpy.typing import NDArray
 
 from owl3.cards.layout import LaidOut, NotLaidOut, Sizes
-from owl3.cards.pictures import CLIPS, PICTURES, size_and_format
+from owl3.cards.pictures import CLIPS, PICTURES, jpeg_size, size_and_format
 from owl3.cards.redaction import MARKS
 from owl3.ledger import REASONS
 from owl3.media import MediaError
@@ -80,13 +80,15 @@ def read_contents(table: pa.Table, tar: Path) -> Contents | None:
     try:
         kept = table.filter(pc.equal(table["decision"], "kept")).combine_chunks()
         found = Contents(kept.take(pc.sort_indices(kept["position"])))
-        members = LaidOut(tar, _sizes_of(found.kept))
-        views = iter(members)
-        for data in views:
-            found.media.append(hashlib.sha256(data).hexdigest())
-            found.shapes.append(_shape(members.name(), data))
-            found.texts.append(bytes(next(views)))
-            found.records.append(bytes(next(views)))
+        members, seen = LaidOut(tar, _sizes_of(found.kept)), 0
+        for views in members:
+            media, text, record = (-seen % 3, (1 - seen) % 3, (2 - seen) % 3)  # the first of each in this window
+            found.media += [hashlib.sha256(data).hexdigest() for data in views[media::3]]
+            shapes = enumerate(map(jpeg_size, views[media::3]))
+            found.shapes += [size or _shape(members, media + 3 * n, views) for n, size in shapes]
+            found.texts += map(bytes, views[text::3])
+            found.records += map(bytes, views[record::3])
+            seen += len(views)
         keys = found.kept["key"].cast(pa.binary()).to_pylist()
     except (NotLaidOut, pa.ArrowException):  # or a column of another type: it will be named
         return None
@@ -122,11 +124,12 @@ def _is_usual(names: list[bytes], keys: list[bytes | None]) -> bool:
     )
 
 
-def _shape(name: bytes, data: memoryview) -> Shape:
-    if name.endswith(_CLIPS):
+def _shape(members: LaidOut, number: int, views: Sequence[memoryview]) -> Shape:
+    """Of what is no plain JPEG."""
+    if members.name(number).endswith(_CLIPS):
         return None, None
     try:
-        width, height, _ = size_and_format(data)
+        width, height, _ = size_and_format(views[number])
     except MediaError:
         return _NO_SIZE, _NO_SIZE
     return width, height

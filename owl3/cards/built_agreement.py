@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -113,7 +114,7 @@ def _read(members: LaidOut, stated: _Stated, workspace: Path) -> tuple[list[byte
     own: list[Measured] = []
     is_record = np.zeros(len(members.sizes), np.bool_)
     is_record[stated.records_at] = True
-    for record, data in zip(is_record.tolist(), members, strict=True):
+    for record, data in zip(is_record.tolist(), chain.from_iterable(members), strict=True):
         if record:
             records.append(bytes(data))
         else:

@@ -34,7 +34,7 @@ class NotLaidOut(Exception):
 
 
 class LaidOut:
-    """Iterate over it, once: a view of each member's bytes, in order, good until the next one is asked for.
+    """Iterate over it, once: views of the next members' bytes, in order, good until more are asked for.
 
     Attributes:
         offsets: Of the members' first bytes.
@@ -61,14 +61,15 @@ class LaidOut:
         self._rest = file_bytes - end
         if -(-(end + 2 * _BLOCK) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE != file_bytes:
             raise NotLaidOut
-        self._header = memoryview(b"")
+        self._window, self._places = memoryview(b""), list[int]()
         self._headers: list[NDArray[np.uint8]] = []
 
-    def name(self) -> bytes:
-        """Of the member handed out last; whether its header is a true one is seen to later."""
-        return bytes(self._header).rstrip(b"\0")
+    def name(self, number: int) -> bytes:
+        """Of one of those that were handed out last; whether its header is a true one is seen to later."""
+        at = self._places[number] - _BLOCK
+        return bytes(self._window[at : at + tarfile.LENGTH_NAME]).rstrip(b"\0")
 
-    def __iter__(self) -> Iterator[memoryview]:
+    def __iter__(self) -> Iterator[list[memoryview]]:
         digest = hashlib.sha256()
         with FileIO(self.path) as file:
             for first, last, window in self._windows(file):
@@ -76,10 +77,10 @@ class LaidOut:
                 begin = self._starts[first]
                 blocks = np.frombuffer(window, np.uint8).reshape(-1, _BLOCK)
                 self._check(blocks[(self._starts[first:last] - begin) // _BLOCK], last)
-                places = zip((self.offsets[first:last] - begin).tolist(), self.sizes[first:last].tolist(), strict=True)
-                for at, size in places:
-                    self._header = window[at - _BLOCK : at - _BLOCK + tarfile.LENGTH_NAME]
-                    yield window[at : at + size]
+                places = self.offsets[first:last] - begin
+                self._window, self._places = window, places.tolist()
+                ends = (places + self.sizes[first:last]).tolist()
+                yield [window[at:end] for at, end in zip(self._places, ends, strict=True)]
             end = memoryview(bytearray(self._rest))
             _fill(file, end)
         if any(end):

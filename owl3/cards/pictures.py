@@ -66,14 +66,14 @@ def size_and_format(data: bytes | memoryview) -> tuple[int, int, str]:
     Raises:
         MediaError: when `data` is no picture.
     """
-    size = _jpeg_size(data)
+    size = jpeg_size(data)
     if size is not None:
         return *size, "jpeg"
     image = open_header(bytes(data))
     return image.width, image.height, (image.format or "").lower()
 
 
-def _jpeg_size(data: bytes | memoryview) -> tuple[int, int] | None:
+def jpeg_size(data: bytes | memoryview) -> tuple[int, int] | None:
     """Width and height from the frame header of a plain JPEG; None for anything out of the ordinary.
 
     Walking its segments takes microseconds, and an audit does it for every picture of a corpus.

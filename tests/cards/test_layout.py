@@ -28,7 +28,7 @@ def _write(path: Path, sizes: list[int]) -> list[int]:
 
 def _read(path: Path, sizes: list[int]) -> tuple[list[tuple[bytes, int, bytes]], str]:
     members = LaidOut(path, np.array(sizes, np.int64))
-    found = [(members.name(), bytes(data)) for data in members]
+    found = [(members.name(number), bytes(data)) for views in members for number, data in enumerate(views)]
     assert [name for name, _ in found] == members.names
     places = zip(found, members.offsets.tolist(), strict=True)
     return [(name, offset, data) for (name, data), offset in places], members.sha256
