@@ -45,6 +45,11 @@ def kept_rows(path: Path, columns: Sequence[str]) -> pa.Table:
     except FileNotFoundError as error:
         raise InputError(f"{path}: missing; build its samples again") from error
     except (pa.ArrowException, OSError) as error:
+        if path.parts[-5:-3] == ("retired", "samples"):
+            raise InputError(
+                f"samples {path.parts[-3]}: a purge made them anew since this plan was made, and what it held is gone; "
+                "plan a clean run and train that: owl3 retract … --rerun RUN=NEW"
+            ) from error
         raise InputError(f"{path}: not a sample index ({str(error).splitlines()[0]}); build it again") from error
     missing = {*columns, "decision", "position"} - set(table.column_names)
     if missing:

@@ -26,10 +26,14 @@ from owl3.cards.residue import find
 from owl3.cards.said import Said
 from owl3.cards.subjects import understand
 from owl3.cards.trace import trace
+from owl3.data.dataset import PlanDataset
+from owl3.errors import InputError
 from owl3.ledger import read_retracted, read_tombstones
 from owl3.manifest import read_manifest, verify_files
+from owl3.planfile import Plan
 from owl3.samples import url_id, url_sample_id
 from owl3.takedown import take_down
+from owl3.tokens import TextTokenizer
 
 NUMBER = 3
 """Of the picture that is taken out."""
@@ -331,3 +335,20 @@ def test_compressed_copies_are_looked_into(tmp_path: Path) -> None:
 
 def test_url_ids_are_those_of_the_canonical_spelling() -> None:
     assert url_id("HTTP://Jane.example.org:80/me.jpg#top") == url_id("http://jane.example.org/me.jpg")
+
+
+def test_a_training_that_goes_on_reads_nothing_of_it(workspace: Path) -> None:
+    """Buried, it is passed over at once; once the shards are made anew, who opens them stops and says what to do."""
+    plan = Plan.open(workspace / "plans" / "toy" / "pretrain")
+    tokenizer = TextTokenizer.load(workspace / "tokenizers" / "tiny")
+    running, later = (PlanDataset(plan, workspace, tokenizer, tile_px=32) for _ in range(2))
+    whole = [sample.sample_id for number in range(len(running)) for sample in running[number].samples]
+    ids = _bury(workspace)
+    rows = [running[number] for number in range(len(running))]
+    read = [sample.sample_id for row in rows for sample in row.samples]
+    assert set(whole) - set(read) == set(ids) & set(whole) != set()
+    assert {drop.reason for row in rows for drop in row.drops} == {"tombstoned"}
+    take_down(workspace, ids)
+    assert [sample.sample_id for number in range(len(running)) for sample in running[number].samples] == read
+    with pytest.raises(InputError, match="a purge made them anew since this plan was made"):
+        [later[number] for number in range(len(later))]
