@@ -31,6 +31,7 @@ from owl3.errors import InputError
 from owl3.ledger import read_retracted, read_tombstones
 from owl3.manifest import read_manifest, verify_files
 from owl3.planfile import Plan
+from owl3.report.tracing import write_trace_page
 from owl3.samples import url_id, url_sample_id
 from owl3.takedown import take_down
 from owl3.tokens import TextTokenizer
@@ -147,6 +148,16 @@ def test_a_tombstone_keeps_hashes_by_which_the_same_request_is_known_again(works
     assert not retracted.has("0" * 32, url(4))
     assert not retracted.has("0" * 32, None)
     assert len(retracted.media_sha256) == 1
+
+
+def test_a_page_about_what_was_cleared_says_so(workspace: Path, tmp_path: Path) -> None:
+    _take_down(workspace)
+    found = trace(workspace, understand(url(NUMBER)))
+    write_trace_page(tmp_path / "trace.html", found, workspace)
+    page = (tmp_path / "trace.html").read_text()
+    assert "a URL that was cleared" in page
+    assert "None" not in page
+    assert caption(NUMBER) not in page
 
 
 def test_a_domain_that_was_cleared_is_known_again(workspace: Path) -> None:
