@@ -18,8 +18,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
 
-from flows.steps import exit_code_of
-from owl3.errors import InputError
+from owl3.errors import InputError, exit_code_of
 
 FILE = Path(__file__).parent.parent / "infra" / "automations.yaml"
 
@@ -77,18 +76,17 @@ async def _resolved_action(action: Mapping[str, Any], client: PrefectClient) -> 
     return rest
 
 
-async def _main(path: Path) -> int:
+async def _main(path: Path) -> None:
     async with get_client() as client:
         for name, what in (await deploy(path, client)).items():
             sys.stdout.write(f"{name}: {what}\n")
-    return 0
 
 
-def main() -> int:
+def main() -> None:
     """Run from a command line."""
     parser = argparse.ArgumentParser(prog="python -m flows.automations", description=__doc__)
     parser.add_argument("--file", type=Path, default=FILE)
-    return asyncio.run(_main(parser.parse_args().file))
+    asyncio.run(_main(parser.parse_args().file))
 
 
 if __name__ == "__main__":

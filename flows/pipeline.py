@@ -8,8 +8,9 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.steps import DEMO, WORKSPACE, exit_code_of, publish_outcomes, publish_report, run_locally, take_step
+from flows.steps import DEMO, WORKSPACE, publish_outcomes, publish_report, run_locally, take_step
 from owl3.demo.world import served
+from owl3.errors import exit_code_of
 from owl3.pipeline import Place, digests, evaluating, steps_after_training, steps_before_training, training_steps
 from owl3.recipe import load_recipe
 from owl3.remote import opened
@@ -36,7 +37,7 @@ def pipeline(recipe: Path = DEMO, workspace: Path = WORKSPACE) -> dict[str, str]
     return digests(workspace)
 
 
-def main() -> int:
+def main() -> None:
     """Run the flow from a command line."""
     parser = argparse.ArgumentParser(prog="python -m flows.pipeline", description=__doc__)
     parser.add_argument("--recipe", type=Path, default=DEMO)
@@ -44,7 +45,6 @@ def main() -> int:
     options = parser.parse_args()
     with opened(options.workspace) as workspace:
         run_locally(pipeline, recipe=options.recipe, workspace=workspace)
-    return 0
 
 
 if __name__ == "__main__":

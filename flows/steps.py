@@ -6,8 +6,7 @@ may be wiped at any time: the same flow run again finds what is done and goes on
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,10 @@ from prefect.tasks import Task
 
 from owl3 import events
 from owl3.curate.yields import judge_yield
-from owl3.errors import CheckFailed, Interrupted, Owl3Error, Stopped
+from owl3.errors import CheckFailed, Interrupted, Stopped
 from owl3.pipeline import Outcome, Place, Step
 from owl3.recipe import RECIPES, Recipe
-from owl3.secrecy import guard_output, silenced
+from owl3.secrecy import silenced
 
 DEMO = RECIPES / "demo.yaml"
 WORKSPACE = Path("workspace")
@@ -91,16 +90,6 @@ def tell_of_yields(recipe: Recipe, workspace: Path, at_least: float) -> None:
 def publish_report(page: Path, key: str) -> None:
     """Link the report from the flow run's page."""
     create_link_artifact(page.resolve().as_uri(), key=key, link_text="report", description="Static pages; open locally")
-
-
-def exit_code_of(program: Callable[[], int]) -> int:
-    """Run a program of this folder; a person's mistake is one line and the exit code that `owl3` would give it."""
-    guard_output()
-    try:
-        return program()
-    except Owl3Error as error:
-        sys.stderr.write(f"owl3: {error}\n")
-        return error.exit_code
 
 
 def run_locally(flow: Flow[..., Any], **parameters: Any) -> Any:

@@ -10,12 +10,20 @@
 
 A bad *sample* is none of these: it is a drop, counted with its reason. A bug of ours is an `AssertionError`. What the
 machine refuses (a full disk, a folder that may not be written, a file that is gone) is an `OSError` where it happens,
-and one of these where a process ends: `refusal`.
+and one of these where a process ends. Every program of ours ends by `exit_code_of`.
 """
 
+import contextlib
 import errno
+import logging
+import os
+import select
+import sys
+from collections.abc import Callable
 
-from owl3.secrecy import hide
+from owl3.secrecy import guard_output, hide
+
+logger = logging.getLogger(__name__)
 
 
 class Owl3Error(Exception):
@@ -79,3 +87,53 @@ def refusal(error: OSError) -> Owl3Error | None:
     if error.errno in _FULL:
         return Interrupted(f"{what}; make room and run again to resume")
     return InputError(f"{what}; {_REFUSED[error.errno]}") if error.errno in _REFUSED else None
+
+
+STOPPED = "stopped; run the same command again to resume"
+READER_GONE = 141
+"""As a shell tells of a program that SIGPIPE ended: `owl3 … | head` is no mistake, and nothing is said."""
+
+
+def exit_code_of(program: Callable[[], int | None], name: str = "owl3") -> int:
+    """Run a program to its end: what a person or the machine did wrong is one line on stderr, and an exit code.
+
+    Args:
+        program: What to run; it may return an exit code of its own, nothing is 0.
+        name: What the line begins with.
+
+    Raises:
+        Exception: it is a bug of ours, or of what we call: it ends the process with its traceback.
+    """
+    guard_output()
+    try:
+        return program() or 0
+    except Owl3Error as error:
+        found = error
+    except OSError as error:
+        if error.errno == errno.EPIPE and _readers_are_gone():
+            return READER_GONE
+        refused = refusal(error)
+        if refused is None:
+            raise
+        logger.info("where it was refused", exc_info=True)  # owl3 --verbose
+        found = refused
+    except KeyboardInterrupt:
+        found = Stopped(STOPPED)
+    if not found.is_told:
+        with contextlib.suppress(BrokenPipeError):  # nobody reads it; the exit code says it too
+            sys.stderr.write(f"{name}: {found}\n")
+    return found.exit_code
+
+
+def _readers_are_gone() -> bool:
+    """Whether nobody reads our output any more; what is still to be written then goes nowhere, in silence."""
+    gone = [number for number in (1, 2) if _is_unread(number)]
+    for number in gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    return bool(gone)
+
+
+def _is_unread(number: int) -> bool:
+    asked = select.poll()
+    asked.register(number, 0)
+    return any(happened & (select.POLLERR | select.POLLHUP) for _, happened in asked.poll(0))

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from owl3.bench.registry import BENCHES
-from owl3.errors import ConfigError, Owl3Error
+from owl3.errors import ConfigError, exit_code_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,15 +22,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
     options = parser.parse_intermixed_args(arguments)  # options stand between the positionals
     os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # torch's profiler greets on stderr, each time
-    try:
-        settings = dict(_setting(text) for text in options.settings)
-        options.out.mkdir(parents=True, exist_ok=True)
-        result = importlib.import_module(BENCHES[options.name].module).run(options.out, **settings)
-    except Owl3Error as error:
-        sys.stderr.write(f"owl3: {error}\n")
-        return error.exit_code
+    return exit_code_of(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    settings = dict(_setting(text) for text in options.settings)
+    options.out.mkdir(parents=True, exist_ok=True)
+    result = importlib.import_module(BENCHES[options.name].module).run(options.out, **settings)
     sys.stdout.write(json.dumps(result) + "\n")
-    return 0
 
 
 def _setting(text: str) -> tuple[str, object]:

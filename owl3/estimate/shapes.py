@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from owl3.errors import ConfigError, Owl3Error
+from owl3.errors import ConfigError, exit_code_of
 from owl3.model.config import Owl3Config
 from owl3.train.distributed import World
 from owl3.train.flops import StepFlops
@@ -59,18 +59,13 @@ def stage_shape(config: Owl3Config, stage: StageConfig, ranks: int) -> dict[str,
     }
 
 
-def main(path: Path, ranks: int) -> int:
+def print_shapes(path: Path, ranks: int) -> None:
     """Print the shapes of all stages of a resolved recipe."""
-    try:
-        recipe = load_recipe(path)
-        config = config_of(recipe.model)
-    except Owl3Error as error:
-        sys.stderr.write(f"owl3: {error}\n")
-        return error.exit_code
+    recipe = load_recipe(path)
+    config = config_of(recipe.model)
     shapes = {stage.name: stage_shape(config, stage, ranks) for stage in recipe.stages}
     sys.stdout.write(json.dumps(shapes) + "\n")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(exit_code_of(lambda: print_shapes(Path(sys.argv[1]), int(sys.argv[2]))))

@@ -27,7 +27,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from owl3.errors import CheckFailed, InputError, Interrupted, Owl3Error, refusal
+from owl3.errors import CheckFailed, InputError, Interrupted, Owl3Error, exit_code_of
 from owl3.eval import plots, queue
 from owl3.eval.evaluate import ALL, Answerer, Ask, Share, evaluate, load_items, select
 from owl3.eval.lmms import lmms_results
@@ -37,7 +37,6 @@ from owl3.eval.registry import Chosen, choose_tasks, find_task
 from owl3.eval.settings import frame_numbers
 from owl3.progress import SILENT, Progress
 from owl3.ranks import ranks_in
-from owl3.secrecy import guard_output
 from owl3.storage import write_atomic
 
 logger = logging.getLogger(__name__)
@@ -282,30 +281,21 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None, load_answerer: LoadAnswerer | None = None) -> int:
     """Entry point; `load_answerer` is a seam for tests without torch."""
     options = _parser().parse_args(arguments)
-    guard_output()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname).1s %(name)s: %(message)s")
+    load = load_answerer or _torch_answerer(options.threads)
+    return exit_code_of(lambda: _run(options, load), "owl3 eval")
+
+
+def _run(options: argparse.Namespace, load_answerer: LoadAnswerer) -> int:
     stop = threading.Event()
     # A queue is left after the request in work; one checkpoint's answers are safe at any moment.
     handler = signal.default_int_handler if options.checkpoint else lambda *_: stop.set()
-    try:
-        with _on_termination(handler):
-            report, failures = _dispatch(options, load_answerer or _torch_answerer(options.threads), stop)
-    except Owl3Error as error:
-        sys.stderr.write(f"owl3.eval: {error}\n")
-        return error.exit_code
-    except OSError as error:
-        refused = refusal(error)
-        if refused is None:
-            raise
-        sys.stderr.write(f"owl3.eval: {refused}\n")
-        return refused.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("owl3.eval: stopped; run the same command again to resume\n")
-        return Interrupted.exit_code
+    with _on_termination(handler):
+        report, failures = _dispatch(options, load_answerer, stop)
     if not ranks_in(os.environ)[0]:
         sys.stdout.write(json.dumps(report, ensure_ascii=False) + "\n")
     for line in failures:
-        sys.stderr.write(f"owl3.eval: {line}\n")
+        sys.stderr.write(f"owl3 eval: {line}\n")
     if failures:
         return CheckFailed.exit_code
     return Interrupted.exit_code if stop.is_set() else 0

@@ -20,7 +20,7 @@ from transformers import AutoProcessor, TextStreamer
 from transformers.utils.logging import disable_progress_bar
 
 import owl3.model  # noqa: F401 - the Auto classes must know the model
-from owl3.errors import InputError, Owl3Error
+from owl3.errors import InputError, exit_code_of
 from owl3.media import MediaError, open_image
 from owl3.model.modeling import Owl3ForConditionalGeneration
 from owl3.model.processing import Owl3Processor
@@ -138,16 +138,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    try:
-        answer = _answer(options)
-    except Owl3Error as error:
-        sys.stderr.write(f"owl3: {error}\n")
-        return error.exit_code
+    return exit_code_of(lambda: _tell(options))
+
+
+def _tell(options: argparse.Namespace) -> None:
+    answer = _answer(options)
     if options.json:
         sys.stdout.write(json.dumps(vars(answer), ensure_ascii=False) + "\n")
     elif options.beams > 1:
         sys.stdout.write(answer.answer + "\n")
-    return 0
 
 
 def _answer(options: argparse.Namespace) -> Answer:

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError, safe_open
 
-from owl3.errors import InputError, Owl3Error
+from owl3.errors import InputError, exit_code_of
 from owl3.model.backbones import config_from_backbones, from_backbones
 from owl3.model.config import Fusion, Owl3Config
 from owl3.model.image_processing import Owl3ImageProcessor
@@ -243,16 +243,15 @@ def main() -> int:
     parser.add_argument("--to", choices=("ours", "released"), default="ours")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    try:
-        config = convert(options.source, options.target, options.to)
-    except Owl3Error as error:
-        sys.stderr.write(f"owl3: {error}\n")
-        return error.exit_code
+    return exit_code_of(lambda: _convert(options))
+
+
+def _convert(options: argparse.Namespace) -> None:
+    config = convert(options.source, options.target, options.to)
     facts = {"target": str(options.target), "fusion": config.fusion, "hyper_layers": list(config.hyper_layers)}
     layers = ", ".join(map(str, config.hyper_layers)) or "none"
     line = f"{options.target}: {options.to}, fusion {config.fusion}, hyper layers {layers}"
     sys.stdout.write((json.dumps(facts) if options.json else line) + "\n")
-    return 0
 
 
 if __name__ == "__main__":

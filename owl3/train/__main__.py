@@ -11,32 +11,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from owl3.errors import Owl3Error, refusal
-from owl3.secrecy import guard_output
+from owl3.errors import exit_code_of
 from owl3.train.torchrun import end_with_launcher
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, run the stage, and turn errors into one line and an exit code."""
     options = _parser().parse_args(arguments)
-    guard_output()
     end_with_launcher(os.environ)
     rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))
     logging.basicConfig(
         level=logging.WARNING, stream=sys.stderr, format=f"%(levelname)s [rank {rank}] %(name)s: %(message)s"
     )
-    try:
-        _run(options)
-    except Owl3Error as error:
-        sys.stderr.write(f"owl3 train [rank {rank}]: {error}\n")
-        return error.exit_code
-    except OSError as error:
-        refused = refusal(error)
-        if refused is None:
-            raise
-        sys.stderr.write(f"owl3 train [rank {rank}]: {refused}\n")
-        return refused.exit_code
-    return 0
+    return exit_code_of(lambda: _run(options), f"owl3 train [rank {rank}]")
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from owl3.errors import InputError, Owl3Error
+from owl3.errors import InputError, exit_code_of
 from owl3.storage import atomic_folder, write_atomic
 from owl3.train.card import model_card
 from owl3.train.export import digests_on_disk, verified_model, weights_digest
@@ -40,12 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--stage", required=True)
     parser.add_argument("--to", type=Path, required=True)
     options = parser.parse_args(arguments)
-    try:
+
+    def run() -> None:
         publish(options.workspace, options.run, options.stage, options.to)
-    except Owl3Error as error:
-        sys.stderr.write(f"owl3 export: {error}\n")
-        return error.exit_code
-    return 0
+
+    return exit_code_of(run, "owl3 export")
 
 
 if __name__ == "__main__":

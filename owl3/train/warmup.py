@@ -6,22 +6,17 @@ On a machine without a GPU that is one small communication op: about 45 s with g
 import shutil
 import sys
 
-from owl3.errors import InputError, Owl3Error
+from owl3.errors import InputError, exit_code_of
 
 
-def main() -> int:
+def warm_up() -> None:
     """Build the op; a no-op when it is there."""
-    try:
-        if shutil.which("g++") is None:
-            raise InputError("g++ not found: DeepSpeed needs it to compile its communication op; install it")
-        from owl3.train.deepspeed_engine import compile_operations
+    if shutil.which("g++") is None:
+        raise InputError("g++ not found: DeepSpeed needs it to compile its communication op; install it")
+    from owl3.train.deepspeed_engine import compile_operations
 
-        compile_operations()
-    except Owl3Error as error:
-        sys.stderr.write(f"owl3: {error}\n")
-        return error.exit_code
-    return 0
+    compile_operations()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code_of(warm_up))

@@ -119,4 +119,4 @@ def test_tasks_are_named_with_or_without_their_folder() -> None:
 
 def test_wrong_usage_is_one_line_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--checkpoint", str(tmp_path), "--tasks", "scenes-single"], lambda _: Oracle()) == 2
-    assert capsys.readouterr().err.startswith("owl3.eval: ")
+    assert capsys.readouterr().err.startswith("owl3 eval: ")

@@ -10,7 +10,7 @@ from demo.tiny import write_tiny_recipe
 from planted import SIGNED_QUERY, VARIABLES, holding
 
 from owl3.demo.world import served
-from owl3.errors import ConfigError, InputError, Interrupted, Stopped
+from owl3.errors import ConfigError, InputError, Interrupted, Stopped, exit_code_of
 from owl3.pipeline import Place, Step, choose_steps, digests
 from owl3.recipe import load_recipe
 
@@ -124,8 +124,6 @@ def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(
     module: str, options: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    from flows.steps import exit_code_of
 
     monkeypatch.setattr("sys.argv", [module, *options])
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
