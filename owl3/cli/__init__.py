@@ -5,18 +5,18 @@ stdout, and with `--json` the last line of stdout is one JSON object.
 """
 
 import importlib
+import io
 import logging
 import sys
 from collections.abc import Sequence
 
 import typer
+from typer.exceptions import TyperException
 from typer.models import CommandInfo, TyperInfo
 
 from owl3 import __version__
-from owl3.errors import Interrupted, Owl3Error, refusal
-from owl3.secrecy import guard_output
-
-logger = logging.getLogger(__name__)
+from owl3.cli.usage import explain, tidy
+from owl3.errors import READER_GONE, STOPPED, Stopped, exit_code_of
 
 PANELS: dict[str, tuple[str, ...]] = {
     "The whole chain": ("demo", "estimate"),
@@ -29,6 +29,9 @@ PANELS: dict[str, tuple[str, ...]] = {
 
 
 _SUMMARY = "Train an mPLUG-Owl3-style model from web corpora, and answer for every sample it saw."
+_EPILOG = """New here? `owl3 doctor`, then `owl3 demo`: the whole chain in minutes, without network or GPU.
+
+Exit codes: 0 done; 1 a check found something false; 2 wrong usage or input; 3 stopped, the same command resumes."""
 
 
 def build_app() -> typer.Typer:
@@ -36,6 +39,7 @@ def build_app() -> typer.Typer:
     app = typer.Typer(
         name="owl3",
         help=_SUMMARY,
+        epilog=_EPILOG,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode="markdown",
@@ -68,37 +72,37 @@ def _root(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 a check failed, 2 wrong usage or input, 3 stopped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal can't show is no reason to end
+            stream.reconfigure(errors="backslashreplace")
+    return exit_code_of(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    command = tidy(typer.main.get_command(build_app()))
+    streams = sys.stdout, sys.stderr
     try:
-        guard_output()
-        command = typer.main.get_command(build_app())
-        command.main(args=list(arguments) if arguments is not None else None, prog_name="owl3")
-    except Owl3Error as error:
-        if not error.is_told:
-            typer.echo(f"owl3: {error}", err=True)
-        return error.exit_code
-    except OSError as error:
-        refused = refusal(error)
-        if refused is None:
-            raise
-        logger.info("where it was refused", exc_info=True)  # --verbose
-        typer.echo(f"owl3: {refused}", err=True)
-        return refused.exit_code
-    except KeyboardInterrupt:  # while it starts
-        return _stopped()
+        given = list(arguments) if arguments is not None else None
+        code = command.main(args=given, prog_name="owl3", standalone_mode=False)
+        sys.stdout.flush()
+    except TyperException as error:
+        raise explain(error) from error
+    except typer.Abort as error:
+        raise Stopped(STOPPED) from error
     except SystemExit as ended:
-        if ended.code == _CTRL_C or isinstance(ended.__context__, typer.Abort):
-            return _stopped()
-        return ended.code if isinstance(ended.code, int) else 0
-    return 0
+        if not isinstance(ended.__context__, BrokenPipeError):
+            return ended.code if isinstance(ended.code, int) else 0
+        if sys.stdout is streams[0]:
+            return READER_GONE  # rich ended a table, or a help, that nobody reads on
+        sys.stdout, sys.stderr = streams  # typer took any broken pipe for that
+        raise ended.__context__ from None
+    if code == _CTRL_C:
+        raise Stopped(STOPPED)
+    return code if isinstance(code, int) else 0
 
 
 _CTRL_C = 130
 """What typer makes of a KeyboardInterrupt in a verb."""
-
-
-def _stopped() -> int:
-    typer.echo("owl3: stopped; run the same command again to resume", err=True)
-    return Interrupted.exit_code
 
 
 def run() -> None:

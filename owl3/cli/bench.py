@@ -9,6 +9,7 @@ import typer
 
 from owl3 import lifeline
 from owl3.bench.registry import BENCHES
+from owl3.cli import complete
 from owl3.cli.common import Json, emit, table
 from owl3.errors import ConfigError
 
@@ -19,7 +20,9 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="Which benchmark; none lists them.")] = "",
+    name: Annotated[
+        str, typer.Argument(help="Which benchmark; none lists them.", autocompletion=complete.benches)
+    ] = "",
     settings: Annotated[list[str] | None, typer.Argument(help="Its settings.", metavar="KEY=VALUE")] = None,
     out: Annotated[Path, typer.Option(help="Where tables and plots are written.")] = Path("bench-out"),
     run_all: Annotated[

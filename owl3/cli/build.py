@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from owl3.cli import complete
 from owl3.cli.common import (
     DEFAULT_WORKSPACE,
     DryRun,
@@ -30,7 +31,10 @@ def build(  # noqa: PLR0917 - options of a command line
     recipe: Recipe,
     overrides: Overrides = None,
     workspace: Workspace = DEFAULT_WORKSPACE,
-    only: Annotated[list[str] | None, typer.Option(help="Build these sets only.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="A set to build (repeat it); without it all.", autocompletion=complete.named_in("build")),
+    ] = None,
     materialize: Annotated[
         bool, typer.Option("--materialize", help="Copy the media of each set NAME of references to NAME-bytes.")
     ] = False,

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from owl3.cli import complete
 from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, TerminalProgress, Workspace, emit, table
 from owl3.errors import CheckFailed, InputError
 
@@ -41,10 +42,17 @@ def register(app: typer.Typer) -> None:
 
 
 def card(
-    name: Annotated[str, typer.Argument(help="Folder under datacards/ with facts.yaml; or RUN/STAGE.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="Folder under datacards/ with facts.yaml; or RUN/STAGE.", autocompletion=complete.cards),
+    ],
     *,
-    shards: Annotated[list[str] | None, typer.Option("--shards", help="Shard artifacts the card covers.")] = None,
-    samples: Annotated[list[str] | None, typer.Option("--samples", help="Sample artifacts the card covers.")] = None,
+    shards: Annotated[
+        list[str] | None, typer.Option("--shards", help="A shard artifact that the card covers (repeat it).")
+    ] = None,
+    samples: Annotated[
+        list[str] | None, typer.Option("--samples", help="A sample artifact that it covers (repeat it).")
+    ] = None,
     version: Annotated[str, typer.Option("--card-version", help="Version of the card.")] = "1.0.0",
     run: Annotated[str | None, typer.Option("--run", help="RUN/STAGE: render its model card instead.")] = None,
     other: Annotated[str | None, typer.Option("--diff", help="Compare CARD with this one instead.")] = None,
@@ -131,7 +139,12 @@ def _version_key(folder: Path) -> tuple[list[int], bool, str]:
 
 
 def audit(
-    name: Annotated[str, typer.Argument(metavar="CARD", help="NAME, NAME/VERSION or the folder of a card.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="CARD", help="NAME, NAME/VERSION or the folder of a card.", autocompletion=complete.cards
+        ),
+    ],
     *,
     sample: Annotated[float | None, typer.Option("--sample", help="Read a random part only, e.g. 0.02.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Which random part.")] = 0,

@@ -14,6 +14,10 @@ from owl3.cli.common import Json
 Checkpoint = Annotated[Path, typer.Argument(help="A model folder.", show_default=False)]
 
 
+_SHOWN = "Pictures and clips"
+_ANSWER = "The answer"
+
+
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
     app.command("chat")(chat)
@@ -23,18 +27,33 @@ def register(app: typer.Typer) -> None:
 def chat(  # noqa: PLR0917 - options of a command line
     checkpoint: Checkpoint,
     question: Annotated[str, typer.Argument(help="What to ask; `<|image|>` and `<|video|>` place pictures in it.")],
-    image: Annotated[list[Path] | None, typer.Option(help="A picture; may be given several times.")] = None,
-    video: Annotated[list[Path] | None, typer.Option(help="A clip; may be given several times.")] = None,
-    max_frames: Annotated[int, typer.Option(help="Most frames of a clip.", min=1)] = 16,
-    fps: Annotated[float, typer.Option(help="Frames per second of a short clip.", min=0.01)] = 1.0,
-    system: Annotated[str, typer.Option(help="A system prompt.")] = "",
-    cut: Annotated[bool | None, typer.Option(help="Cut pictures into tiles; by default as the release does.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer.", min=1)] = 512,
-    beams: Annotated[int, typer.Option(help="Beam search with so many beams.", min=1)] = 1,
-    temperature: Annotated[float, typer.Option(help="Sample at this temperature; 0 = greedy.", min=0.0)] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Sample from the likeliest tokens of this mass.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    image: Annotated[list[Path] | None, typer.Option(help="A picture (repeat it).", rich_help_panel=_SHOWN)] = None,
+    video: Annotated[list[Path] | None, typer.Option(help="A clip (repeat it).", rich_help_panel=_SHOWN)] = None,
+    max_frames: Annotated[int, typer.Option(help="Most frames of a clip.", min=1, rich_help_panel=_SHOWN)] = 16,
+    fps: Annotated[
+        float, typer.Option(help="Frames per second of a short clip.", min=0.01, rich_help_panel=_SHOWN)
+    ] = 1.0,
+    system: Annotated[str, typer.Option(help="A system prompt.", rich_help_panel=_ANSWER)] = "",
+    cut: Annotated[
+        bool | None,
+        typer.Option(help="Cut pictures into tiles; by default as the release does.", rich_help_panel=_SHOWN),
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option(help="Most tokens of an answer.", min=1, rich_help_panel=_ANSWER)
+    ] = 512,
+    beams: Annotated[int, typer.Option(help="Beam search with so many beams.", min=1, rich_help_panel=_ANSWER)] = 1,
+    temperature: Annotated[
+        float, typer.Option(help="Sample at this temperature; 0 = greedy.", min=0.0, rich_help_panel=_ANSWER)
+    ] = 0.0,
+    top_p: Annotated[
+        float,
+        typer.Option(help="Sample from the likeliest tokens of this mass.", min=0.0, max=1.0, rich_help_panel=_ANSWER),
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the sampling.", rich_help_panel=_ANSWER)] = 0,
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        typer.Option(help="Of the weights.", rich_help_panel=_ANSWER),
+    ] = "auto",
     as_json: Json = False,
 ) -> None:
     """Ask a checkpoint about pictures and clips; the answer appears as it is written.

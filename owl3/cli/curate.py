@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from owl3.cli import complete
 from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, Overrides, Recipe, TerminalProgress, Workspace, emit, table
 from owl3.errors import ConfigError
 
@@ -26,13 +27,21 @@ def curate(  # noqa: PLR0917 - options of a command line
     recipe: Recipe,
     overrides: Overrides = None,
     workspace: Workspace = DEFAULT_WORKSPACE,
-    only: Annotated[list[str] | None, typer.Option(help="Curate these sets only, by name or number (0, 1 …).")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A set to curate, by name or number (0, 1 …; repeat it); without it all.",
+            autocompletion=complete.named_in("curate"),
+        ),
+    ] = None,
     retry: Annotated[
         bool, typer.Option("--retry", help="Fetch rows again that failed for a transient reason; makes a new version.")
     ] = False,
     resolve: Annotated[
         list[str] | None,
-        typer.Option(help="HOST=ADDRESS:PORT: where a host really is, as curl's --resolve.", envvar="OWL3_RESOLVE"),
+        typer.Option(
+            help="HOST=ADDRESS:PORT: where a host really is, as curl's --resolve (repeat it).", envvar="OWL3_RESOLVE"
+        ),
     ] = None,
     shards: Annotated[
         str, typer.Option(help="FIRST:LAST (half-open): fetch only these shards; writing them needs all.")

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from owl3.cli import complete
 from owl3.cli.common import DEFAULT_WORKSPACE, Json, Workspace, emit, table
 from owl3.errors import CheckFailed
 
@@ -51,7 +52,10 @@ def list_tools(as_json: Json = False) -> None:
 
 
 def install(
-    names: Annotated[list[str], typer.Argument(help="Some of img2dataset, clip, peers, lmms.")], as_json: Json = False
+    names: Annotated[
+        list[str], typer.Argument(help="Some of img2dataset, clip, peers, lmms.", autocompletion=complete.tools)
+    ],
+    as_json: Json = False,
 ) -> None:
     """Make tool environments with pip; a no-op for those that are up to date.
 

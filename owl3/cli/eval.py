@@ -10,11 +10,16 @@ from typing import Annotated, Any, Literal
 import typer
 
 from owl3 import launch
+from owl3.cli import complete
 from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, TerminalProgress, Workspace, emit, table
 from owl3.errors import ConfigError
 from owl3.eval.queue import pending, read_requests, stage_dirs
 from owl3.eval.registry import HUB, Chosen, choose_tasks, find_task, task_names
 from owl3.eval.settings import frame_numbers
+
+_HOW = "How questions are put"
+_QUEUE = "Instead of a model folder: the checkpoints of a run"
+_ELSE = "Instead of evaluating"
 
 
 def register(app: typer.Typer) -> None:
@@ -25,33 +30,59 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(  # noqa: PLR0917 - options of a command line
     checkpoint: Annotated[Path | None, typer.Argument(help="A model folder.", show_default=False)] = None,
-    tasks: Annotated[str, typer.Option(help="NAME[=FOLDER or =hf:OWNER/NAME],… ; `--list` shows the names.")] = "",
+    tasks: Annotated[
+        str,
+        typer.Option(
+            help="NAME[=FOLDER or =hf:OWNER/NAME],… ; `--list` shows the names.", autocompletion=complete.tasks
+        ),
+    ] = "",
     data: Annotated[Path, typer.Option(help="Where benchmarks lie, one folder per task.")] = Path("benchmarks"),
     out: Annotated[Path, typer.Option(help="Where results go.")] = Path("evals"),
-    limit: Annotated[int | None, typer.Option(min=1, help="A fixed, fair part of the questions.")] = None,
+    blind: Annotated[
+        bool, typer.Option("--blind", help="Also put every question without its images.", rich_help_panel=_HOW)
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="A fixed, fair part of the questions.", rich_help_panel=_HOW)
+    ] = None,
     num_frames: Annotated[
-        int | None, typer.Option(min=1, help="Frames of each video, instead of the task's own.")
+        int | None, typer.Option(min=1, help="Frames of each video, instead of the task's own.", rich_help_panel=_HOW)
     ] = None,
-    frames: Annotated[str, typer.Option(help="N,N,…: a sweep; every task once per number of frames.")] = "",
+    frames: Annotated[
+        str, typer.Option(help="N,N,…: a sweep; every task once per number of frames.", rich_help_panel=_HOW)
+    ] = "",
     overlap: Annotated[
-        list[Path] | None, typer.Option(help="A list of what training saw, as curation writes it (repeat it).")
+        list[Path] | None,
+        typer.Option(help="A list of what training saw, as curation writes it (repeat it).", rich_help_panel=_HOW),
     ] = None,
-    blind: Annotated[bool, typer.Option("--blind", help="Also put every question without its images.")] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Questions answered at once; changes no score.")] = 16,
-    processes: Annotated[int, typer.Option(min=1, help="Processes that share the questions; changes no score.")] = 1,
     method: Annotated[
-        Literal["generate", "likelihood"], typer.Option(help="Write an answer, or pick the likeliest option.")
+        Literal["generate", "likelihood"],
+        typer.Option(help="Write an answer, or pick the likeliest option.", rich_help_panel=_HOW),
     ] = "generate",
     max_error_fraction: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of questions whose images may be unreadable.")
+        float,
+        typer.Option(min=0, max=1, help="Share of questions whose images may be unreadable.", rich_help_panel=_HOW),
     ] = 0.0,
-    watch: Annotated[Path | None, typer.Option(help="A run's folder: work off its queue while it trains.")] = None,
-    drain: Annotated[Path | None, typer.Option(help="A run's folder: work off its queue, then end.")] = None,
-    until: Annotated[str, typer.Option(help="With --watch: end when these stages are complete.")] = "",
-    compare_with: Annotated[
-        tuple[Path, Path] | None, typer.Option("--compare", help="Two result folders of one task.")
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Questions answered at once; changes no score.", rich_help_panel=_HOW)
+    ] = 16,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Processes that share the questions; changes no score.", rich_help_panel=_HOW)
+    ] = 1,
+    watch: Annotated[
+        Path | None,
+        typer.Option(help="A run's folder: work off its queue while it trains.", rich_help_panel=_QUEUE),
     ] = None,
-    list_tasks: Annotated[bool, typer.Option("--list", help="List the tasks.")] = False,
+    drain: Annotated[
+        Path | None, typer.Option(help="A run's folder: work off its queue, then end.", rich_help_panel=_QUEUE)
+    ] = None,
+    until: Annotated[
+        str, typer.Option(help="With --watch: end when these stages are complete.", rich_help_panel=_QUEUE)
+    ] = "",
+    compare_with: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option("--compare", help="Two result folders of one task.", metavar="PATH PATH", rich_help_panel=_ELSE),
+    ] = None,
+    list_tasks: Annotated[bool, typer.Option("--list", help="List the tasks.", rich_help_panel=_ELSE)] = False,
     workspace: Workspace = DEFAULT_WORKSPACE,
     as_json: Json = False,
     dry_run: DryRun = False,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from owl3.cli import complete
 from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, Overrides, Recipe, TerminalProgress, Workspace, emit, table
 
 
@@ -18,7 +19,12 @@ def register(app: typer.Typer) -> None:
 def plan(  # noqa: PLR0917 - options of a command line
     recipe: Recipe,
     overrides: Overrides = None,
-    stage: Annotated[str | None, typer.Option(help="Plan this stage only; default: all of the recipe.")] = None,
+    stage: Annotated[
+        str | None,
+        typer.Option(
+            "--stage", "-s", help="One stage; without it all of the recipe.", autocompletion=complete.named_in("stages")
+        ),
+    ] = None,
     workspace: Workspace = DEFAULT_WORKSPACE,
     plot: Annotated[bool, typer.Option(help="Draw plans/RUN/STAGE.png.")] = True,
     export_energon: Annotated[

@@ -10,6 +10,8 @@ from owl3.cli.cards import Datacards, datacards_of
 from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, TerminalProgress, Workspace, emit, table
 from owl3.errors import CheckFailed, InputError
 
+_WHAT = "What to take out"
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb."""
@@ -19,13 +21,28 @@ def register(app: typer.Typer) -> None:
 def retract(
     *,
     reason: Annotated[str, typer.Option("--reason", help="Why; it stands in the tombstone.")] = "",
-    url: Annotated[list[str] | None, typer.Option("--url")] = None,
-    domain: Annotated[list[str] | None, typer.Option("--domain", help="With all its subdomains.")] = None,
-    licence: Annotated[list[str] | None, typer.Option("--licence")] = None,
-    sha256: Annotated[list[str] | None, typer.Option("--sha256", help="Of a picture, as fetched or stored.")] = None,
-    sample_id: Annotated[list[str] | None, typer.Option("--sample-id")] = None,
-    image: Annotated[list[Path] | None, typer.Option("--image", help="By hash, then by looks.")] = None,
-    removal_list: Annotated[list[Path] | None, typer.Option("--list", help="One subject per line.")] = None,
+    url: Annotated[
+        list[str] | None, typer.Option("--url", help="One URL (repeat it, and all of these).", rich_help_panel=_WHAT)
+    ] = None,
+    domain: Annotated[
+        list[str] | None, typer.Option("--domain", help="A host with all its subdomains.", rich_help_panel=_WHAT)
+    ] = None,
+    licence: Annotated[
+        list[str] | None, typer.Option("--licence", help="All of a licence.", rich_help_panel=_WHAT)
+    ] = None,
+    sha256: Annotated[
+        list[str] | None, typer.Option("--sha256", help="Of a picture, as fetched or stored.", rich_help_panel=_WHAT)
+    ] = None,
+    sample_id: Annotated[
+        list[str] | None, typer.Option("--sample-id", help="As `owl3 trace` shows it.", rich_help_panel=_WHAT)
+    ] = None,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option("--image", help="A picture file: found by its hash, then by its looks.", rich_help_panel=_WHAT),
+    ] = None,
+    removal_list: Annotated[
+        list[Path] | None, typer.Option("--list", help="A file with one of these per line.", rich_help_panel=_WHAT)
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Write the tombstones; without it, only show.")] = False,
     purge: Annotated[
         bool, typer.Option("--purge", help="Make the artifacts anew without the bytes and all that was said of them.")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from owl3.cli import complete
 from owl3.cli.common import DEFAULT_WORKSPACE, Json, Workspace, emit, table
 from owl3.errors import ConfigError, InputError
 
@@ -15,7 +16,13 @@ def register(app: typer.Typer) -> None:
 
 
 def search(  # noqa: PLR0917 - options of a command line
-    corpus: Annotated[str, typer.Argument(help="A curated corpus: the name of a folder in shards/.")],
+    corpus: Annotated[
+        str,
+        typer.Argument(
+            help="A curated corpus: the name of a folder in shards/.",
+            autocompletion=complete.folders("shards/*/manifest.json"),
+        ),
+    ],
     query: Annotated[str, typer.Argument(help="What the pictures should show.")] = "",
     image: Annotated[Path | None, typer.Option(help="A picture to find the like of.")] = None,
     count: Annotated[int, typer.Option(min=1, help="How many to show.")] = 10,
@@ -36,7 +43,7 @@ def search(  # noqa: PLR0917 - options of a command line
     from owl3.manifest import read_manifest
 
     if [bool(query), image is not None, serve].count(True) != 1:
-        raise ConfigError("owl3 search: give one of a text, --image, --serve")
+        raise ConfigError("search: give one of a text, --image, --serve")
     clip = read_manifest(workspace / "shards" / corpus).recipe.get("clip")
     if clip is None:
         raise InputError(f"shards/{corpus} was curated without a clip section, so it has no index")

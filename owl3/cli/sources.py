@@ -1,10 +1,11 @@
 """`owl3 sources list|show|prepare`: the catalogue of corpora, and URL tables from their metadata."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
+from owl3.cli import complete
 from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, TerminalProgress, Workspace, emit, table
 from owl3.errors import ConfigError
 
@@ -32,7 +33,10 @@ def list_corpora(as_json: Json = False) -> None:
     emit(as_json, {"corpora": [corpus.name for corpus in found]}, shown)
 
 
-def show(name: Annotated[str, typer.Argument(help="A corpus of the catalogue.")], as_json: Json = False) -> None:
+def show(
+    name: Annotated[str, typer.Argument(help="A corpus of the catalogue.", autocompletion=complete.corpora)],
+    as_json: Json = False,
+) -> None:
     """Show what is known about a corpus: a record, its columns, who may use it, what goes wrong.
 
     Example: `owl3 sources show coyo-700m`
@@ -60,12 +64,17 @@ def show(name: Annotated[str, typer.Argument(help="A corpus of the catalogue.")]
 
 
 def prepare(  # noqa: PLR0917 - options of a command line
-    name: Annotated[str, typer.Argument(help="A corpus of the catalogue, or with --from a name of your own.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A corpus of the catalogue, or with --from a name of your own.", autocompletion=complete.corpora
+        ),
+    ],
     files: Annotated[
         list[str] | None, typer.Option("--from", help="Metadata tables or captions json; patterns are allowed.")
     ] = None,
     columns: Annotated[str, typer.Option("--map", help="OURS=THEIRS,… as in url=URL,caption=TEXT,extra=SCORE")] = "",
-    media: Annotated[str | None, typer.Option(help="image or video.")] = None,
+    media: Annotated[Literal["image", "video"] | None, typer.Option(help="What the URLs lead to.")] = None,
     base_url: Annotated[str | None, typer.Option(help="Where the media of a folder are served.")] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the media where the table has none.")] = None,
     max_rows: Annotated[int | None, typer.Option(min=1, help="Take so many rows only.")] = None,

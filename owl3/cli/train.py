@@ -7,14 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
+from owl3.cli import complete
 from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, Overrides, Recipe, TerminalProgress, Workspace, emit, table
 from owl3.config import plain
 from owl3.errors import ConfigError, InputError
 from owl3.manifest import Manifest, read_manifest
-from owl3.train.command import LAUNCHERS, TrainCommand
+from owl3.train.command import Launcher, TrainCommand
 
-Stage = Annotated[str, typer.Option("--stage", "-s", help="One stage; without it all, in order.")]
-Processes = Annotated[int, typer.Option("--processes", "-n", min=1, help="Ranks.")]
+Stage = Annotated[
+    str,
+    typer.Option(
+        "--stage", "-s", help="One stage; without it all, in order.", autocompletion=complete.named_in("stages")
+    ),
+]
+Processes = Annotated[int, typer.Option("--processes", "-n", min=1, help="How many ranks.")]
 DeepSpeedJson = Annotated[
     Path | None, typer.Option("--deepspeed-json", help="Memory and communication: infra/deepspeed/*.json.")
 ]
@@ -136,7 +142,15 @@ def _preflight_table(report: dict[str, Any]) -> Any:
 
 
 def export(
-    run: Annotated[str, typer.Argument(help="RUN/STAGE, as in owl3-7b/sft.", show_default=False)],
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="RUN/STAGE, as in owl3-7b/sft.",
+            show_default=False,
+            metavar="RUN/STAGE",
+            autocompletion=complete.folders("runs/*/*/manifest.json", depth=2),
+        ),
+    ],
     to: Annotated[Path, typer.Option(help="A folder that does not exist yet.", show_default=False)],
     workspace: Workspace = DEFAULT_WORKSPACE,
     as_json: Json = False,
@@ -150,7 +164,7 @@ def export(
 
     name, separator, stage = run.partition("/")
     if not separator:
-        raise ConfigError(f"owl3 export {run}: write it as RUN/STAGE")
+        raise ConfigError(f"export {run}: write it as RUN/STAGE")
     arguments = ["--workspace", str(workspace), "--run", name, "--stage", stage, "--to", str(to)]
     launch.run_module("owl3.train.publish", arguments)
     weights = read_manifest(stage_folder(workspace, name, stage)).stats["weights"]
@@ -162,7 +176,7 @@ def show_launch(  # noqa: PLR0917 - options of a command line
     overrides: Overrides = None,
     stage: Stage = "",
     processes: Processes = 1,
-    launcher: Annotated[str, typer.Option(help=f"One of {', '.join(LAUNCHERS)}.")] = "torchrun",
+    launcher: Annotated[Launcher, typer.Option(help="Who starts the ranks.")] = "torchrun",
     deepspeed_json: DeepSpeedJson = None,
     workspace: Workspace = DEFAULT_WORKSPACE,
     as_json: Json = False,
@@ -175,13 +189,10 @@ def show_launch(  # noqa: PLR0917 - options of a command line
     from owl3.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or ())
-    known = {name: name for name in LAUNCHERS}
-    if launcher not in known:
-        raise ConfigError(f"--launcher {launcher}: one of {', '.join(LAUNCHERS)}")
     asked = [loaded.stage(stage)] if stage else list(loaded.stages)
     resolved = pipeline.write_resolved(loaded, workspace)
     lines = [
-        shlex.join(TrainCommand(resolved, one.name, workspace, processes, deepspeed_json).under(known[launcher]))
+        shlex.join(TrainCommand(resolved, one.name, workspace, processes, deepspeed_json).under(launcher))
         for one in asked
     ]
     emit(as_json, {"commands": lines}, *lines)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -14,18 +15,22 @@ from owl3.cli import build_app, main
 from owl3.cli.common import DEFAULT_WORKSPACE, emit, table, workspace_of
 
 
-def _verbs() -> list[tuple[str, ...]]:
-    found: list[tuple[str, ...]] = []
+def _commands() -> list[tuple[tuple[str, ...], Any]]:
+    found: list[tuple[tuple[str, ...], Any]] = []
 
     def walk(command: object, path: tuple[str, ...]) -> None:
         children = getattr(command, "commands", None)
         if not children:
-            found.append(path)
+            found.append((path, command))
         for name, child in (children or {}).items():
             walk(child, (*path, name))
 
     walk(typer.main.get_command(build_app()), ())
     return found
+
+
+def _verbs() -> list[tuple[str, ...]]:
+    return [path for path, _ in _commands()]
 
 
 @pytest.mark.parametrize("verb", _verbs(), ids=" ".join)
@@ -36,9 +41,51 @@ def test_every_verb_has_help_with_an_example(verb: tuple[str, ...], capsys: pyte
     assert "Example" in shown, f"`owl3 {' '.join(verb)} --help` shows no example"
 
 
-def test_an_unknown_verb_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["curat"]) == 2
-    assert "No such command" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["curat"], "no such command 'curat'. Did you mean 'curate', 'chat'? (owl3 --help)"),
+        (["curate"], "curate: missing argument 'RECIPE' (owl3 curate --help)"),
+        (["plan", "r.yaml", "--stag", "sft"], "plan: no such option: --stag; did you mean --stage? (owl3 plan --help)"),
+        (["sources", "shwo"], "sources: no such command 'shwo'. Did you mean 'show'? (owl3 sources --help)"),
+        (["inspect", "x", "--step", "two"], "inspect: invalid value for '--step': Input should be a valid integer"),
+        (["eval", "m", "--method", "guess"], "eval: invalid value for '--method': 'guess' is not one of 'generate',"),
+    ],
+    ids=lambda part: part[0] if isinstance(part, list) else "",
+)
+def test_wrong_usage_is_one_line_that_names_the_verb(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"owl3: {told}")
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    captured = capsys.readouterr()
+    assert "owl3 doctor" in captured.out
+    assert captured.err == ""
+
+
+@pytest.mark.parametrize("verb", _verbs(), ids=" ".join)
+def test_help_shows_no_type_of_python(verb: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    """`--json <bool>` and `--only <list[str]>` say nothing to who types them."""
+    assert main([*verb, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert not {word for word in ("<bool>", "list[", "<path>", "<str>", "<int") if word in shown}
+
+
+def test_every_option_says_what_it_does() -> None:
+    mute = [
+        f"{' '.join(path)} {parameter.opts[-1]}"
+        for path, command in _commands()
+        for parameter in command.params
+        if not parameter.help
+    ]
+    assert not mute
 
 
 def test_a_wrong_input_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,6 +144,21 @@ def test_ctrl_c_is_one_line_and_code_3(monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setattr("owl3.curate.sources.corpus.corpus_names", interrupt)
     assert main(["sources", "list"]) == 3
     assert capsys.readouterr().err == "owl3: stopped; run the same command again to resume\n"
+
+
+@pytest.mark.parametrize(
+    "verb", [["sources", "list"], ["sources", "list", "--json"], ["curate", "--help"]], ids=" ".join
+)
+def test_a_reader_that_has_seen_enough_ends_it_in_silence(verb: list[str]) -> None:
+    """As in `owl3 sources list | head -1`: here the reader has gone before the first byte."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "owl3", *verb], stdout=write, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(write)
+    assert done.stderr == ""
+    assert done.returncode == 141  # as a shell tells of SIGPIPE
 
 
 def test_what_a_process_of_ours_said_is_not_said_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
