@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectNotFound
 
 from owl3.errors import InputError, exit_code_of
+from owl3.yamlread import read_yaml
 
 FILE = Path(__file__).parent.parent / "infra" / "automations.yaml"
 
@@ -29,7 +29,7 @@ def read_automations(path: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: it is no such file.
     """
-    data = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    data = read_yaml(path)
     if not isinstance(data, dict) or not isinstance(data.get("automations"), list):
         raise InputError(f"{path}: must hold a list under `automations`")
     return [dict(entry) for entry in data["automations"]]

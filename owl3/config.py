@@ -6,15 +6,16 @@ Each module owns the config of the thing it does; `owl3/recipe.py` composes them
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from owl3.errors import ConfigError
 from owl3.secrecy import tells_secret
+from owl3.yamlread import parse_yaml, read_yaml
 
 
 class Config(BaseModel):
@@ -37,44 +38,13 @@ def load_yaml(path: Path, schema: type[ConfigT], overrides: Sequence[str] = ()) 
     Raises:
         ConfigError: naming the file, the key, and the nearest valid key for a misspelt one.
     """
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file; give the path of a YAML file")
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), _RecipeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not readable as YAML: {_yaml_complaint(error)}") from error
+    data = read_yaml(path)
     if not isinstance(data, dict):
         found = "empty" if data is None else f"a {type(data).__name__}"
         raise ConfigError(f"{path}: a recipe is one mapping of keys to values, this is {found}")
     for override in overrides:
         _apply_override(data, override)
     return validate(data, schema, where=str(path))
-
-
-class _RecipeLoader(yaml.SafeLoader):
-    """Refuses a key that stands twice in one mapping; YAML's own reader lets the last one win in silence."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """Read a mapping as it is written, before `<<` merges others into it."""
-        node = super().compose_mapping_node(anchor)
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.tag == "tag:yaml.org,2002:merge" or not isinstance(key, yaml.ScalarNode):
-                continue
-            if key.value in seen:
-                problem = f"the key {key.value!r} stands here twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(key.value)
-        return node
-
-
-def _yaml_complaint(error: Exception) -> str:
-    """One line: where, and what is wrong there."""
-    mark = getattr(error, "problem_mark", None)
-    if mark is None:
-        return " ".join(str(error).split())
-    what = ": ".join(part for part in (getattr(error, "context", None), getattr(error, "problem", None)) if part)
-    return f"line {mark.line + 1}, column {mark.column + 1}: {what}"
 
 
 def validate(data: Any, schema: type[ConfigT], where: str) -> ConfigT:
@@ -116,10 +86,7 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
     *parents, last = key.split(".")
     for part in parents:
         node = _child(node, part, override)
-    try:
-        value = yaml.safe_load(raw)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"override {override!r}: not readable as YAML: {_yaml_complaint(error)}") from error
+    value = parse_yaml(raw, f"override {override!r}")
     if isinstance(node, list):
         node[_list_index(node, last, override)] = value
     elif isinstance(node, dict):
@@ -156,9 +123,32 @@ def _describe(error: ValidationError, schema: type[BaseModel]) -> str:
     if first["type"] == "extra_forbidden":
         return f"unknown key {key!r}{_nearest(location, schema)}{more}"
     message = "give a list, as in [a, b]" if first["type"] in _LIST_TYPES else first["msg"]
-    return f"{key or 'recipe'}: {message.removeprefix('Value error, ')}{more}"
+    if first["type"] == "string_pattern_mismatch":
+        message = _letters(first["ctx"]["pattern"]) or message
+    return f"{key or 'recipe'}: {message.removeprefix('Value error, ')}{_given(first)}{more}"
 
 
+def _given(complaint: Any) -> str:
+    """What stands there, where that is a plain value and our own words do not repeat it."""
+    value = complaint["input"]
+    if complaint["type"] in ("missing", "value_error") or not isinstance(value, str | int | float | None):
+        return ""
+    text = repr(value)
+    return f", not {text if len(text) <= _GIVEN_LETTERS else text[:_GIVEN_LETTERS] + '…'}"
+
+
+def _letters(pattern: str) -> str | None:
+    """A name's pattern (`^[a-z0-9][a-z0-9._-]*$`) in words; None for a pattern of another shape."""
+    shape = re.fullmatch(r"\^\[[^\]]+\]\[([^\]]+)\]\*\$", pattern)
+    if shape is None:
+        return None
+    kinds = {"A-Z": "capital letters", "a-z": "lower-case letters", "0-9": "digits"}
+    words = [word for kind, word in kinds.items() if kind in shape[1]]
+    signs = re.sub("|".join(kinds), "", shape[1])
+    return f"write it in {', '.join(words)} and {' '.join(sorted(signs))}"
+
+
+_GIVEN_LETTERS = 60
 _LIST_TYPES = ("list_type", "tuple_type", "set_type", "frozen_set_type")
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import Field
 
 from owl3.config import Config, canonical_json, load_yaml
 from owl3.errors import ConfigError
@@ -34,6 +35,31 @@ def test_an_unknown_key_like_no_other_is_told_what_there_is(tmp_path: Path) -> N
     path = _write(tmp_path, "name: x\nstages: [{name: a, colour: 1}]")
     with pytest.raises(ConfigError, match=r"unknown key 'stages\.0\.colour'; there are: learning_rate, name"):
         load_yaml(path, _Recipe)
+
+
+class _Named(Config):
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    steps: int = Field(default=1, gt=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("name: a b/c", "name: write it in lower-case letters, digits and - . _, not 'a b/c'"),
+        ("name: x\nsteps: -5", "steps: Input should be greater than 0, not -5"),
+        (
+            "name: x\nsteps: ten",
+            "steps: Input should be a valid integer, unable to parse string as an integer, not 'ten'",
+        ),
+        ("steps: 5", "name: Field required"),
+        ("name: [a]", "name: Input should be a valid string"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_key_and_what_stands_there(text: str, told: str, tmp_path: Path) -> None:
+    path = _write(tmp_path, text)
+    with pytest.raises(ConfigError) as raised:
+        load_yaml(path, _Named)
+    assert str(raised.value) == f"{path}: {told}"
 
 
 def test_a_key_that_stands_twice_is_refused_where_it_stands(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from owl3.config import _RecipeLoader, load_yaml
+from owl3.config import load_yaml
 from owl3.errors import ConfigError
 from owl3.recipe import Recipe
+from owl3.yamlread import PlainLoader
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(path for folder in ("owl3", "flows") for path in (ROOT / folder).rglob("*.py"))
@@ -51,13 +52,13 @@ def test_no_code_is_run_that_came_as_data() -> None:
     for path, call, last in calls(told):
         name = ast.unparse(call.func)
         flags = {(word.arg, word.value.value) for word in call.keywords if isinstance(word.value, ast.Constant)}
-        if name == "yaml.load" and ast.unparse(call.args[1]) == _RecipeLoader.__name__:
+        if name == "yaml.load" and ast.unparse(call.args[1]) == PlainLoader.__name__:
             continue
         why = FORBIDDEN.get(name) or METHODS.get(last) or flags & FLAGS
         if why:
             found.append(f"{path.relative_to(ROOT)}:{call.lineno}: {name}: {why}")
     assert not found
-    assert issubclass(_RecipeLoader, yaml.SafeLoader), "the one reader of our own makes data alone"
+    assert issubclass(PlainLoader, yaml.SafeLoader), "the one reader of our own makes data alone"
 
 
 def test_nothing_of_ours_listens_to_the_whole_world_unless_told() -> None:

@@ -8,10 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from owl3.bench.registry import BENCHES
 from owl3.errors import ConfigError, exit_code_of
+from owl3.yamlread import parse_yaml
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +35,7 @@ def _setting(text: str) -> tuple[str, object]:
     key, separator, value = text.partition("=")
     if not separator:
         raise ConfigError(f"{text!r} is not KEY=VALUE")
-    return key, yaml.safe_load(value)
+    return key, parse_yaml(value, text)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,12 @@ A template's version is part of a builder's version, and so of every sample's id
 from functools import cache
 from pathlib import Path
 
-import yaml
 from pydantic import Field, model_validator
 
 from owl3.build.draw import Dice
 from owl3.config import Config, validate
 from owl3.errors import ConfigError
+from owl3.yamlread import read_yaml
 
 _FOLDER = Path(__file__).parent / "templates"
 
@@ -48,6 +48,8 @@ def load_templates(builder: str, path: Path | None = None) -> Templates:
     path = path or _FOLDER / f"{builder}.yaml"
     if not path.is_file():
         raise ConfigError(f"{path}: no templates for builder {builder!r}")
-    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    data = read_yaml(path)
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: must hold `version`, and a mapping of slots to wordings per language")
     version = data.pop("version", None)
     return validate({"version": version, "words": data}, Templates, where=str(path))

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import yaml
 
 from owl3 import __version__
 from owl3.cards import eu, figures, provenance, tables
@@ -37,7 +36,8 @@ from owl3.cards.facts import Facts
 from owl3.cards.findings import Check, Findings, compared, failed, passed
 from owl3.cards.model_audit import check_model, check_plans
 from owl3.cards.render import Content, card_parents, grids
-from owl3.config import validate
+from owl3.cards.tables import is_table
+from owl3.config import load_yaml, validate
 from owl3.errors import InputError, Owl3Error
 from owl3.manifest import Manifest, read_manifest, verify_files
 from owl3.progress import SILENT, Progress
@@ -259,11 +259,9 @@ def _check_figures(
     recipe = manifest.recipe
     try:
         stated: Mapping[str, Any] = json.loads((folder / "figures.json").read_bytes())
-        facts = validate(
-            yaml.safe_load((folder / "facts.yaml").read_text(encoding="utf-8")), Facts, str(folder / "facts.yaml")
-        )
+        facts = load_yaml(folder / "facts.yaml", Facts)
         config = validate(recipe.get("card"), CardConfig, str(folder / "manifest.json"))
-    except (OSError, ValueError, yaml.YAMLError, Owl3Error) as error:
+    except (OSError, ValueError, Owl3Error) as error:
         findings.add(failed("figures", "figures.json, facts.yaml", "readable", str(error)))
         return
     findings.add(compared("documents", "facts.yaml", recipe.get("facts"), facts.model_dump(mode="json")))

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from owl3.cards.chain import Link
 from owl3.cards.documents_check import first_difference
 from owl3.cards.findings import Check, Findings, compared, failed, passed
 from owl3.cards.model_card import DOCUMENTS, ModelFacts, documents
 from owl3.cards.model_figures import model_figures
-from owl3.config import validate
+from owl3.config import load_yaml
 from owl3.errors import Owl3Error
 from owl3.idhash import chain_digest, fingerprints, id_words
 from owl3.manifest import Manifest
@@ -77,10 +76,9 @@ def check_model(folder: Path, manifest: Manifest, workspace: Path, findings: Fin
     where = manifest.recipe["model_card"]
     try:
         stated = json.loads((folder / "figures.json").read_bytes())
-        written = yaml.safe_load((folder / "facts.yaml").read_text(encoding="utf-8"))
-        facts = validate(written, ModelFacts, str(folder / "facts.yaml"))
+        facts = load_yaml(folder / "facts.yaml", ModelFacts)
         values = json.loads(json.dumps(model_figures(workspace, str(where["run"]))))
-    except (OSError, ValueError, yaml.YAMLError, Owl3Error) as error:
+    except (OSError, ValueError, Owl3Error) as error:
         findings.add(failed("figures", "figures.json, facts.yaml", "readable", str(error)))
         return
     findings.add(compared("documents", "facts.yaml", manifest.recipe.get("facts"), facts.model_dump(mode="json")))

@@ -57,6 +57,8 @@ def build(  # noqa: PLR0917 - options of a command line
     unknown = next((name for name in only or () if name not in names), None)
     if unknown is not None:
         raise ConfigError(f"{recipe}: build has no set {unknown!r}; it has: {', '.join(names) or 'none'}")
+    if not names:
+        raise ConfigError(f"{recipe}: has no `build` section, so there is nothing to build")
     chosen = [cfg for cfg in loaded.build if not only or cfg.name in only]
     if dry_run:
         plan = {

@@ -10,6 +10,7 @@ from pathlib import Path
 import typer
 
 from owl3.cli.common import DEFAULT_WORKSPACE
+from owl3.errors import Owl3Error
 
 Complete = Callable[[typer.Context, str], list[str]]
 
@@ -47,14 +48,13 @@ def named_in(section: str) -> Complete:
     """Names of a list of the recipe that was typed before: `stages`, `curate`, `build`."""
 
     def names(context: typer.Context, incomplete: str) -> list[str]:
-        import yaml
+        from owl3.yamlread import read_yaml
 
         # An option that still lacks its value keeps typer from sorting the words before it.
         path = context.params.get("recipe") or next(iter(context.args), "")
         try:
-            recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-            entries = [str(entry["name"]) for entry in recipe[section]]
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+            entries = [str(entry["name"]) for entry in read_yaml(Path(path))[section]]
+        except (Owl3Error, OSError, KeyError, TypeError):
             return []
         return _beginning(entries, incomplete)
 

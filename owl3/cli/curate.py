@@ -72,6 +72,8 @@ def curate(  # noqa: PLR0917 - options of a command line
     loaded = load_recipe(recipe, overrides or ())
     day = snapshot.date() if snapshot else None
     chosen = [partitions.snapshot(config, day) for config in _choose(loaded.curate, only, recipe)]
+    if not chosen:
+        raise ConfigError(f"{recipe}: has no `curate` section, so there is nothing to curate")
     numbers, where = parse_shards(shards), parse_resolve(resolve or [])
     _check_sources(loaded.sources, chosen, workspace, recipe)
     if retry and numbers is not None:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from owl3.cli import complete
 from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, Overrides, Recipe, TerminalProgress, Workspace, emit, table
+from owl3.errors import ConfigError
 
 
 def register(app: typer.Typer) -> None:
@@ -49,6 +50,8 @@ def plan(  # noqa: PLR0917 - options of a command line
 
     loaded = load_recipe(recipe, overrides or ())
     stages = [loaded.stage(stage)] if stage else list(loaded.stages)
+    if not stages:
+        raise ConfigError(f"{recipe}: has no stages, so there is nothing to plan")
     if dry_run:
         _show_needs({entry.name: entry.data for entry in stages}, workspace, as_json)
         return

@@ -65,7 +65,7 @@ def train(  # noqa: PLR0917 - options of a command line
     loaded = load_recipe(recipe, overrides or ())
     asked = [loaded.stage(stage)] if stage else list(loaded.stages)
     if not asked:
-        raise ConfigError(f"{recipe}: has no stages")
+        raise ConfigError(f"{recipe}: has no stages, so there is nothing to train")
     train_recipe = TrainRecipe.model_validate(plain(loaded))
     commands = [
         TrainCommand(
@@ -190,6 +190,8 @@ def show_launch(  # noqa: PLR0917 - options of a command line
 
     loaded = load_recipe(recipe, overrides or ())
     asked = [loaded.stage(stage)] if stage else list(loaded.stages)
+    if not asked:
+        raise ConfigError(f"{recipe}: has no stages, so there is nothing to launch")
     resolved = pipeline.write_resolved(loaded, workspace)
     lines = [
         shlex.join(TrainCommand(resolved, one.name, workspace, processes, deepspeed_json).under(launcher))

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
 from pydantic import Field
 
 from owl3.config import Config, validate
 from owl3.errors import ConfigError
 from owl3.estimate.cluster import Figure, Kind
+from owl3.yamlread import parse_yaml
 
 
 def _figure(value: float, kind: Kind, source: str) -> Any:
@@ -99,7 +99,7 @@ def assume(changes: Sequence[str]) -> Assumptions:
             node = node.get(part) if isinstance(node, dict) else None
         if not separator or not isinstance(node, dict) or last not in node:
             raise ConfigError(f"--assume {change}: no such assumption; `owl3 estimate … --json` lists them")
-        value = yaml.safe_load(raw)
+        value = parse_yaml(raw, f"--assume {change}")
         is_figure = isinstance(node[last], dict) and "kind" in node[last]
         node[last] = {"value": value, "kind": "assumed", "source": "given by --assume"} if is_figure else value
     return validate(data, Assumptions, "--assume")

@@ -76,7 +76,7 @@ def test_columns_to_carry_along_are_named_on_the_command_line_too(
 def test_the_name_of_a_recipe_is_no_path(name: str, workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (workspace / "recipe.yaml").write_text(f"name: '{name}'\n")
     assert main(["curate", str(workspace / "recipe.yaml"), "-w", str(workspace)]) == 2
-    assert "name: String should match" in capsys.readouterr().err
+    assert "name: write it in lower-case letters, digits and - . _, not" in capsys.readouterr().err
 
 
 def test_a_misspelt_source_is_told_before_anything_is_done(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,6 +63,18 @@ def test_wrong_usage_is_one_line_that_names_the_verb(
     assert captured.out == ""
 
 
+@pytest.mark.parametrize("verb", ["curate", "build", "plan", "train", "launch"])
+def test_a_recipe_without_anything_to_do_is_told(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Else a recipe for something else would seem to be done."""
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("name: x\n")
+    assert main([verb, str(recipe), "--workspace", str(tmp_path / "w"), "--json"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"owl3: {recipe}: has no ")
+    assert captured.out == ""
+    assert not (tmp_path / "w").exists()
+
+
 def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     captured = capsys.readouterr()

@@ -117,7 +117,7 @@ def test_a_step_is_tried_again_only_when_that_can_help(error: Exception, again: 
     ("module", "options", "told"),
     [
         ("flows.pipeline", ["--workspace", "s3://KEY:SECRET@bucket/work"], "credentials do not belong into a URL"),
-        ("flows.automations", ["--file", "nowhere.yaml"], "nowhere.yaml: must hold a list under `automations`"),
+        ("flows.automations", ["--file", "nowhere.yaml"], "nowhere.yaml: no such file"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_line_and_exit_code_2(
