@@ -31,15 +31,16 @@ def wrap(command: Sequence[str]) -> list[str]:
     return [sys.executable, "-IS", str(Path(__file__).resolve()), str(os.getpid()), *command]
 
 
-def end_with_parent(parent: int | None = None) -> None:
+def end_with_parent(parent: int | None = None, *, by_kernel: bool = True) -> None:
     """Let this process end when the one that started it dies; it would live on otherwise.
 
     Args:
         parent: Process id of the one that started this, where it is known: when that is gone already, this process
-            ends at once, and the kernel kills it later even while it hangs in a call that holds Python's lock. None
-            for workers of a pool, whose parent is whoever forked them, in a thread that may end before it.
+            ends at once.
+        by_kernel: With `parent`, the kernel kills this process later, even while it hangs in a call that holds Python's
+            lock. Not for workers of a pool: the kernel watches the thread that started them, which may end before.
     """
-    if parent is not None:
+    if parent is not None and by_kernel:
         _let_kernel_kill_with_parent()
     watched = os.getppid() if parent is None else parent
 

@@ -1,6 +1,10 @@
-"""Work in threads stops with what started it, and with nothing else."""
+"""Work in threads stops with what started it, and with nothing else; Ctrl-C leaves worker processes alone."""
 
 import contextvars
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -8,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from owl3 import stopping
 from owl3.errors import Stopped
-from owl3.stopping import check_stop, stopped_together
+from owl3.stopping import WorkerPool, check_stop, stopped_together
 from owl3.storage import range_lock
 
 
@@ -60,3 +65,40 @@ def test_waiting_for_somebodys_shards_can_be_stopped(tmp_path: Path) -> None:
             raise KeyboardInterrupt
         with pytest.raises(Stopped):
             run.result(timeout=60)
+
+
+def test_ctrl_c_does_not_reach_workers_and_they_end_with_the_pool() -> None:
+    """A terminal sends it to the whole group: the one who started them decides what becomes of their work."""
+    with WorkerPool(1, _set_word, "told") as pool:
+        assert pool.submit(_interrupt_myself).result() == "told"
+        worker = pool.submit(os.getpid).result()
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_what_a_worker_raises_comes_back() -> None:
+    with WorkerPool(1) as pool, pytest.raises(ZeroDivisionError):
+        pool.submit(divmod, 1, 0).result()
+
+
+_words: list[str] = []
+
+
+def _set_word(word: str) -> None:
+    _words.append(word)
+
+
+def _interrupt_myself() -> str:
+    os.kill(os.getpid(), signal.SIGINT)
+    return _words[0]
+
+
+def test_a_worker_whose_pool_died_while_it_started_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would ever give it work, nor tell it to go."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    monkeypatch.setattr("owl3.lifeline.os._exit", sys.exit)
+    with pytest.raises(SystemExit) as ended:
+        stopping._begin(gone.pid, None, ())
+    assert ended.value.code == 3

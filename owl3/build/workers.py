@@ -4,24 +4,22 @@ The bytes do not depend on it: a run is a pure function of the config and the ta
 """
 
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from itertools import chain
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from owl3 import lifeline
 from owl3.build.builders import builder_class
 from owl3.build.config import BUILD_CONFIG
 from owl3.build.draw import Run
 from owl3.build.write import ShardBuilder, shard_name
 from owl3.errors import Interrupted
 from owl3.progress import Progress
+from owl3.stopping import WorkerPool
 from owl3.tokens import TextTokenizer
 
 _PATIENCE_S = 3.0
@@ -80,7 +78,7 @@ class Workers:
         others = self._processes - 1
         builder = self._here.builder
         arguments = (builder.cfg.model_dump(mode="json"), self._folder, builder.workspace, builder.work)
-        pool = ProcessPoolExecutor(others, get_context("spawn"), initializer=_start_worker, initargs=arguments)
+        pool = WorkerPool(others, _start_worker, *arguments)
         thread = ThreadPoolExecutor(1)
         for executor in (pool, thread):
             self._open.callback(executor.shutdown, cancel_futures=True)
@@ -107,8 +105,6 @@ _worker: ShardBuilder | None = None  # of this worker process
 
 
 def _start_worker(cfg: dict[str, Any], folder: Path, workspace: Path, work: Path) -> None:
-    lifeline.end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     global _worker  # noqa: PLW0603 - what a process pool's initializer leaves for its tasks
     config = BUILD_CONFIG.validate_python(cfg)
     builder = builder_class(config)(config, workspace, work)

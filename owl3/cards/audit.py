@@ -36,7 +36,6 @@ from owl3.cards.facts import Facts
 from owl3.cards.findings import Check, Findings, compared, failed, passed
 from owl3.cards.model_audit import check_model, check_plans
 from owl3.cards.render import Content, card_parents, grids
-from owl3.cards.tables import is_table
 from owl3.config import load_yaml, validate
 from owl3.errors import InputError, Owl3Error
 from owl3.manifest import Manifest, read_manifest, verify_files

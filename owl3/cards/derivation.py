@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from owl3 import lifeline
 from owl3.cards import rederive, rows
 from owl3.cards.chain import Link
 from owl3.cards.findings import Check, failed, passed
@@ -30,6 +27,7 @@ from owl3.errors import Interrupted, Owl3Error
 from owl3.manifest import read_manifest
 from owl3.progress import Progress
 from owl3.shards import is_table
+from owl3.stopping import WorkerPool
 
 _PATIENCE_S = 1.0
 """How long an audit derives in one process before it starts others: about what their start takes."""
@@ -99,7 +97,7 @@ class Derivation:
         self.num_bytes = 0
         self._processes = processes or len(os.sched_getaffinity(0))
         self._alone_until = time.monotonic() + (_PATIENCE_S if processes is None else 0.0)
-        self._pool: ProcessPoolExecutor | None = None
+        self._pool: WorkerPool | None = None
 
     def __enter__(self) -> Derivation:
         return self
@@ -183,15 +181,10 @@ class Derivation:
                 number, future = waiting.popleft()
                 yield number, future.result()
 
-    def _others(self) -> ProcessPoolExecutor:
+    def _others(self) -> WorkerPool:
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(self._processes - 1, get_context("spawn"), initializer=_start_worker)
+            self._pool = WorkerPool(self._processes - 1)
         return self._pool
-
-
-def _start_worker() -> None:
-    lifeline.end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
 
 
 @lru_cache(maxsize=4)
