@@ -17,6 +17,7 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import select
 import sys
 from collections.abc import Callable
@@ -72,6 +73,7 @@ _REFUSED = {
     errno.EPERM: "give this user the right to it",
     errno.ENOENT: "bring it back, or make it again",
     errno.ENOTDIR: "a file stands where a folder is needed",
+    errno.EEXIST: "a file stands where a folder is needed",
     errno.EISDIR: "a folder stands where a file is needed",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EMFILE: "let this process open more files (ulimit -n)",
@@ -83,10 +85,23 @@ _REFUSED = {
 
 def refusal(error: OSError) -> Owl3Error | None:
     """What the machine refused as one line that says what to do; None for an error of another sort."""
-    what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    place = error.filename2 or error.filename  # of a renaming, where it should have gone
+    what = f"{place}: {error.strerror}" if place else str(error.strerror)
     if error.errno in _FULL:
         return Interrupted(f"{what}; make room and run again to resume")
     return InputError(f"{what}; {_REFUSED[error.errno]}") if error.errno in _REFUSED else None
+
+
+def damage(error: Exception) -> Owl3Error | None:
+    """A damaged table that DuckDB or Arrow could not read, as one line; None for an error of another sort."""
+    is_theirs = type(error).__module__.startswith(("duckdb", "_duckdb", "pyarrow"))
+    if not is_theirs and not (isinstance(error, OSError) and error.errno is None):  # some of Arrow's are plain OSErrors
+        return None
+    said = str(error).strip().split("\n", maxsplit=1)[0]
+    named = re.search(r"'([^']+\.parquet)'", said)
+    if named is None:
+        return None
+    return InputError(f"{named[1]}: can't be read, it is damaged ({said}); bring it back, or make its artifact again")
 
 
 STOPPED = "stopped; run the same command again to resume"
@@ -109,16 +124,17 @@ def exit_code_of(program: Callable[[], int | None], name: str = "owl3") -> int:
         return program() or 0
     except Owl3Error as error:
         found = error
-    except OSError as error:
-        if error.errno == errno.EPIPE and _readers_are_gone():
-            return READER_GONE
-        refused = refusal(error)
-        if refused is None:
-            raise
-        logger.info("where it was refused", exc_info=True)  # owl3 --verbose
-        found = refused
     except KeyboardInterrupt:
         found = Stopped(STOPPED)
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _readers_are_gone():
+            return READER_GONE
+        mended = refusal(error) if isinstance(error, OSError) else None
+        mended = mended or damage(error)
+        if mended is None:
+            raise
+        logger.info("where it was refused", exc_info=True)  # owl3 --verbose
+        found = mended
     if not found.is_told:
         with contextlib.suppress(BrokenPipeError):  # nobody reads it; the exit code says it too
             sys.stderr.write(f"{name}: {found}\n")

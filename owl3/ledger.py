@@ -3,10 +3,11 @@
 `REASONS` is the closed list of drop reasons: a reason that is not here is a bug, so that two teams' counts compare.
 """
 
+import os
 import re
 import secrets
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 
 from owl3.errors import InputError
 from owl3.samples import canonical_id
+from owl3.storage import read_json
 
 if TYPE_CHECKING:
     import duckdb
@@ -197,7 +199,9 @@ def open_duckdb() -> "duckdb.DuckDBPyConnection":
     return connection
 
 
-def connect(workspace: Path | str, views: Collection[str] = tuple(VIEWS)) -> "duckdb.DuckDBPyConnection":
+def connect(
+    workspace: Path | str, views: Collection[str] = tuple(VIEWS), *, whole: bool = True
+) -> "duckdb.DuckDBPyConnection":
     """Open an in-memory DuckDB with one view per kind of table of the workspace, read in place.
 
     Views, where such tables exist: `shard_rows`, `sample_rows`, `source_rows`, `evidence`, `tombstones`; each with the
@@ -207,13 +211,16 @@ def connect(workspace: Path | str, views: Collection[str] = tuple(VIEWS)) -> "du
         workspace: A folder, or a URL that fsspec knows (`s3://bucket/workspace`): of tables there, only the columns and
             row groups that a question needs travel. Credentials come from the environment.
         views: Those that are needed: each opens every file behind it once.
+        whole: Refuse a workspace of which a finished artifact lacks a table; whoever looks for such faults does not.
 
     Raises:
-        InputError: when the workspace does not exist.
+        InputError: when the workspace does not exist, or a finished artifact lacks a table.
     """
     place = _Place(workspace)
     if not place.exists():
         raise InputError(f"{workspace}: no such workspace; give one with --workspace or OWL3_WORKSPACE")
+    if whole and place.files is None:
+        check_tables(Path(workspace), {VIEWS[view].split("/")[0] for view in views if "/" in VIEWS[view]})
     connection = open_duckdb()
     if place.files is not None:
         connection.register_filesystem(place.files)
@@ -225,6 +232,35 @@ def connect(workspace: Path | str, views: Collection[str] = tuple(VIEWS)) -> "du
                 f"FROM read_parquet('{tables}', filename = true, union_by_name = true)"
             )
     return connection
+
+
+def check_tables(workspace: Path, folders: Iterable[str]) -> None:
+    """Make sure that the ledger is whole: over a part of it, every question has an answer, and a wrong one.
+
+    Args:
+        folders: Which kinds of artifacts are asked about: `sources`, `shards`, `samples`.
+
+    Raises:
+        InputError: a finished artifact lacks a table, or has one of another size than its manifest says.
+        OSError: this user may not list a folder.
+    """
+    for folder in sorted(folders):
+        for artifact in sorted(_listed(workspace / folder)):
+            manifest = artifact / "manifest.json"
+            stated = read_json(manifest) if manifest.is_file() and _listed(artifact) else {}
+            if not isinstance(stated, dict):
+                raise InputError(f"{manifest}: not a manifest; bring it back, or make {folder}/{artifact.name} again")
+            for entry in stated.get("files", ()):
+                path = artifact / entry["path"]
+                size = path.stat().st_size if path.is_file() else None
+                if path.suffix == ".parquet" and size != entry["bytes"]:
+                    found = "missing" if size is None else f"{size} bytes, where its manifest says {entry['bytes']}"
+                    raise InputError(f"{path}: {found}; bring it back, or make {folder}/{artifact.name} again")
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What lies in a folder; nothing where there is none. `glob` would take one that may not be read for empty."""
+    return [folder / name for name in os.listdir(folder)] if folder.exists() else []  # noqa: PTH208
 
 
 class _Place:

@@ -174,12 +174,17 @@ def read_manifest(folder: Path) -> Manifest:
         InputError: when there is none (the artifact is not finished), or it was edited.
     """
     path = folder / MANIFEST_NAME
+    if not folder.is_dir():
+        there = sorted(found.parent.name for found in folder.parent.glob(f"*/{MANIFEST_NAME}"))
+        raise InputError(f"{folder}: no such artifact; there are: {', '.join(there) or 'none'}")
     if not path.is_file():
         raise InputError(f"{folder}: no {MANIFEST_NAME}, so this artifact is not finished; run its command again")
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise InputError(f"{path}: not a manifest: {error.errors()[0]['msg']}") from error
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise InputError(f"{path}: not a manifest of owl3 {__version__}: {key and key + ': '}{first['msg']}") from error
     if manifest.compute_digest() != manifest.digest:
         raise InputError(f"{path}: its content does not match its digest {manifest.digest[:12]}; it was edited")
     return manifest

@@ -18,6 +18,7 @@ Everything is memory-mapped: opening a plan at step ten million costs what openi
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -129,23 +130,35 @@ class Place:
     shard_bytes: int
 
 
+@contextmanager
+def _part_of_plan(folder: Path, name: str) -> Iterator[Path]:
+    """Refuse a plan of which one file is gone, or is not what it should be."""
+    path = folder / name
+    try:
+        yield path
+    except (OSError, ValueError) as error:
+        why = "missing" if not path.is_file() else "damaged or cut off"
+        raise InputError(f"{path}: {why}, so this is not a whole plan; remove {folder} and plan again") from error
+
+
+def _array(folder: Path, name: str) -> Any:
+    with _part_of_plan(folder, name) as path:
+        return np.load(path, mmap_mode="r")
+
+
 class Plan:
     """A finished plan, opened for reading."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
-        try:
-            self.header = PlanHeader.model_validate_json((folder / "plan.json").read_bytes())
-            self.order = np.load(folder / "order.npy", mmap_mode="r")
-            self.packs = np.load(folder / "packs.npy", mmap_mode="r")
-            self.row_costs = np.load(folder / "rows.npy", mmap_mode="r")
-            self.steps = np.load(folder / "steps.npy", mmap_mode="r")
-            self._locate = np.load(folder / "locate.npy", mmap_mode="r")
-            parts = folder / "parts.npy"
-            self._parts = np.load(parts) if parts.is_file() else np.zeros(0, dtype=PART_DTYPE)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{folder}: not a whole plan ({error}); remove it and plan again") from error
+        with _part_of_plan(folder, "plan.json") as path:
+            self.header = PlanHeader.model_validate_json(path.read_bytes())
+        self.order, self.packs, self.row_costs, self.steps, self._locate = (
+            _array(folder, f"{name}.npy") for name in ("order", "packs", "rows", "steps", "locate")
+        )
+        has_parts = (folder / "parts.npy").is_file()
+        self._parts = _array(folder, "parts.npy") if has_parts else np.zeros(0, dtype=PART_DTYPE)
         if self.header.format != FORMAT or len(self.order) != self.num_steps * self.global_batch_size:
             raise InputError(f"{folder}: a plan of another format; remove it and plan again")
 

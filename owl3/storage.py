@@ -5,6 +5,7 @@ Every artifact is written aside and renamed, so a kill at any moment leaves eith
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import struct
@@ -12,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from owl3.errors import InputError
 from owl3.stopping import check_stop
@@ -37,8 +38,10 @@ def atomic_writer(path: Path) -> Iterator[BinaryIO]:
             handle.flush()
             os.fsync(handle.fileno())
         aside.replace(path)
-    except BaseException:
+    except BaseException as error:
         aside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = str(path)  # a full disk doesn't say what was being written
         raise
 
 
@@ -46,6 +49,20 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Write `data` to `path`, all or nothing."""
     with atomic_writer(path) as handle:
         handle.write(data)
+
+
+def read_json(path: Path) -> Any:
+    """The plain data of a JSON file that a program wrote.
+
+    Raises:
+        InputError: it was damaged or cut off.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise InputError(
+            f"{path}: not readable as JSON, so it was damaged or cut off ({error}); bring it back, or make it again"
+        ) from error
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def find_repeats(folder: Path, tars: Sequence[Path]) -> list[Finding]:
 
 def find_orphans(workspace: Path, folder: Path, tars: Sequence[Path]) -> list[Finding]:
     """Parents that are nowhere, or retracted. Files from outside of the shard sets are named by hash: no row."""
-    with connect(workspace) as connection:
+    with connect(workspace, whole=False) as connection:
         connection.execute(
             "CREATE TEMP TABLE named AS SELECT parent, min(sample_id) AS child FROM "
             f"(SELECT sample_id, unnest(parents) AS parent FROM {_indexes(tars)} WHERE decision = 'kept') "

@@ -7,7 +7,6 @@ where a tombstone gives one.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from owl3.cards.figure import Figure, Value
 from owl3.cards.figures import FIGURES
 from owl3.errors import InputError
 from owl3.manifest import Manifest, read_manifest
+from owl3.storage import read_json
 
 MIN_SHIFT = 0.002
 """Shares that moved by less than this part of the whole are not told one by one."""
@@ -69,7 +69,7 @@ def _read(folder: Path) -> _Card:
     manifest = read_manifest(folder)
     if manifest.kind != "card":
         raise InputError(f"{folder}: holds a {manifest.kind}, not a card")
-    return _Card(manifest, json.loads((folder / "figures.json").read_bytes()))
+    return _Card(manifest, read_json(folder / "figures.json"))
 
 
 def _artifacts(old: Manifest, new: Manifest) -> list[Change]:

@@ -15,7 +15,6 @@ audit never asks it.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Mapping
@@ -31,7 +30,7 @@ from owl3.ledger import open_duckdb
 from owl3.manifest import MANIFEST_NAME, Counts, Manifest, read_manifest, write_manifest
 from owl3.progress import SILENT, Progress
 from owl3.shards import is_table
-from owl3.storage import partial_path
+from owl3.storage import partial_path, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +107,7 @@ class Index:
 def stated_digest(folder: Path) -> str | None:
     """The digest that an artifact's manifest states, without reading the manifest's list of files; None without one."""
     path = folder / MANIFEST_NAME
-    return str(json.loads(path.read_bytes())["digest"]) if path.is_file() else None
+    return str(read_json(path)["digest"]) if path.is_file() else None
 
 
 def artifacts(workspace: Path, kind: str) -> list[Path]:
@@ -123,7 +122,7 @@ def current(workspace: Path, kind: str, name: str) -> Index | None:
     if not (folder / MANIFEST_NAME).is_file():
         return None
     artifact = artifact_folder(workspace, kind, name)
-    about = json.loads((folder / MANIFEST_NAME).read_bytes())
+    about = read_json(folder / MANIFEST_NAME)
     whole = all(_size(folder / entry["path"]) == entry["bytes"] for entry in about["files"])
     if about["recipe"] != {"format": FORMAT} or about["parents"][0]["digest"] != stated_digest(artifact) or not whole:
         return None

@@ -26,9 +26,11 @@ from openlineage.client.facet_v2 import (
 )
 from openlineage.client.transport.file import FileConfig, FileTransport
 from openlineage.client.transport.http import HttpConfig, HttpTransport
+from requests.exceptions import RequestException
 
 from owl3 import __version__
 from owl3.cards.chain import FOLDERS
+from owl3.errors import InputError
 from owl3.manifest import MANIFEST_NAME, Manifest, Parent, read_manifest
 
 NAMESPACE = "owl3"
@@ -102,17 +104,29 @@ def _output(manifest: Manifest) -> OutputDataset:
 
 
 def emit(manifests: Iterable[Manifest], *, file: Path | None = None, url: str | None = None) -> int:
-    """Send one event per artifact to a file (one JSON object per line) or to a server; returns how many."""
+    """Send one event per artifact to a file (one JSON object per line) or to a server; returns how many.
+
+    Raises:
+        InputError: the URL is none, or nobody there takes events.
+    """
     if url:
-        transport: Any = HttpTransport(HttpConfig(url=url))
+        try:
+            transport: Any = HttpTransport(HttpConfig(url=url))
+        except ValueError as error:
+            raise InputError(f"--url {url}: no address of a server; write it as http://localhost:5000") from error
     else:
         assert file is not None, "give a file or a url"
         file.parent.mkdir(parents=True, exist_ok=True)
         transport = FileTransport(FileConfig(log_file_path=str(file), append=True))
     client = OpenLineageClient(transport=transport)
     sent = 0
-    for manifest in manifests:
-        client.emit(event(manifest))
-        sent += 1
-    client.close()
+    try:
+        for manifest in manifests:
+            client.emit(event(manifest))
+            sent += 1
+    except RequestException as error:
+        why = type(error).__name__
+        raise InputError(f"--url {url}: takes no events ({why}); is an OpenLineage server there?") from error
+    finally:
+        client.close()
     return sent

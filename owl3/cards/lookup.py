@@ -22,7 +22,7 @@ from owl3.cards.erasure import hashed
 from owl3.cards.index import INDEXED, Index, artifacts, current, hash_key, key_of
 from owl3.cards.subjects import MAX_PHASH_BITS, Subject
 from owl3.cards.tables import file_list, records
-from owl3.ledger import connect, read_tombstones
+from owl3.ledger import check_tables, connect, read_tombstones
 from owl3.samples import canonical_id
 
 logger = logging.getLogger(__name__)
@@ -52,13 +52,14 @@ class Lookup:
     """The ledger of a workspace, to be asked. Use it as a context.
 
     Raises:
-        InputError: there is no such workspace.
+        InputError: there is no such workspace, or a finished artifact lacks a table.
     """
 
     def __init__(self, workspace: Path) -> None:
         self.workspace = workspace
         self.db = connect(workspace, views=("tombstones",))
         self.db.execute(f"set dynamic_or_filter_threshold = {FEW_KEYS}")
+        check_tables(workspace, ("sources", *INDEXED))
         self.indexes: dict[str, list[Index]] = {}
         self._read: dict[str, set[str]] = {}
         for kind in INDEXED:

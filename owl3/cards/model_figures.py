@@ -6,7 +6,6 @@ of them.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from owl3.cards import runs
 from owl3.errors import InputError
 from owl3.planfile import Plan, PlannedDataset
 from owl3.sampleindex import index_folder, kept_rows
+from owl3.storage import read_json
 
 Stage = dict[str, Any]
 Positions = npt.NDArray[np.int64]
@@ -107,7 +107,7 @@ def _scores(name: str, workspace: Path) -> Iterator[dict[str, Any]]:
     results = [r for r in runs.all_evaluations(workspace / "runs" / name) if r.checkpoint == "end"]
     blind = {r.title: r.score for r in results if r.blind}
     for result in (r for r in results if not r.blind):
-        summary: Mapping[str, Any] = json.loads((result.folder / "summary.json").read_bytes())
+        summary: Mapping[str, Any] = read_json(result.folder / "summary.json")
         interval = summary.get("interval_95")
         yield {
             "task": result.title,

@@ -19,6 +19,7 @@ from typing import Any
 
 from owl3.errors import InputError
 from owl3.manifest import MANIFEST_NAME, Manifest, read_manifest
+from owl3.storage import read_json
 
 CHECKPOINT_PATTERN = re.compile(r"([^/@]+)/([^/@]+?)(?:/checkpoints)?(?:[/@](?:step-)?(\d+|end))/?(?:model/?)?$")
 """RUN/STAGE@100, RUN/STAGE/checkpoints/step-000100, RUN/STAGE@end."""
@@ -109,11 +110,9 @@ def read_run(workspace: Path, folder: Path) -> Run | None:
     }
     history: dict[int, str] = {}
     if manifest is not None and (folder / "proof.json").is_file():
-        history = {
-            int(c["step"]): str(c["weights"]) for c in json.loads((folder / "proof.json").read_bytes())["checkpoints"]
-        }
+        history = {int(c["step"]): str(c["weights"]) for c in read_json(folder / "proof.json")["checkpoints"]}
     elif on_disk:
-        state = json.loads((on_disk[max(on_disk)] / "trainer.json").read_bytes())
+        state = read_json(on_disk[max(on_disk)] / "trainer.json")
         history = _history(state.get("history", []))
     for step in on_disk:
         history.setdefault(step, "")
@@ -135,7 +134,7 @@ def _parent(folder: Path, manifest: Manifest | None) -> str | None:
         return next((parent.name for parent in manifest.parents if parent.kind == "run"), None)
     if not (folder / "run.json").is_file():
         return None
-    stage = json.loads((folder / "run.json").read_bytes()).get("stage", {}).get("parent")
+    stage = read_json(folder / "run.json").get("stage", {}).get("parent")
     return f"{folder.parts[-2]}/{stage}" if stage else None
 
 
@@ -184,7 +183,7 @@ def all_evaluations(folder: Path) -> list[Evaluation]:
     for path in sorted(folder.glob("evals/*/*/summary.json"), key=lambda path: (path.parts[-3] == "end", path)):
         if not (path.parent / MANIFEST_NAME).is_file():
             continue
-        summary = json.loads(path.read_bytes())
+        summary = read_json(path)
         settings = read_manifest(path.parent).recipe
         interval = summary.get("interval_95")
         found.append(
@@ -212,11 +211,18 @@ def _step_of(result: Evaluation, workspace: Path) -> int:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Whole records of a metrics file; a last line that a kill cut off is left out."""
+    """Whole records of a metrics file; a last line that a kill cut off is left out.
+
+    Raises:
+        InputError: it is something else.
+    """
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("}\n")]
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("}\n")]
+    except ValueError as error:
+        raise InputError(f"{path}: not a metrics file, so it was damaged ({error}); bring it back") from error
 
 
 def find_checkpoint(workspace: Path, text: str) -> tuple[Run, int]:

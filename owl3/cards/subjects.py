@@ -40,6 +40,8 @@ def understand(text: str, what: What | None = None) -> Subject:
     Raises:
         InputError: when it looks like nothing that can be traced.
     """
+    if not text.strip():
+        raise InputError("nothing to look for: give a URL, domain, licence, sha256, picture, sample id or checkpoint")
     kind = what or _guess(text)
     if kind == "url":
         try:
@@ -50,6 +52,8 @@ def understand(text: str, what: What | None = None) -> Subject:
         return Subject("domain", text, (_host(text),))
     if kind == "image":
         return _picture(text)
+    if kind == "sha256" and not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise InputError(f"{text!r}: a sha256 has 64 hexadecimal digits, this has {len(text)} letters")
     if kind in ("sha256", "sample_id"):
         return Subject(kind, text, (text.lower(),))
     if kind in get_args(What):

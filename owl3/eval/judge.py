@@ -30,7 +30,7 @@ from owl3.eval.results import AnswerLog, read_records
 from owl3.eval.stats import mean_interval
 from owl3.manifest import Counts, now, read_manifest, write_manifest
 from owl3.progress import SILENT, Progress
-from owl3.storage import write_atomic
+from owl3.storage import read_json, write_atomic
 
 DIGITS = 6
 
@@ -81,7 +81,7 @@ def judge_result(result: Path, name: str, judge: Judge | None = None, progress: 
     """
     folder = result / f"judged-{re.sub(r'[^A-Za-z0-9_.]+', '-', name)}"
     if (folder / "manifest.json").is_file():
-        known: dict[str, Any] = json.loads((folder / "summary.json").read_bytes())
+        known: dict[str, Any] = read_json(folder / "summary.json")
         return known
     judge = judge or load_judge(name)
     records, started = read_records(result), now()

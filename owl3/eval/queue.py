@@ -31,7 +31,7 @@ from owl3.eval.overlap import overlap_digest, overlap_files
 from owl3.eval.registry import find_task
 from owl3.eval.settings import EvalConfig
 from owl3.manifest import Parent
-from owl3.storage import sha256_of, write_atomic
+from owl3.storage import read_json, sha256_of, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -184,7 +184,7 @@ def read_requests(stage_dir: Path) -> list[Request]:
     """All requests of a stage, earliest step first, the end last, tasks in alphabetical order."""
     folder = stage_dir / EVALS_NAME / "requests"
     paths = sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
-    requests = [validate(json.loads(path.read_bytes()), Request, str(path)) for path in paths]
+    requests = [validate(read_json(path), Request, str(path)) for path in paths]
     return sorted(requests, key=lambda r: (r.step, r.checkpoint == "end", r.title, r.blind))
 
 
@@ -232,7 +232,7 @@ def note_failure(stage_dir: Path, request: Request, reason: str) -> None:
 def failure(stage_dir: Path, request: Request) -> str | None:
     """Why the last attempt failed; None when it did not, or there was none."""
     path = failure_path(stage_dir, request)
-    return str(json.loads(path.read_bytes())["reason"]) if path.is_file() else None
+    return str(read_json(path)["reason"]) if path.is_file() else None
 
 
 def clear_failure(stage_dir: Path, request: Request) -> None:

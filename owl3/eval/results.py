@@ -26,7 +26,7 @@ from owl3.eval.items import Item, Record
 from owl3.eval.stats import figure_interval, mean_interval, mean_of, scored
 from owl3.eval.task import Task
 from owl3.manifest import Counts, Manifest, Parent, write_manifest
-from owl3.storage import write_atomic
+from owl3.storage import read_json, write_atomic
 
 SAMPLES_NAME = "samples.jsonl"
 PARTIAL_NAME = ".answers.jsonl.partial"
@@ -203,7 +203,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """
     if not (folder / "manifest.json").is_file():
         raise InputError(f"{folder}: no finished evaluation; run `owl3 eval` on it again")
-    data: dict[str, Any] = json.loads((folder / "summary.json").read_bytes())
+    data: dict[str, Any] = read_json(folder / "summary.json")
     return data
 
 

@@ -6,7 +6,6 @@ those with an incident (a loss that stood out, or was not finite).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from owl3.cards import runs
 from owl3.planfile import Plan
 from owl3.report.collect import show_sample
+from owl3.storage import read_json
 
 STEPS_SHOWN = 6
 SAMPLES_PER_STEP = 16
@@ -62,7 +62,7 @@ def step_pages(workspace: Path, run: runs.Run, losses: dict[int, float], side_px
 def incidents(folder: Path) -> dict[int, str]:
     """The last steps of a run that stood out, and why."""
     paths = sorted(folder.glob("incidents/*.json"), key=lambda path: path.stem.rpartition("-")[2])
-    notes = [json.loads(path.read_bytes()) for path in paths[-INCIDENTS_SHOWN:]]
+    notes = [read_json(path) for path in paths[-INCIDENTS_SHOWN:]]
     return {int(note["step"]): str(note["why"]) for note in notes}
 
 

@@ -3,7 +3,6 @@
 Everything in it is read from manifests; where a fact is missing the card says so instead of leaving it out.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import yaml
 
 from owl3.manifest import Manifest, read_manifest
 from owl3.planfile import PlanHeader
+from owl3.storage import read_json
 from owl3.train.stages import plan_folder, stage_folder
 
 
@@ -120,5 +120,5 @@ def _scores(folder: Path) -> Iterator[str]:
     yield "| task | figure | value |"
     yield "| --- | --- | ---: |"
     for path in summaries:
-        for figure, value in json.loads(path.read_bytes())["figures"].items():
+        for figure, value in read_json(path)["figures"].items():
             yield f"| {path.parent.name.rpartition('-')[0]} | {figure} | {value:.4f} |"

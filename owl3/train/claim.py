@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from owl3.config import canonical_json
 from owl3.errors import ConfigError
 from owl3.manifest import lock_path
-from owl3.storage import write_atomic
+from owl3.storage import read_json, write_atomic
 from owl3.train.distributed import World
 
 
@@ -50,7 +50,7 @@ def check_same_as_before(folder: Path, world: World, meaning: Mapping[str, Any])
     path = folder / "run.json"
     now = json.loads(canonical_json(meaning))
     if path.is_file():
-        changed = sorted(_differences(json.loads(path.read_bytes()), now))
+        changed = sorted(_differences(read_json(path), now))
         if changed:
             raise ConfigError(
                 f"{path}: this run was begun with another recipe (differs in {', '.join(changed)}); "

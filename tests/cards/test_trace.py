@@ -17,7 +17,7 @@ from owl3.planfile import Plan
 from owl3.samples import url_sample_id
 
 from .conftest import DROPS, NUM_URLS, caption, picture, url
-from .forge import edit_rows
+from .forge import edit_rows, reseal
 
 
 def _id(number: int) -> str:
@@ -136,7 +136,7 @@ def test_a_step_is_traced_both_ways(workspace: Path) -> None:
 
 @pytest.mark.parametrize("text", ["toy/nowhere@3", "toy/sft@99", "toy/sft:99", "toy/nowhere:1"])
 def test_a_checkpoint_or_step_that_is_not_there_is_an_error(workspace: Path, text: str) -> None:
-    with pytest.raises(InputError, match=r"no run|steps|not finished"):
+    with pytest.raises(InputError, match=r"no run|steps|no such artifact"):
         trace(workspace, understand(text))
 
 
@@ -175,5 +175,6 @@ def test_a_file_that_no_decoder_takes_is_traced_by_its_bytes(workspace: Path, tm
 
 def test_a_perceptual_hash_that_is_none_is_no_exception(workspace: Path, tmp_path: Path) -> None:
     edit_rows(workspace / "shards" / "tiny" / "00000.parquet", lambda rows: rows[5].update(phash="no hash"))
+    reseal(workspace / "shards" / "tiny")
     (tmp_path / "copy.jpg").write_bytes(picture(3))
     assert _id(3) in {row["sample_id"] for row in trace(workspace, understand(str(tmp_path / "copy.jpg"))).urls}
