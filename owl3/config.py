@@ -41,7 +41,7 @@ def load_yaml(path: Path, schema: type[ConfigT], overrides: Sequence[str] = ()) 
     data = read_yaml(path)
     if not isinstance(data, dict):
         found = "empty" if data is None else f"a {type(data).__name__}"
-        raise ConfigError(f"{path}: a recipe is one mapping of keys to values, this is {found}")
+        raise ConfigError(f"{path}: must hold one mapping of keys to values, this is {found}")
     for override in overrides:
         _apply_override(data, override)
     return validate(data, schema, where=str(path))

@@ -146,7 +146,13 @@ class Store:
         elif url.startswith("file:"):
             options = {"auto_mkdir": True}
         self.url = url
-        self._files, root = fsspec.core.url_to_fs(url, skip_instance_cache=True, use_listings_cache=False, **options)
+        try:
+            files, root = fsspec.core.url_to_fs(url, skip_instance_cache=True, use_listings_cache=False, **options)
+        except (ValueError, ImportError) as error:
+            raise ConfigError(f"--workspace {url}: {_said(error)}") from error
+        if url.startswith(("http:", "https:")):
+            raise ConfigError(f"--workspace {url}: a web server can't be written to; give a store, as in s3://bucket/w")
+        self._files = files
         self._root = str(root).rstrip("/")
 
     def fetch(self, folder: Path) -> Moved:
@@ -329,18 +335,30 @@ class Store:
         """Try again what a busy store refuses (5xx, lost connections), with growing pauses.
 
         Raises:
-            OSError: as the store said it; at once for what another attempt cannot cure.
+            FileNotFoundError: it is not there.
+            InputError: as the store or its library said it; at once for what another attempt cannot cure.
         """
         for attempt in range(_ATTEMPTS):
             try:
                 return call(*arguments)
-            except (FileNotFoundError, PermissionError):
+            except FileNotFoundError:
                 raise
+            except PermissionError as error:
+                raise InputError(f"{self.url}: the store refuses it: {_said(error)}; {_CREDENTIALS}") from error
             except OSError as error:
                 if attempt == _ATTEMPTS - 1:
-                    raise InputError(f"{self.url}: the store keeps failing: {' '.join(str(error).split())}") from error
+                    raise InputError(f"{self.url}: the store keeps failing: {_said(error)}") from error
                 time.sleep(_PAUSE_S * 2**attempt)
+            except Exception as error:  # the store's own library: no credentials, no such host, no network
+                raise InputError(f"{self.url}: the store can't be asked: {_said(error)}; {_CREDENTIALS}") from error
         raise AssertionError("the last attempt returns or raises")
+
+
+_CREDENTIALS = "credentials and host come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL …)"
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 class _Sent:

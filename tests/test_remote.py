@@ -238,3 +238,28 @@ def test_a_verb_works_on_a_workspace_in_s3(
         assert folder == staging_folder(bucket)
         assert b"hush" not in b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
     assert os.environ["AWS_SECRET_ACCESS_KEY"] == "hush"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "told"),
+    [
+        (PermissionError("Access Denied"), "memory://work: the store refuses it: Access Denied; credentials and host"),
+        (RuntimeError("Unable to locate credentials"), "the store can't be asked: Unable to locate credentials; cred"),
+        (KeyError(), "memory://work: the store can't be asked: KeyError; credentials"),
+    ],
+)
+def test_what_another_attempt_cannot_cure_is_told_at_once(
+    refusal: Exception, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def refuse(path: str) -> bool:
+        asked.append(path)
+        raise refusal
+
+    store = remote.Store("memory://work")
+    monkeypatch.setattr(store, "_files", type("Files", (), {"exists": staticmethod(refuse)}))
+    with pytest.raises(InputError) as raised:
+        store.fetch(Path("nowhere"))
+    assert told in str(raised.value)
+    assert len(asked) == 1

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import inspect
 import json
 import os
 import sys
@@ -27,7 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     settings = dict(_setting(text) for text in options.settings)
     options.out.mkdir(parents=True, exist_ok=True)
-    result = importlib.import_module(BENCHES[options.name].module).run(options.out, **settings)
+    run = importlib.import_module(BENCHES[options.name].module).run
+    _, *known = inspect.signature(run).parameters  # the first is where tables go
+    unknown = next((name for name in settings if name not in known), None)
+    if unknown is not None:
+        raise ConfigError(f"bench {options.name}: no setting {unknown!r}; there are: {', '.join(known)}")
+    result = run(options.out, **settings)
     sys.stdout.write(json.dumps(result) + "\n")
 
 

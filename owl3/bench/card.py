@@ -54,7 +54,7 @@ def run(out: Path, recipe: str = "", rounds: int = 5) -> dict[str, Any]:
         ConfigError: there is no GPU, or the recipe is not one of the shipped ones.
     """
     if not torch.cuda.is_available():
-        raise ConfigError("owl3 bench card needs a GPU; owl3 bench memory computes what a card would have to hold")
+        raise ConfigError("bench card needs a GPU; owl3 bench memory computes what a card would have to hold")
     loaded = load_recipe(Path(recipe) if recipe else RECIPES / "owl3-7b.yaml")
     if loaded.name not in PRESET_OF:
         raise ConfigError(f"recipe {loaded.name}: only the shipped ones are known here: {', '.join(PRESET_OF)}")

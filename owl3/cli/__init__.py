@@ -4,11 +4,14 @@ A verb group is a module with `register(app)`. Only this package prints; progres
 stdout, and with `--json` the last line of stdout is one JSON object.
 """
 
+import contextlib
 import importlib
 import io
 import logging
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import typer
 from typer.exceptions import TyperException
@@ -72,9 +75,11 @@ def _root(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 a check failed, 2 wrong usage or input, 3 stopped."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what a terminal can't show is no reason to end
-            stream.reconfigure(errors="backslashreplace")
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started us
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what a terminal can't show is no reason to end
     return exit_code_of(lambda: _run(arguments))
 
 
@@ -107,4 +112,10 @@ _CTRL_C = 130
 
 def run() -> None:
     """Console entry point."""
-    sys.exit(main())
+    code = main()
+    if code == Stopped.exit_code:  # Python would wait for its threads and pools; a second Ctrl-C makes that for ever
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)

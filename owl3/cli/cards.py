@@ -7,7 +7,7 @@ import typer
 from rich.text import Text
 
 from owl3.cli import complete
-from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, TerminalProgress, Workspace, emit, table
+from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, FoundWorkspace, Json, TerminalProgress, emit, table
 from owl3.errors import CheckFailed, InputError
 
 Datacards = Annotated[
@@ -25,8 +25,13 @@ def datacards_of(workspace: Path, given: Path | None, name: str = "") -> Path:
 
     Args:
         name: A card that is asked for; a folder that has it goes before one that does not.
+
+    Raises:
+        InputError: what was said is no folder.
     """
     if given is not None:
+        if not given.is_dir():
+            raise InputError(f"--datacards {given}: no such folder")
         return given
     places = [place for place in (workspace / "datacards", Path("datacards")) if place.is_dir()]
     return next((place for place in places if (place / name).exists()), next(iter(places), Path("datacards")))
@@ -57,7 +62,7 @@ def card(
     run: Annotated[str | None, typer.Option("--run", help="RUN/STAGE: render its model card instead.")] = None,
     other: Annotated[str | None, typer.Option("--diff", help="Compare CARD with this one instead.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Render a draft again over other inputs.")] = False,
-    workspace: Workspace = DEFAULT_WORKSPACE,
+    workspace: FoundWorkspace = DEFAULT_WORKSPACE,
     datacards: Datacards = None,
     as_json: Json = False,
 ) -> None:
@@ -150,7 +155,7 @@ def audit(
     seed: Annotated[int, typer.Option("--seed", help="Which random part.")] = 0,
     expect: Annotated[str | None, typer.Option("--expect", help="The card's digest as published elsewhere.")] = None,
     show_all: Annotated[bool, typer.Option("--all", help="List the claims that hold, too.")] = False,
-    workspace: Workspace = DEFAULT_WORKSPACE,
+    workspace: FoundWorkspace = DEFAULT_WORKSPACE,
     datacards: Datacards = None,
     as_json: Json = False,
 ) -> None:
@@ -214,7 +219,7 @@ def trace(
     *,
     what: Annotated[str | None, typer.Option("--as", help="What it is, where the guess is wrong.")] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Write it as a page, too: drawn, with pictures.")] = None,
-    workspace: Workspace = DEFAULT_WORKSPACE,
+    workspace: FoundWorkspace = DEFAULT_WORKSPACE,
     datacards: Datacards = None,
     as_json: Json = False,
 ) -> None:
@@ -287,7 +292,7 @@ def _trace_tables(found: Any) -> list[Any]:
     return parts
 
 
-def index(workspace: Workspace = DEFAULT_WORKSPACE, dry_run: DryRun = False, as_json: Json = False) -> None:
+def index(workspace: FoundWorkspace = DEFAULT_WORKSPACE, dry_run: DryRun = False, as_json: Json = False) -> None:
     """Index the ledger, so that trace and retract look up what they would else read row by row.
 
     Indexes are derived: they may be deleted at any time, and one of an artifact made anew is not used. Run it after
@@ -308,7 +313,7 @@ def index(workspace: Workspace = DEFAULT_WORKSPACE, dry_run: DryRun = False, as_
 
 def report(
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the pages; default WORKSPACE/report.")] = None,
-    workspace: Workspace = DEFAULT_WORKSPACE,
+    workspace: FoundWorkspace = DEFAULT_WORKSPACE,
     datacards: Datacards = None,
     as_json: Json = False,
 ) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from owl3 import lifeline
 from owl3.cli.common import Json
+from owl3.errors import InputError
 
 Checkpoint = Annotated[Path, typer.Argument(help="A model folder.", show_default=False)]
 
@@ -60,6 +61,10 @@ def chat(  # noqa: PLR0917 - options of a command line
 
     Example: `owl3 chat workspace/runs/demo/sft/model --image a.jpg --image b.jpg "What differs?"`
     """
+    _check_model(checkpoint)
+    missing = next((path for path in [*(image or []), *(video or [])] if not path.is_file()), None)
+    if missing is not None:
+        raise InputError(f"{missing}: no such file")
     options = [f"--image={path}" for path in image or []] + [f"--video={path}" for path in video or []]
     options += [f"--max-frames={max_frames}", f"--fps={fps}", f"--max-new-tokens={max_new_tokens}", f"--beams={beams}"]
     options += [f"--temperature={temperature}", f"--top-p={top_p}", f"--seed={seed}", f"--dtype={dtype}"]
@@ -78,7 +83,16 @@ def convert(
 
     Example: `owl3 convert mPLUG-Owl3-7B-241101 checkpoints/7b-241101`
     """
+    _check_model(source)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target}: exists and is not empty; give a new folder")
     _run("owl3.model.convert", [f"--to={to}", *["--json"] * as_json, "--", str(source), str(target)])
+
+
+def _check_model(folder: Path) -> None:
+    """What is told here is told at once: the processes import torch first, which takes seconds."""
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder}: no config.json; give a model folder")
 
 
 def _run(module: str, arguments: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,25 +15,55 @@ from rich.table import Table
 from rich.text import Text
 
 from owl3.config import plain
+from owl3.errors import InputError
 
 
 def _open_workspace(context: typer.Context, value: Path) -> Path:
     """Let a verb work in the staging folder of a workspace URL; what it finishes is published."""
+    if context.resilient_parsing:
+        return value
     from owl3 import remote
 
-    return context.with_resource(remote.opened(value)) if remote.is_url(value) else value
+    if remote.is_url(value):
+        return context.with_resource(remote.opened(value))
+    if value.exists() and not value.is_dir():
+        raise InputError(f"{value}: is a file; give a folder as --workspace")
+    return value
 
 
-Workspace = Annotated[
-    Path,
-    typer.Option(
+def _find_workspace(context: typer.Context, value: Path) -> Path:
+    """The same for verbs that answer for what is there: of a folder that is none, they would say that it holds nothing.
+
+    Raises:
+        InputError: there is no such folder, or it holds no artifact of any kind.
+    """
+    if context.resilient_parsing:
+        return value
+    from owl3.cards.chain import FOLDERS
+
+    workspace = _open_workspace(context, value)
+    if not workspace.exists():
+        raise InputError(f"{value}: no such workspace; give one with --workspace or OWL3_WORKSPACE")
+    if not any((workspace / folder).exists() for folder in FOLDERS.values()):
+        raise InputError(
+            f"{value}: is no workspace, it holds none of {', '.join(FOLDERS.values())}; "
+            "give one with --workspace or OWL3_WORKSPACE"
+        )
+    return workspace
+
+
+def _workspace_option(callback: Callable[[typer.Context, Path], Path]) -> Any:
+    return typer.Option(
         "--workspace",
         "-w",
         envvar="OWL3_WORKSPACE",
-        callback=_open_workspace,
+        callback=callback,
         help="Folder that holds all artifacts, or the URL of one (s3://bucket/workspace).",
-    ),
-]
+    )
+
+
+Workspace = Annotated[Path, _workspace_option(_open_workspace)]
+FoundWorkspace = Annotated[Path, _workspace_option(_find_workspace)]
 DEFAULT_WORKSPACE = Path("workspace")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on the last line of stdout.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")]
@@ -57,7 +88,8 @@ def emit(as_json: bool, data: Any, *human: Any) -> None:
     however long: a command that is to be copied has no line break of ours in it.
     """
     if as_json:
-        sys.stdout.write(json.dumps(plain(data), ensure_ascii=False) + "\n")
+        spells_all = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+        sys.stdout.write(json.dumps(plain(data), ensure_ascii=not spells_all) + "\n")
         sys.stdout.flush()
         return
     width = None if sys.stdout.isatty() else 120

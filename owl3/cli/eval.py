@@ -12,7 +12,7 @@ import typer
 from owl3 import launch
 from owl3.cli import complete
 from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, TerminalProgress, Workspace, emit, table
-from owl3.errors import ConfigError
+from owl3.errors import ConfigError, InputError
 from owl3.eval.queue import pending, read_requests, stage_dirs
 from owl3.eval.registry import HUB, Chosen, choose_tasks, find_task, task_names
 from owl3.eval.settings import frame_numbers
@@ -103,6 +103,10 @@ def evaluate(  # noqa: PLR0917 - options of a command line
     elif watch is not None or drain is not None:
         run = watch or drain
         assert run is not None
+        if not run.is_dir():
+            if watch is None or dry_run:
+                raise InputError(f"{run}: no such run; give its folder, as in workspace/runs/demo")
+            typer.echo(f"{run}: not there yet; waiting until it is trained", err=True)
         if dry_run:
             _show_queue(run, as_json)
         else:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from owl3.cli.cards import Datacards, datacards_of
-from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, TerminalProgress, Workspace, emit, table
+from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, FoundWorkspace, Json, TerminalProgress, emit, table
 from owl3.errors import CheckFailed, InputError
 
 _WHAT = "What to take out"
@@ -55,7 +55,7 @@ def retract(
     ] = None,
     remove: Annotated[str | None, typer.Option("--remove-run", help="Delete a run that a clean one replaced.")] = None,
     dry_run: DryRun = False,
-    workspace: Workspace = DEFAULT_WORKSPACE,
+    workspace: FoundWorkspace = DEFAULT_WORKSPACE,
     datacards: Datacards = None,
     as_json: Json = False,
 ) -> None:

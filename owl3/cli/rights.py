@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from owl3.cli.common import DEFAULT_WORKSPACE, Json, TerminalProgress, Workspace, emit, table
+from owl3.cli.common import DEFAULT_WORKSPACE, FoundWorkspace, Json, TerminalProgress, emit, table
 from owl3.cli.curate import parse_resolve
+from owl3.errors import InputError
 from owl3.secrecy import hide
 
 
@@ -25,7 +26,7 @@ def rights(
     resolve: Annotated[
         list[str] | None, typer.Option("--resolve", help="HOST=ADDRESS:PORT, as curl's.", envvar="OWL3_RESOLVE")
     ] = None,
-    workspace: Workspace = DEFAULT_WORKSPACE,
+    workspace: FoundWorkspace = DEFAULT_WORKSPACE,
     as_json: Json = False,
 ) -> None:
     """Show the rights signals that were seen; with --recheck, ask again and propose what to retract.
@@ -33,6 +34,7 @@ def rights(
     Example: `owl3 rights --recheck --out opt-outs.txt`
     """
     from owl3.cards.runs import as_data
+    from owl3.cards.tables import views_of
     from owl3.ledger import connect
 
     if recheck:
@@ -55,6 +57,8 @@ def rights(
         emit(as_json, as_data(result) | {"proposal": str(path)}, shown, hint)
         return
     with connect(workspace) as db:
+        if "shard_rows" not in views_of(db):
+            raise InputError(f"{workspace}: no shards; curate a corpus first")
         rows = db.execute(
             "select coalesce(rights_signal, 'not asked'), coalesce(rights_value, ''), decision, count(*) as amount "
             "from shard_rows group by 1, 2, 3 order by amount desc, 1, 2, 3 limit 50"
@@ -69,7 +73,7 @@ def lineage(
     *,
     file: Annotated[Path | None, typer.Option("--file", help="Default: WORKSPACE/openlineage.jsonl.")] = None,
     url: Annotated[str | None, typer.Option("--url", envvar="OPENLINEAGE_URL", help="A server instead.")] = None,
-    workspace: Workspace = DEFAULT_WORKSPACE,
+    workspace: FoundWorkspace = DEFAULT_WORKSPACE,
     as_json: Json = False,
 ) -> None:
     """Tell OpenLineage about every finished artifact: one event each, with digests and counts.

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from owl3.cli import complete
-from owl3.cli.common import DEFAULT_WORKSPACE, Json, Workspace, emit, table
+from owl3.cli.common import DEFAULT_WORKSPACE, FoundWorkspace, Json, emit, table
 from owl3.errors import ConfigError, InputError
 
 
@@ -28,7 +28,7 @@ def search(  # noqa: PLR0917 - options of a command line
     count: Annotated[int, typer.Option(min=1, help="How many to show.")] = 10,
     serve: Annotated[bool, typer.Option("--serve", help="Run clip-retrieval's own page and service instead.")] = False,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where it listens, on 127.0.0.1.")] = 1234,
-    workspace: Workspace = DEFAULT_WORKSPACE,
+    workspace: FoundWorkspace = DEFAULT_WORKSPACE,
     as_json: Json = False,
 ) -> None:
     """Search a corpus that was curated with a `clip` section.

@@ -1,6 +1,5 @@
 """`owl3 train`, `owl3 export` and `owl3 launch`: stages, as processes of their own. Torch is never imported here."""
 
-import json
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,11 +7,24 @@ from typing import Annotated, Any
 import typer
 
 from owl3.cli import complete
-from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, Overrides, Recipe, TerminalProgress, Workspace, emit, table
+from owl3.cli.common import (
+    DEFAULT_WORKSPACE,
+    DryRun,
+    FoundWorkspace,
+    Json,
+    Overrides,
+    Recipe,
+    TerminalProgress,
+    Workspace,
+    emit,
+    table,
+)
 from owl3.config import plain
 from owl3.errors import ConfigError, InputError
 from owl3.manifest import Manifest, read_manifest
-from owl3.train.command import Launcher, TrainCommand
+from owl3.storage import read_json
+from owl3.train.command import TRACKERS, Launcher, TrainCommand
+from owl3.train.options import read_options
 
 Stage = Annotated[
     str,
@@ -24,6 +36,9 @@ Processes = Annotated[int, typer.Option("--processes", "-n", min=1, help="How ma
 DeepSpeedJson = Annotated[
     Path | None, typer.Option("--deepspeed-json", help="Memory and communication: infra/deepspeed/*.json.")
 ]
+
+
+_WEEK_S = 7 * 24 * 3600.0
 
 
 def register(app: typer.Typer) -> None:
@@ -39,9 +54,13 @@ def train(  # noqa: PLR0917 - options of a command line
     stage: Stage = "",
     processes: Processes = 1,
     deepspeed_json: DeepSpeedJson = None,
-    grace: Annotated[float, typer.Option(help="Seconds that SIGTERM leaves for saving.")] = 30.0,
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds after which a rank that is late is an error.")] = 600.0,
-    report_to: Annotated[list[str] | None, typer.Option(help="tensorboard, wandb or mlflow (repeat it).")] = None,
+    grace: Annotated[float, typer.Option(min=0, max=_WEEK_S, help="Seconds that SIGTERM leaves for saving.")] = 30.0,
+    timeout: Annotated[
+        float, typer.Option(min=1, max=_WEEK_S, help="Seconds after which a rank that is late is an error.")
+    ] = 600.0,
+    report_to: Annotated[
+        list[str] | None, typer.Option(help=f"{', '.join(TRACKERS)}: who draws curves (repeat it).")
+    ] = None,
     quarantine: Annotated[
         list[str] | None, typer.Option(help="A sample id to take out first (repeat it); training goes on without it.")
     ] = None,
@@ -66,6 +85,10 @@ def train(  # noqa: PLR0917 - options of a command line
     asked = [loaded.stage(stage)] if stage else list(loaded.stages)
     if not asked:
         raise ConfigError(f"{recipe}: has no stages, so there is nothing to train")
+    read_options(deepspeed_json)
+    strange = next((name for name in report_to or () if name not in TRACKERS), None)
+    if strange is not None:
+        raise ConfigError(f"--report-to {strange}: one of {', '.join(TRACKERS)}")
     train_recipe = TrainRecipe.model_validate(plain(loaded))
     commands = [
         TrainCommand(
@@ -104,7 +127,7 @@ def train(  # noqa: PLR0917 - options of a command line
             launch.run_module(*command.on_this_machine())
         folder = stage_folder(workspace, loaded.name, one.name)
         if preflight:
-            reports[one.name] = json.loads((folder / "preflight.json").read_bytes())
+            reports[one.name] = read_json(folder / "preflight.json")
         else:
             results[one.name] = read_manifest(folder)
     if preflight:
@@ -152,7 +175,7 @@ def export(
         ),
     ],
     to: Annotated[Path, typer.Option(help="A folder that does not exist yet.", show_default=False)],
-    workspace: Workspace = DEFAULT_WORKSPACE,
+    workspace: FoundWorkspace = DEFAULT_WORKSPACE,
     as_json: Json = False,
 ) -> None:
     """Copy a stage's model out of the workspace as a `transformers` folder with a model card; every tensor is checked.
@@ -166,8 +189,10 @@ def export(
     if not separator:
         raise ConfigError(f"export {run}: write it as RUN/STAGE")
     arguments = ["--workspace", str(workspace), "--run", name, "--stage", stage, "--to", str(to)]
-    launch.run_module("owl3.train.publish", arguments)
     weights = read_manifest(stage_folder(workspace, name, stage)).stats["weights"]
+    if to.exists():
+        raise InputError(f"{to}: exists already; remove it or choose another name")
+    launch.run_module("owl3.train.publish", arguments)
     emit(as_json, {"folder": str(to), "weights": weights}, f"{to}: weights {weights[:12]}, model card README.md")
 
 
@@ -192,6 +217,7 @@ def show_launch(  # noqa: PLR0917 - options of a command line
     asked = [loaded.stage(stage)] if stage else list(loaded.stages)
     if not asked:
         raise ConfigError(f"{recipe}: has no stages, so there is nothing to launch")
+    read_options(deepspeed_json)
     resolved = pipeline.write_resolved(loaded, workspace)
     lines = [
         shlex.join(TrainCommand(resolved, one.name, workspace, processes, deepspeed_json).under(launcher))

@@ -100,7 +100,9 @@ def read_image(path: Path) -> Image.Image:
     """
     try:
         return open_image(path.read_bytes())
-    except (OSError, MediaError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    except MediaError as error:
         raise InputError(f"{path}: can't be read as a picture: {error}") from error
 
 
@@ -114,8 +116,10 @@ def read_video(path: Path, max_frames: int, fps: float) -> list[Image.Image]:
         duration_s = probe_video(path).duration_s
         count = max(1, min(max_frames, round(duration_s * fps)))
         return [frame.image for frame in frames_at(path, uniform_times(0.0, duration_s, count))]
-    except (OSError, MediaError) as error:
-        raise InputError(f"{path}: can't be read as a clip: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    except MediaError as error:
+        raise InputError(f"{path}: is no clip that FFmpeg can read ({error})") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

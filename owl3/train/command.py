@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 Launcher = Literal["torchrun", "deepspeed", "srun"]
-LAUNCHERS: tuple[Launcher, ...] = get_args(Launcher)
+TRACKERS = ("tensorboard", "wandb", "mlflow")
 
 MODULE = "owl3.train"
 TORCHRUN = "owl3.train.torchrun"

@@ -28,10 +28,14 @@ def read_options(path: Path | None) -> dict[str, Any]:
     """
     if path is None:
         return {}
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; infra/deepspeed/ has some")
     try:
         options = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: not readable as JSON: {error}") from error
+    if not isinstance(options, dict):
+        raise ConfigError(f"{path}: holds a {type(options).__name__}; give DeepSpeed's options as one JSON object")
     for key in options:
         if key in _RECIPE_KEYS:
             raise ConfigError(f"{path}: {key} belongs to the recipe ({_RECIPE_KEYS[key]}); remove it here")

@@ -13,11 +13,10 @@ from typing import Any
 
 from owl3.errors import ConfigError
 from owl3.storage import write_atomic
+from owl3.train.command import TRACKERS
 from owl3.train.metrics import Tracker
 
 logger = logging.getLogger(__name__)
-
-NAMES = ("tensorboard", "wandb", "mlflow")
 
 
 def make_trackers(names: Sequence[str], folder: Path, run: str) -> list[Tracker]:
@@ -28,8 +27,8 @@ def make_trackers(names: Sequence[str], folder: Path, run: str) -> list[Tracker]
     """
     made: list[Tracker] = []
     for name in names:
-        if name not in NAMES:
-            raise ConfigError(f"--report-to {name}: one of {', '.join(NAMES)}")
+        if name not in TRACKERS:
+            raise ConfigError(f"--report-to {name}: one of {', '.join(TRACKERS)}")
         folder.mkdir(parents=True, exist_ok=True)
         makers: dict[str, Callable[[Path, str], Tracker]]
         makers = {"tensorboard": _TensorBoard, "wandb": _Wandb, "mlflow": _MLflow}

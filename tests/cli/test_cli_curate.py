@@ -103,6 +103,7 @@ def test_a_wrong_place_of_a_host_is_told_wherever_one_is_given(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (workspace / "recipe.yaml").write_text(RECIPE)
+    (workspace / "shards").mkdir()
     for verb in (["curate", str(workspace / "recipe.yaml")], ["rights", "--recheck"]):
         assert main([*verb, "-w", str(workspace), "--resolve", "127.0.0.1:80"]) == 2
         assert "write it as HOST=ADDRESS:PORT" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -171,6 +172,25 @@ def test_a_reader_that_has_seen_enough_ends_it_in_silence(verb: list[str]) -> No
     os.close(write)
     assert done.stderr == ""
     assert done.returncode == 141  # as a shell tells of SIGPIPE
+
+
+def test_a_closed_stdout_is_written_to_nobody() -> None:
+    """As a cron job or a daemon may start it: `owl3 … >&-`."""
+    command = f"{shlex.quote(sys.executable)} -m owl3 sources list >&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_who_is_stopped_waits_for_no_thread() -> None:
+    """Python joins its threads and pools when it ends, and a second Ctrl-C would leave that hanging for ever."""
+    code = (
+        "import threading, owl3.cli as cli\n"
+        "threading.Thread(target=threading.Event().wait).start()\n"
+        "cli.main = lambda: 3\n"
+        "cli.run()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
+    assert done.returncode == 3
 
 
 def test_what_a_process_of_ours_said_is_not_said_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
