@@ -153,14 +153,29 @@ _LIST_TYPES = ("list_type", "tuple_type", "set_type", "frozen_set_type")
 
 
 def _nearest(location: Sequence[int | str], schema: type[BaseModel]) -> str:
-    """What may have been meant by an unknown key: one like it, first of its own section; else all of the section."""
+    """What may have been meant by an unknown key: the same a level below, one like it, else all of its section."""
     sections = _sections_at(location[:-1], schema)
+    below = next((path for section in sections if (path := _path_to(str(location[-1]), section))), None)
+    if below is not None:
+        return f"; did you mean {'.'.join(map(str, (*location[:-1], below)))!r}?"
     own = sorted({name for section in sections for name in section.model_fields})
     for candidates in (own, sorted(_known_keys(schema))):
         near = difflib.get_close_matches(str(location[-1]), candidates, n=1, cutoff=0.7)
         if near:
             return f"; did you mean {near[0]!r}?"
     return f"; there are: {', '.join(own)}" if own else ""
+
+
+def _path_to(name: str, section: type[BaseModel], levels: int = 2) -> str | None:
+    """Where a key of that name stands in a section of this one, as a dotted path."""
+    for field, info in section.model_fields.items():
+        for nested in _nested_models(info.annotation):
+            if name in nested.model_fields:
+                return f"{field}.{name}"
+            path = _path_to(name, nested, levels - 1) if levels > 1 else None
+            if path is not None:
+                return f"{field}.{path}"
+    return None
 
 
 def _sections_at(location: Sequence[int | str], schema: type[BaseModel]) -> list[type[BaseModel]]:

@@ -37,6 +37,27 @@ def test_an_unknown_key_like_no_other_is_told_what_there_is(tmp_path: Path) -> N
         load_yaml(path, _Recipe)
 
 
+class _Data(Config):
+    steps: int = 1
+
+
+class _Deep(Config):
+    name: str = ""
+    log_steps: int = 1
+    data: _Data = _Data()
+
+
+class _Outer(Config):
+    stages: tuple[_Deep, ...] = ()
+
+
+def test_a_key_of_a_section_below_is_told_with_its_way(tmp_path: Path) -> None:
+    """`log_steps` looks alike, but `data.steps` is the very word."""
+    path = _write(tmp_path, "stages: [{name: a, steps: 3}]")
+    with pytest.raises(ConfigError, match=r"unknown key 'stages\.0\.steps'; did you mean 'stages\.0\.data\.steps'\?"):
+        load_yaml(path, _Outer)
+
+
 class _Named(Config):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     steps: int = Field(default=1, gt=0)
