@@ -14,7 +14,6 @@ from rich.progress import Progress as RichBars
 from rich.table import Table
 from rich.text import Text
 
-from owl3.config import plain
 from owl3.errors import InputError
 
 
@@ -88,6 +87,8 @@ def emit(as_json: bool, data: Any, *human: Any) -> None:
     however long: a command that is to be copied has no line break of ours in it.
     """
     if as_json:
+        from owl3.config import plain
+
         spells_all = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
         sys.stdout.write(json.dumps(plain(data), ensure_ascii=not spells_all) + "\n")
         sys.stdout.flush()

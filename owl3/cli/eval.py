@@ -5,17 +5,16 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from owl3 import launch
 from owl3.cli import complete
 from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, TerminalProgress, Workspace, emit, table
 from owl3.errors import ConfigError, InputError
-from owl3.eval.queue import pending, read_requests, stage_dirs
-from owl3.eval.registry import HUB, Chosen, choose_tasks, find_task, task_names
-from owl3.eval.settings import frame_numbers
+
+if TYPE_CHECKING:
+    from owl3.eval.registry import Chosen
 
 _HOW = "How questions are put"
 _QUEUE = "Instead of a model folder: the checkpoints of a run"
@@ -96,6 +95,9 @@ def evaluate(  # noqa: PLR0917 - options of a command line
     questions than `--max-error-fraction` could not be put (an image is missing or broken): the summary counts them, and
     they enter no average.
     """
+    from owl3.eval.registry import choose_tasks
+    from owl3.eval.settings import frame_numbers
+
     if list_tasks:
         _show_tasks(as_json)
     elif compare_with is not None:
@@ -162,11 +164,15 @@ def judge(
 
 
 def _num_done(run: Path) -> int:
+    from owl3.eval.queue import read_requests, stage_dirs
+
     return sum(request.is_done(stage) for stage in stage_dirs(run) for request in read_requests(stage))
 
 
 def _run(arguments: list[str], processes: int, *, apart: bool = False) -> dict[str, Any]:
     """Start the evaluating processes and read the JSON object that the first one ends with."""
+    from owl3 import launch
+
     if processes > 1:
         arguments = [*arguments, "--threads", str(max(1, (os.cpu_count() or 1) // processes))]
     report: dict[str, Any] = json.loads(
@@ -211,6 +217,8 @@ def _percent(value: float | None) -> str:
 
 
 def _show_tasks(as_json: bool) -> None:
+    from owl3.eval.registry import find_task, task_names
+
     found = [find_task(name) for name in task_names()]
     shown = table("Tasks", "name", "version", "what it is")
     for task in found:
@@ -218,9 +226,10 @@ def _show_tasks(as_json: bool) -> None:
     emit(as_json, {"tasks": [{"name": t.name, "version": t.version, "about": t.about} for t in found]}, shown)
 
 
-def _show_plan(checkpoint: Path, chosen: Sequence[Chosen], limit: int | None, passes: int, as_json: bool) -> None:
+def _show_plan(checkpoint: Path, chosen: "Sequence[Chosen]", limit: int | None, passes: int, as_json: bool) -> None:
     """What would be asked, after the looks that need no model: does it lie there, can the questions be read?"""
     from owl3.eval.evaluate import load_items, select
+    from owl3.eval.registry import HUB, find_task
 
     if not (checkpoint / "config.json").is_file():
         raise ConfigError(f"{checkpoint}: no config.json; give a model folder")
@@ -237,6 +246,8 @@ def _show_plan(checkpoint: Path, chosen: Sequence[Chosen], limit: int | None, pa
 
 
 def _show_queue(run: Path, as_json: bool) -> None:
+    from owl3.eval.queue import pending, stage_dirs
+
     waiting = [(stage, request) for stage in stage_dirs(run) for request in pending(stage)]
     lines = [f"{s.name}/{r.checkpoint}: {r.title}{' blind' if r.blind else ''}" for s, r in waiting]
     emit(as_json, {"pending": lines}, *(lines or ["nothing is pending"]))

@@ -19,12 +19,8 @@ from owl3.cli.common import (
     emit,
     table,
 )
-from owl3.config import plain
 from owl3.errors import ConfigError, InputError
-from owl3.manifest import Manifest, read_manifest
-from owl3.storage import read_json
 from owl3.train.command import TRACKERS, Launcher, TrainCommand
-from owl3.train.options import read_options
 
 Stage = Annotated[
     str,
@@ -78,7 +74,11 @@ def train(  # noqa: PLR0917 - options of a command line
     command resumes.
     """
     from owl3 import launch, pipeline
+    from owl3.config import plain
+    from owl3.manifest import Manifest, read_manifest
     from owl3.recipe import load_recipe
+    from owl3.storage import read_json
+    from owl3.train.options import read_options
     from owl3.train.stages import TrainRecipe, finished, stage_folder
 
     loaded = load_recipe(recipe, overrides or ())
@@ -183,6 +183,7 @@ def export(
     Example: `owl3 export demo/sft --to exported/demo`
     """
     from owl3 import launch
+    from owl3.manifest import read_manifest
     from owl3.train.stages import stage_folder
 
     name, separator, stage = run.partition("/")
@@ -212,6 +213,7 @@ def show_launch(  # noqa: PLR0917 - options of a command line
     """
     from owl3 import pipeline
     from owl3.recipe import load_recipe
+    from owl3.train.options import read_options
 
     loaded = load_recipe(recipe, overrides or ())
     asked = [loaded.stage(stage)] if stage else list(loaded.stages)
