@@ -6,11 +6,15 @@ Every function returns markup whose text is escaped; numbers are formatted the s
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup, escape
 
 from owl3.cards.words import shown
+
+MARKED_POINTS = 12
+"""A curve of no more points than this shows them: what lies between is only a line."""
 
 Row = Sequence[object]
 Series = Mapping[str, Sequence[tuple[float, float]]]
@@ -120,12 +124,15 @@ def table(rows: Sequence[Row], *, caption: str, head: Sequence[str] = ()) -> Mar
 def lines(
     series: Series, *, caption: str, x_label: str = "step", log_y: bool = False, bands: Bands | None = None
 ) -> Markup:
-    """Curves over a common x axis as one SVG, with a legend and the last value of each; `bands` are drawn behind."""
+    """Curves over a common x axis as one SVG, with a legend and the last value of each; `bands` are drawn behind.
+
+    Curves that are the same are drawn once, under all their names; a few points are marked.
+    """
     points = {
-        name: [(x, y) for x, y in values if math.isfinite(y) and (y > 0 or not log_y)]
+        name: tuple((x, y) for x, y in values if math.isfinite(y) and (y > 0 or not log_y))
         for name, values in series.items()
     }
-    points = {name: values for name, values in points.items() if values}
+    points = {name: values for name, values in points.items() if values} if bands else _together(points)
     if not points:
         return Markup('<p class="none">{}: no values.</p>').format(caption)
     xs = [x for values in points.values() for x, _ in values]
@@ -139,6 +146,9 @@ def lines(
             marks.append(_band(frame, bands[name], index, log_y))
         path = " ".join(f"{frame.x(x):.1f},{frame.y(_scaled(y, log_y)):.1f}" for x, y in thinned(values))
         marks.append(Markup('<polyline class="s{}" points="{}"/>').format(index % 6, path))
+        for x, y in values if len(values) <= MARKED_POINTS else ():
+            place = frame.x(x), frame.y(_scaled(y, log_y))
+            marks.append(Markup('<circle class="s{}" cx="{:.1f}" cy="{:.1f}" r="3.5"/>').format(index % 6, *place))
         legend.append(
             Markup('<li class="s{}"><bdi>{}</bdi> <b>{}</b></li>').format(index % 6, shown(name), number(values[-1][1]))
         )
@@ -147,6 +157,15 @@ def lines(
         '<svg viewBox="0 0 640 240" role="img" aria-label="{}">{}</svg>'
         '<ul class="legend">{}</ul></figure>'
     ).format(caption, caption, Markup("").join(marks), Markup("").join(legend))
+
+
+def _together(series: Mapping[str, tuple[tuple[float, float], ...]]) -> dict[str, tuple[tuple[float, float], ...]]:
+    """Curves with points, those of the same points under one name."""
+    names: dict[tuple[tuple[float, float], ...], list[str]] = {}
+    for name, values in series.items():
+        if values:
+            names.setdefault(values, []).append(name)
+    return {", ".join(together): values for values, together in names.items()}
 
 
 def _band(frame: _Frame, band: Sequence[tuple[float, float, float]], index: int, log_y: bool) -> Markup:
@@ -234,6 +253,10 @@ def _percent(amount: object, largest: float) -> str:
 
 
 def paragraph(text: str) -> Markup:
-    """A fact's text as paragraphs (blank lines part them)."""
+    """A fact's text as paragraphs (blank lines part them), with what stands in `backticks` as code."""
     parts = [part.strip() for part in text.split("\n\n") if part.strip()]
-    return Markup("").join(Markup("<p>{}</p>").format(escape(part)) for part in parts)
+    return Markup("").join(Markup("<p>{}</p>").format(_with_code(part)) for part in parts)
+
+
+def _with_code(text: str) -> Markup:
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))

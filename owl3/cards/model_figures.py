@@ -133,5 +133,5 @@ def _licences(workspace: Path, name: str) -> list[list[Any]]:
                 low, high = dataset.offset + shard.first, dataset.offset + last
                 local = seen[(seen >= low) & (seen < high)] - low
                 licences = kept_rows(folder / f"{shard.name}.parquet", ["licence"])["licence"].take(local)
-                found.update(licences.to_pylist())
+                found.update(" | ".join(sorted(str(text).split(" | "))) for text in licences.to_pylist())
     return [[licence, amount] for licence, amount in sorted(found.items(), key=lambda e: (-e[1], str(e[0])))]

@@ -19,11 +19,8 @@ from typing import Any
 
 import duckdb
 import jinja2
-from markupsafe import Markup
 
-from owl3 import __version__
 from owl3.cards import charts
-from owl3.cards.render import stylesheet
 from owl3.errors import InputError
 from owl3.progress import SILENT, Progress
 from owl3.report import collect, lineage, links, steps
@@ -96,10 +93,10 @@ def _page(
     example = collect.example_trace(db, workspace, where.datacards_dir)
     progress.advance()
     return {
-        "css": Markup(stylesheet()),
-        "owl3_version": __version__,
         "title": workspace.resolve().name,
         "tiles": _tiles(found, views),
+        "last_stage": views[-1].run.name if views else "",
+        "last_scores": _last_scores(views),
         "funnels": funnels,
         "grids": grids,
         "built": built,
@@ -130,11 +127,9 @@ def _steps(workspace: Path, view: collect.RunView, side_px: int) -> list[steps.S
 
 def _write_steps(environment: jinja2.Environment, out: Path, pages: Mapping[str, list[steps.StepPage]]) -> None:
     template = environment.get_template("step.html.jinja")
-    common = {"css": Markup(stylesheet()), "owl3_version": __version__}
     for siblings in pages.values():
         for page in siblings:
-            text = template.render(common | {"page": page, "siblings": siblings})
-            write_atomic(out / page.link, text.encode())
+            write_atomic(out / page.link, template.render(page=page, siblings=siblings).encode())
 
 
 def _funnel(artifact: collect.Artifact) -> dict[str, Any]:
@@ -142,7 +137,10 @@ def _funnel(artifact: collect.Artifact) -> dict[str, Any]:
     drops = collect.drops(artifact.manifest)
     return {
         "label": artifact.label,
+        "kind": artifact.manifest.kind,
+        "name": artifact.manifest.name,
         "counts": counts,
+        "reasons": len(drops),
         "kept_share": charts.share(counts.kept, counts.seen),
         "width": f"{100 * counts.kept / max(counts.seen, 1):.2f}",
         "bars": charts.bars(
@@ -171,9 +169,11 @@ def _run(view: collect.RunView) -> dict[str, Any]:
         "name": view.run.name,
         "parent": view.run.parent,
         "anchor": view.run.name.replace("/", "-"),
-        "facts": [(key.replace("_", " "), charts.number(stats[key])) for key in wanted if stats.get(key) is not None],
+        "facts": [
+            *((key.replace("_", " ").capitalize(), charts.number(stats[key])) for key in wanted if key in stats),
+            ("Checkpoints", charts.number(len(view.run.checkpoints))),
+        ],
         "curves": [curve for curve in curves if curve is not None],
-        "checkpoints": len(view.run.checkpoints),
         "finished": view.run.manifest is not None,
     }
 
@@ -186,16 +186,21 @@ def _tiles(found: Sequence[collect.Artifact], views: Sequence[collect.RunView]) 
     def total(kind: str, attribute: str) -> int:
         return sum(getattr(a.manifest.counts, attribute) for a in found if a.manifest.kind == kind)
 
-    tiles = [
+    return [
         {"title": "URLs seen", "value": charts.number(total("shards", "seen")), "note": ""},
         {"title": "Pictures and clips kept", "value": charts.number(total("shards", "kept")), "note": ""},
         {"title": "Samples built", "value": charts.number(total("samples", "kept")), "note": ""},
         {"title": "Steps trained", "value": charts.number(sum(view.run.steps for view in views)), "note": ""},
     ]
+
+
+def _last_scores(views: Sequence[collect.RunView]) -> list[dict[str, str]]:
+    """What the last stage ended with, as tiles."""
+    tiles = []
     final = [r for view in views[-1:] for r in view.evaluations if r.checkpoint == "end"]
     for result in final:
         if not result.blind and result.score is not None:
             blind = next((r.score for r in final if r.blind and r.title == result.title), None)
             note = f"blind {blind:.3f}" if blind is not None else ""
-            tiles.append({"title": f"{result.title}, last stage", "value": f"{result.score:.3f}", "note": note})
+            tiles.append({"title": result.title, "value": f"{result.score:.3f}", "note": note})
     return tiles

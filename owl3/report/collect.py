@@ -28,6 +28,9 @@ SAMPLES_SHOWN = 4
 PICTURES_SHOWN = 12
 """Pictures per shard artifact on the index page."""
 
+LABEL_LETTERS = 24
+"""A text of fewer letters right before a picture is taken for its label."""
+
 MEDIA_SHOWN = 8
 """Pictures of one sample that are drawn; the number of the rest is told."""
 
@@ -144,12 +147,35 @@ def show_sample(workspace: Path, folder: Path, row: dict[str, Any], side_px: int
         "kind": sample.kind,
         "builder": sample.builder,
         "licence": sample.licence,
-        "parts": parts,
+        "units": reading_units(parts),
         "images": sample.num_media,
         "not_shown": max(0, sample.num_media - MEDIA_SHOWN),
         "text_tokens": row["text_tokens"],
         "trained_tokens": row["trained_tokens"],
     }
+
+
+def reading_units(parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Parts in reading order, those together that must not be torn apart by the end of a line.
+
+    In a conversation that is a label and its picture ("Image 2:"), in a document a picture and its text. `turn` marks
+    where a new line begins: with each question, and with each picture of a document that text came before.
+    """
+    units: list[dict[str, Any]] = []
+    for part in parts:
+        last = units[-1]["parts"][-1] if units else None
+        is_picture, in_document = "text" not in part, part["role"] == "document"
+        if last is not None and part["role"] == last["role"]:
+            label_of_picture = is_picture and not in_document and len(last.get("text", "")) in range(1, LABEL_LETTERS)
+            text_of_picture = not is_picture and in_document and "text" not in last
+            if label_of_picture or text_of_picture:
+                units[-1]["parts"].append(part)
+                continue
+        begins = last is not None and (
+            part["role"] not in (last["role"], "assistant") or (in_document and is_picture and "text" in last)
+        )
+        units.append({"turn": begins, "parts": [part]})
+    return units
 
 
 def _medium(workspace: Path, medium: dict[str, Any], side_px: int) -> str | None:

@@ -65,8 +65,7 @@ def draw_graph(
     )
     nodes = Markup("").join(_box(node, *places[node.key]) for column in columns for node in column)
     return Markup(
-        '<div class="graph" tabindex="0" role="region" aria-label="{}">'
-        "<style>@media print{{.graph svg{{min-width:0!important}}}}</style>"
+        '<div class="graph scroll" tabindex="0" role="region" aria-label="{}">'
         '<svg style="width:100%;min-width:{}px;max-width:{}px;height:auto" viewBox="0 0 {} {}" role="img" '
         'aria-label="{}">{}{}</svg></div>'
     ).format(label, int(SMALLEST * width), width, width, height, description, curves, nodes)

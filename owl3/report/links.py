@@ -74,8 +74,9 @@ def draw(days: Sequence[Day]) -> list[Markup]:
     for day in days:
         gone = sum(day.causes.values())
         rows.append((day.date, day.occasion, day.asked, day.asked - gone, charts.share(gone, day.asked)))
+    caption = "Not reachable, by date and cause" if len(days) > 1 else f"Not reachable on {days[0].date}, by cause"
     bars = [
-        (f"{day.date} {cause}", amount)
+        (f"{day.date} {cause}" if len(days) > 1 else cause, amount)
         for day in days
         for cause, amount in sorted(day.causes.items(), key=lambda entry: (-entry[1], entry[0]))
     ]
@@ -83,5 +84,5 @@ def draw(days: Sequence[Day]) -> list[Markup]:
     drawn = [charts.table(rows, caption="URLs that answered, by date", head=_HEAD)]
     if bars:
         asked = float(sum(day.asked for day in days))
-        drawn.append(charts.bars(bars, caption="Not reachable, by date and cause", hints=hints, total=asked))
+        drawn.append(charts.bars(bars, caption=caption, hints=hints, total=asked))
     return drawn

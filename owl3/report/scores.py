@@ -86,4 +86,4 @@ def distractor_curve(results: Sequence[Evaluation]) -> Markup | None:
             series[f"{result.run} {result.title}"] = points
     if any("distractor-mmbench" in name for name in series):
         series |= {f"{model}, published": sorted(curve.items()) for model, curve in PAPER_CURVE.items()}
-    return charts.lines(series, caption="Distractor Resistance", x_label="pictures shown") if series else None
+    return charts.lines(series, caption="Distractor resistance", x_label="pictures shown") if series else None

@@ -12,10 +12,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from owl3 import __version__
 from owl3.cards import charts, runs
 from owl3.cards.pictures import data_uri, small_medium
-from owl3.cards.render import stylesheet
 from owl3.cards.trace import Trace
 from owl3.errors import InputError
 from owl3.media import MediaError
@@ -44,8 +42,6 @@ def trace_page(found: Trace, workspace: Path, back: str = "") -> bytes:
     """
     page = {
         "back": back,
-        "css": Markup(stylesheet()),
-        "owl3_version": __version__,
         "trace": found,
         "graph": draw_trace(found),
         "tiles": _tiles(found),
@@ -173,10 +169,10 @@ def _tiles(found: Trace) -> list[tuple[str, str]]:
     steps = sum(len(hit.steps) for hit in found.plans)
     tiles = [
         ("Rows of URLs", found.urls_total),
-        ("of these kept", found.urls_kept),
+        ("Rows kept", found.urls_kept),
         ("Built samples", found.built_total),
     ]
-    tiles += [("Steps that hold it", steps), ("Checkpoints", len(found.checkpoints))]
+    tiles += [("Steps that hold any", steps), ("Checkpoints", len(found.checkpoints))]
     tiles += [("Evaluations", len(found.evaluations)), ("Retracted already", found.tombstoned)]
     return [(title, charts.number(amount)) for title, amount in tiles]
 

@@ -22,6 +22,7 @@ from owl3.cards.figure import Value
 from owl3.cards.figures import FIGURES
 from owl3.cards.render import card, size_category
 from owl3.errors import ConfigError, InputError, StaleError
+from owl3.ledger import open_duckdb
 
 from .conftest import DATACARDS, make_card
 from .forge import edit_rows, reseal
@@ -233,3 +234,21 @@ def test_a_sampled_audit_of_such_a_table_is_false_and_no_exception(workspace: Pa
         edit_rows(path, lambda rows: [row | {"media_offset": None} for row in rows])
     result = audit(datacards / "demo" / "1.0.0", workspace, sample=0.01)
     assert not result.passed
+
+
+def test_samples_with_the_same_licences_are_one_row_in_whatever_order_they_name_them() -> None:
+    figure = next(figure for figure in FIGURES if figure.name == "samples.licences")
+    named = [
+        "CC0-1.0 | CC-BY-4.0",
+        "CC-BY-4.0 | CC0-1.0",
+        "CC0-1.0",
+        "CC-BY-4.0 | CC0-1.0 | MIT",
+        "MIT | CC0-1.0 | CC-BY-4.0",
+    ]
+    with open_duckdb() as db:
+        db.execute("create table samples as select unnest(?) as licence", [named])
+        assert db.execute(figure.query).fetchall() == [
+            ("CC-BY-4.0 | CC0-1.0", 2),
+            ("CC-BY-4.0 | CC0-1.0 | MIT", 2),
+            ("CC0-1.0", 1),
+        ]

@@ -115,3 +115,8 @@ def test_numbers_are_written_the_same_way_everywhere() -> None:
     assert charts.share(1, 100_000) == "<0.1 %"
     assert charts.num_bytes(1536) == "1.5 KiB"
     assert isinstance(charts.bars([["a", 1]], caption="x"), Markup)
+
+
+def test_what_stands_in_backticks_is_code_and_stays_escaped() -> None:
+    assert charts.paragraph("ask `owl3 audit <x>`") == "<p>ask <code>owl3 audit &lt;x&gt;</code></p>"
+    assert charts.paragraph("one ` alone") == "<p>one ` alone</p>"

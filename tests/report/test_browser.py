@@ -135,7 +135,7 @@ def test_a_caption_with_a_script_stays_text(browser: webdriver.Chrome, tmp_path:
         "text_tokens": 1,
         "trained_tokens": 1,
         "sample_id": "0" * 32,
-        "parts": [{"role": "user", "text": hostile}],
+        "units": [{"turn": False, "parts": [{"role": "user", "text": hostile}]}],
         "not_shown": 0,
     }
     page = tmp_path / "hostile.html"
