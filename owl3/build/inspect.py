@@ -29,12 +29,12 @@ class Shown:
     media: tuple[bytes | None, ...]
 
     @property
-    def title(self) -> str:
+    def what(self) -> str:
         """What it is and what it costs, on one line."""
         row = self.row
         images = f"{row['images']} image{'' if row['images'] == 1 else 's'}"
         cost = f"{row['text_tokens']} tokens ({row['trained_tokens']} trained), {images}"
-        return f"{self.sample.id}  {self.sample.kind}  {self.sample.builder} {self.sample.builder_version}  {cost}"
+        return f"{self.sample.kind}  {self.sample.builder} {self.sample.builder_version}  {cost}"
 
     @property
     def origin(self) -> str:
@@ -123,7 +123,7 @@ def as_text(shown: Shown) -> str:
     """A sample for the terminal: media as ‹image 2: 640 x 480›, one paragraph per turn."""
     sample = shown.sample
     spans = [(str(turn.role), turn.start, turn.end) for turn in sample.turns] or [("document", 0, len(sample.segments))]
-    lines = [shown.title, shown.origin]
+    lines = [f"{sample.id}  {shown.what}", shown.origin]
     for role, start, end in spans:
         said = "".join(_segment_text(shown, number) for number in range(start, end))
         lines.append(f"{role}: {said}")

@@ -5,6 +5,7 @@ import html
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -13,6 +14,10 @@ from owl3.media import MediaError, open_image, thumbnail
 
 _WIDTH_PX = 1200
 _MARGIN_PX = 16
+_COLUMN_PX = (_WIDTH_PX - 3 * _MARGIN_PX) // 2
+_LABEL_LETTERS = 24
+_FEW = 8
+"""Samples of no more pictures than this stand in two columns."""
 _THUMB_PX = 110
 _TEXT_PX = 15
 _LINE_PX = 20
@@ -29,15 +34,26 @@ class _Flow:
 
     canvas: Image.Image | None
     """None: only measure."""
+    left: int = _MARGIN_PX
+    width: int = _WIDTH_PX - 2 * _MARGIN_PX
     y: int = _MARGIN_PX
-    x: int = _MARGIN_PX
+    x: int = 0
     height: int = _LINE_PX
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont = field(default_factory=lambda: ImageFont.load_default(_TEXT_PX))
+
+    def __post_init__(self) -> None:
+        self.x = self.left
 
     def line(self, gap_px: int = 0) -> None:
         """Begin a new line."""
         self.y += self.height + gap_px
-        self.x, self.height = _MARGIN_PX, _LINE_PX
+        self.x, self.height = self.left, _LINE_PX
+
+    def keep(self, label: str, more_px: int) -> None:
+        """Begin a new line where a label ("Image 2:") would be torn from the picture behind it."""
+        is_label = more_px > 0 and len(label) < _LABEL_LETTERS and self.x > self.left
+        if is_label and self.x + self.font.getlength(label) + more_px > self.left + self.width:
+            self.line()
 
     def words(self, text: str, ink: str) -> None:
         """Write text, breaking lines between words (Chinese: anywhere)."""
@@ -46,7 +62,7 @@ class _Flow:
                 self.line()
             for word in _words(paragraph):
                 width = int(self.font.getlength(word))
-                if self.x + width > _WIDTH_PX - _MARGIN_PX and self.x > _MARGIN_PX:
+                if self.x + width > self.left + self.width and self.x > self.left:
                     self.line()
                 if self.canvas is not None:
                     ImageDraw.Draw(self.canvas).text((self.x, self.y), word, font=self.font, fill=ink)
@@ -54,7 +70,7 @@ class _Flow:
 
     def picture(self, image: Image.Image) -> None:
         """Place a thumbnail, and make the line as high as it is."""
-        if self.x + image.width > _WIDTH_PX - _MARGIN_PX:
+        if self.x + image.width > self.left + self.width:
             self.line()
         self.height = max(self.height, image.height + 6)
         if self.canvas is not None:
@@ -63,33 +79,45 @@ class _Flow:
 
 
 def png_sheet(samples: Sequence[Shown]) -> bytes:
-    """Draw samples one below the other. Letters that the built-in font lacks show as boxes; HTML has them all."""
-    height = _draw(samples, None)
-    canvas = Image.new("RGB", (_WIDTH_PX, height), "white")
-    _draw(samples, canvas)
+    """Draw samples below and beside each other. Letters that the font lacks show as boxes; HTML has them all."""
+    columns = 2 if len(samples) > 1 and all(shown.sample.num_media <= _FEW for shown in samples) else 1
+    width = _COLUMN_PX if columns == 2 else _WIDTH_PX - 2 * _MARGIN_PX
+    ends = [_MARGIN_PX] * columns
+    places: list[tuple[Shown, int, int]] = []
+    for shown in samples:
+        column = ends.index(min(ends))
+        left = _MARGIN_PX + column * (width + _MARGIN_PX)
+        places.append((shown, left, ends[column]))
+        ends[column] = _draw(shown, _Flow(None, left, width, ends[column]))
+    canvas = Image.new("RGB", (_WIDTH_PX, max(ends)), "white")
+    for shown, left, top in places:
+        _draw(shown, _Flow(canvas, left, width, top))
     buffer = io.BytesIO()
     canvas.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
-def _draw(samples: Sequence[Shown], canvas: Image.Image | None) -> int:
-    """Lay everything out; return the height."""
-    flow = _Flow(canvas)
-    for shown in samples:
-        flow.words(f"{shown.title}\n{shown.origin}", _INK["title"])
-        flow.line(2)
-        for role, parts in _turns(shown):
-            flow.words(f"{role}: ", _INK[role])
-            for part in parts:
-                if isinstance(part, str):
-                    flow.words(part, _INK[role])
-                else:
-                    flow.picture(_thumb(part.data, part.side_px))
-            flow.line(4)
-        flow.line(_MARGIN_PX - _LINE_PX)
-        if canvas is not None:
-            ImageDraw.Draw(canvas).line([(0, flow.y - 8), (_WIDTH_PX, flow.y - 8)], fill="#dddddd")
-    return flow.y + _MARGIN_PX
+def _draw(shown: Shown, flow: _Flow) -> int:
+    """Lay one sample out, a line below it; return where the next begins. An answer stands behind its question."""
+    flow.words(f"{shown.sample.id}\n{shown.what}\n{shown.origin}", _INK["title"])
+    flow.line(2)
+    before = ""
+    for role, parts in _turns(shown):
+        if before:
+            flow.words("  ", _INK[role]) if (before, role) == ("user", "assistant") else flow.line(4)
+        before = role
+        flow.words(f"{role}: ", _INK[role])
+        for part, after in zip_longest(parts, parts[1:]):
+            if isinstance(part, str):
+                flow.keep(part, 0 if isinstance(after, str | None) else after.side_px)
+                flow.words(part, _INK[role])
+            else:
+                flow.picture(_thumb(part.data, part.side_px))
+    flow.line(_MARGIN_PX - 8)
+    if flow.canvas is not None:
+        ends = [(flow.left, flow.y), (flow.left + flow.width, flow.y)]
+        ImageDraw.Draw(flow.canvas).line(ends, fill="#dddddd")
+    return flow.y + 8
 
 
 @dataclass(frozen=True)
@@ -152,24 +180,40 @@ def _thumb(data: bytes | None, side_px: int) -> Image.Image:
     return image
 
 
-_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
-<style>body{{font:15px/1.5 system-ui,sans-serif;max-width:75rem;margin:1rem auto;padding:0 1rem;color:#222}}
-article{{border-top:1px solid #ddd;padding:.8rem 0}}h2{{font:13px monospace;color:#666;margin:0}}
-p{{margin:.4rem 0;white-space:pre-wrap}}p b{{font-weight:600}}.user{{color:#1a4f8b}}.assistant{{color:#1c7a3a}}
-.system{{color:#8a5a00}}img{{margin:2px 4px;vertical-align:middle}}small{{color:#666}}</style>
-<h1>{title}</h1>{articles}</html>"""
+_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<title>{title}</title><link rel="icon" href="data:,">
+<style>:root{{color-scheme:light dark;--ink:#222;--quiet:#5f5f5f;--line:#ddd;--user:#1a4f8b;
+--answer:#1c6b3a;--system:#7a5000}}
+@media(prefers-color-scheme:dark){{:root{{--ink:#e6eaee;--quiet:#a3adb8;--line:#3a444f;--user:#8fbdf2;
+--answer:#7fd19b;--system:#e0b45c}}
+body{{background:#12171d}}}}
+body{{font:15px/1.5 system-ui,sans-serif;max-width:75rem;margin:1rem auto;padding:0 1rem;color:var(--ink)}}
+main{{columns:2 26rem;column-gap:2rem}}article{{border-top:1px solid var(--line);padding:.8rem 0;break-inside:avoid}}
+h1{{font-size:1.5rem}}h2{{font:13px ui-monospace,monospace;color:var(--quiet);margin:0;overflow-wrap:anywhere}}
+p{{margin:.4rem 0;white-space:pre-wrap;overflow-wrap:anywhere}}b{{font-weight:600}}.user{{color:var(--user)}}
+.assistant{{color:var(--answer)}}.system{{color:var(--system)}}small{{color:var(--quiet)}}
+img{{margin:2px 4px;vertical-align:middle;max-width:100%}}</style></head>
+<body><h1>{title}</h1><main>{articles}</main></body></html>"""
 
 
 def html_sheet(title: str, samples: Sequence[Shown]) -> str:
     """Write samples as a page of its own: thumbnails are inside of it."""
     articles = []
     for shown in samples:
-        turns = []
+        exchanges: list[str] = []
+        before = ""
         for role, parts in _turns(shown):
             inner = "".join(html.escape(part) if isinstance(part, str) else _tag(part) for part in parts)
-            turns.append(f'<p class="{role}"><b>{role}:</b> {inner}</p>')
-        head = f"<h2>{html.escape(shown.title)}</h2><small>{html.escape(shown.origin)}</small>"
-        articles.append(f"<article>{head}{''.join(turns)}</article>")
+            turn = f'<span class="{role}"><b>{role}:</b> {inner}</span>'
+            if (before, role) == ("user", "assistant"):  # behind its question
+                exchanges[-1] += f"  {turn}"
+            else:
+                exchanges.append(turn)
+            before = role
+        head = f"<h2>{shown.sample.id}</h2><small>{html.escape(shown.what)}<br>{html.escape(shown.origin)}</small>"
+        articles.append(f"<article>{head}{''.join(f'<p>{exchange}</p>' for exchange in exchanges)}</article>")
     return _PAGE.format(title=html.escape(title), articles="".join(articles))
 
 

@@ -8,8 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, PackageLoader
+from markupsafe import Markup
 
+from owl3 import __version__
+from owl3.cards.render import stylesheet, template_environment
 from owl3.data.pack import share_rows
 from owl3.data.reading import SampleReader
 from owl3.errors import ConfigError, InputError
@@ -117,9 +120,9 @@ def urls_of(workspace: Path, sample_ids: Sequence[str]) -> dict[str, str]:
 
 def render_page(plan: Plan, workspace: Path, samples: Sequence[SeenSample]) -> str:
     """Write a page that needs nothing beside it: samples with thumbnails, grouped by row."""
-    environment = Environment(
-        loader=PackageLoader("owl3.data", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
+    cards = template_environment()
+    assert cards.loader is not None
+    environment = cards.overlay(loader=ChoiceLoader([PackageLoader("owl3.data"), cards.loader]))
     reader = SampleReader(plan, workspace)
     rows: dict[int, list[tuple[SeenSample, list[str]]]] = {}
     for sample in samples:
@@ -128,7 +131,9 @@ def render_page(plan: Plan, workspace: Path, samples: Sequence[SeenSample]) -> s
     reader.close()
     step = samples[0].step
     costs = zip(plan.row_tokens(step).tolist(), plan.row_tiles(step).tolist(), strict=True)
-    return environment.get_template("step.html").render(
+    return environment.get_template("inspect.html.jinja").render(
+        css=Markup(stylesheet()),
+        owl3_version=__version__,
         name=plan.manifest.name,
         digest=plan.digest,
         step=step,

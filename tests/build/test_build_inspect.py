@@ -1,5 +1,7 @@
 """Samples shown to people."""
 
+import io
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from PIL import Image
 from owl3.build.config import BUILD_CONFIG
 from owl3.build.inspect import as_text, show_samples
 from owl3.build.run import build
+from owl3.build.sheets import html_sheet, png_sheet
 from owl3.errors import InputError
 
 
@@ -65,3 +68,28 @@ def test_a_sample_whose_pictures_are_gone_is_still_shown(made: Path, tmp_path: P
     assert shown[0].media == (None,) * 4
     assert "is gone" in (tmp_path / "s.html").read_text()
     show_samples(made, made.parents[1], random=1, sheet=tmp_path / "s.png")
+
+
+def test_a_page_of_samples_fits_a_phone_and_asks_for_nothing(made: Path, tmp_path: Path) -> None:
+    show_samples(made, made.parents[1], random=2, sheet=tmp_path / "s.html")
+    page = (tmp_path / "s.html").read_text()
+    assert '<meta name="viewport"' in page
+    assert "default-src 'none'" in page
+    assert "<html lang=" in page
+
+
+def test_an_answer_stands_behind_its_question(made: Path, tmp_path: Path) -> None:
+    """Conversations of six turns would be twelve lines else."""
+    [shown] = show_samples(made, made.parents[1], random=1)
+    turns = [str(turn.role) for turn in shown.sample.turns]
+    page = html_sheet("s", [shown])
+    questions = len(turns) - sum(pair == ("user", "assistant") for pair in itertools.pairwise(turns))
+    assert page.count("<p>") == (questions or 1)
+
+
+def test_samples_of_few_pictures_stand_in_two_columns(made: Path) -> None:
+    several = show_samples(made, made.parents[1], random=4)
+    apart = [Image.open(io.BytesIO(png_sheet([shown]))) for shown in several]
+    together = Image.open(io.BytesIO(png_sheet(several)))
+    assert together.width == apart[0].width == 1200
+    assert together.height < 0.8 * sum(image.height for image in apart)
