@@ -172,7 +172,7 @@ def audit_card(recipe: Recipe, name: str, place: Place, progress: Progress = SIL
     found = audit(folder, place.workspace, progress=SILENT)
     false = found.first_false()
     if false is not None:
-        raise CheckFailed(f"audit of {folder}: {false.line()}; see owl3 audit {folder}")
+        raise CheckFailed(f"audit of {folder}: {false.line(most=80)}; see owl3 audit {folder} -w {place.workspace}")
     progress.finish(f"{len(found.checks)} checks, all true")
     return read_manifest(folder)
 

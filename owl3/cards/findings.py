@@ -27,11 +27,12 @@ class Check:
     stated: str = ""
     found: str = ""
 
-    def line(self) -> str:
-        """One line for people."""
+    def line(self, most: int = 1000) -> str:
+        """One line for people, with so many letters of each value."""
         if self.passed:
             return f"{self.area}: {self.subject}: holds"
-        return f"{self.area}: {self.subject}: stated {self.stated or 'nothing'}, found {self.found or 'nothing'}"
+        stated, found = (value if len(value) <= most else f"{value[:most]}…" for value in (self.stated, self.found))
+        return f"{self.area}: {self.subject}: stated {stated or 'nothing'}, found {found or 'nothing'}"
 
 
 def passed(area: str, subject: str, value: Any = "") -> Check:

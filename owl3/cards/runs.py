@@ -73,6 +73,8 @@ class Evaluation:
     """95 % interval of the score."""
     paper: tuple[tuple[str, float], ...] = ()
     """What the paper reports for this figure, by model."""
+    random: float | None = None
+    """What guessing would reach."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +200,7 @@ def all_evaluations(folder: Path) -> list[Evaluation]:
                 folder=path.parent,
                 interval=(interval["low"], interval["high"]) if interval else None,
                 paper=tuple(summary.get("paper", {}).items()),
+                random=summary.get("floors", {}).get("random"),
             )
         )
     return found

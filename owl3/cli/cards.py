@@ -7,7 +7,7 @@ import typer
 from rich.text import Text
 
 from owl3.cli import complete
-from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, FoundWorkspace, Json, TerminalProgress, emit, table
+from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, FoundWorkspace, Json, TerminalProgress, emit, table, where
 from owl3.errors import CheckFailed, InputError
 
 Datacards = Annotated[
@@ -102,7 +102,7 @@ def card(
         as_json,
         {"name": manifest.name, "digest": manifest.digest, "folder": folder, "counts": manifest.counts},
         f"{folder}: digest {manifest.digest}",
-        f"look at {folder / 'card.html'}, check it with: owl3 audit {name}",
+        f"look at {folder / 'card.html'}, check it with: owl3 audit {folder}{where(workspace)}",
     )
 
 
@@ -203,7 +203,8 @@ def audit(
     )
     if false:
         raise CheckFailed(
-            f"card {result.card}: {len(false)} of {len(result.checks)} claims are false; first: {false[0].line()}"
+            f"card {result.card}: {len(false)} of {len(result.checks)} claims are false; "
+            f"first: {false[0].line(most=80)}"
         )
 
 
@@ -252,16 +253,26 @@ def _url_line(row: dict[str, Any]) -> str:
     return f"{shown(row['url'] or 'a URL that was cleared', 120)} ({about}) {shown(row['caption'] or '', 80)}"
 
 
+_LISTED = 10
+
+
+def _rest(total: int, rows: list[dict[str, Any]]) -> list[str]:
+    """How many are not listed; rows of a checkpoint are grouped, so their amounts count."""
+    listed = sum(row.get("amount", 1) for row in rows[:_LISTED])
+    return [f"  … and {total - listed:,} more"] if total > listed else []
+
+
 def _trace_tables(found: Any) -> list[Any]:
     parts: list[Any] = []
     if found.urls:
         parts.append(f"From {found.urls_total:,} rows of URLs, {found.urls_kept:,} kept")
-        parts += [f"  {_url_line(row)}" for row in found.urls[:10]]
+        parts += [f"  {_url_line(row)}" for row in found.urls[:_LISTED]]
+        parts += _rest(found.urls_total, found.urls)
     if found.built:
         shown = table(f"Built samples: {found.built_total:,}", "sample", "kind", "artifact", "shard", ">pictures")
-        for row in found.built[:10]:
+        for row in found.built[:_LISTED]:
             shown.add_row(row["sample_id"], row["kind"], row["artifact"], row["shard"], str(row["images"]))
-        parts.append(shown)
+        parts += [shown, *_rest(found.built_total, found.built)]
     if found.plans:
         shown = table("Plans", "plan", ">draws", ">steps", ">first step", ">last step")
         for hit in found.plans:

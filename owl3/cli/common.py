@@ -1,6 +1,7 @@
 """What verbs share: options, the one way to print a result, and progress on a terminal."""
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichBars
 from rich.table import Table
 from rich.text import Text
@@ -80,6 +81,11 @@ def workspace_of(artifact: Path, workspace: Path) -> Path:
     return next((folder.parent for folder in artifact.absolute().parents if folder.name in kinds), workspace)
 
 
+def where(workspace: Path) -> str:
+    """The option that a printed command needs, to be copied."""
+    return "" if workspace == DEFAULT_WORKSPACE else f" --workspace {shlex.quote(str(workspace))}"
+
+
 def emit(as_json: bool, data: Any, *human: Any) -> None:
     """Print a result: one JSON line with `--json`, else `human`: strings or rich tables.
 
@@ -95,8 +101,10 @@ def emit(as_json: bool, data: Any, *human: Any) -> None:
         return
     width = None if sys.stdout.isatty() else 120
     console = Console(file=sys.stdout, width=width, highlight=False, markup=False, emoji=False)
-    for part in human:
+    for number, part in enumerate(human):
         if isinstance(part, Table) and part.title:  # rich would break it to the width of its table
+            if number and human[number - 1] != "":
+                console.print()
             console.print(Text(str(part.title), style="bold"), soft_wrap=True)
             part.title = None
         console.print(part, soft_wrap=isinstance(part, str))
@@ -128,7 +136,7 @@ class TerminalProgress:
         self._since = self._told = time.monotonic()
         if sys.stderr.isatty():
             label_column = TextColumn("{task.description}", markup=False)
-            columns = (label_column, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            columns = (label_column, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
             self._bars = RichBars(*columns, console=Console(stderr=True), transient=True)
             self._bars.start()
             self._task = self._bars.add_task(label, total=total)
@@ -140,8 +148,13 @@ class TerminalProgress:
             self._bars.advance(self._task, units)
         elif time.monotonic() - self._told > 10:
             self._told = time.monotonic()
-            of = f"/{self._total}" if self._total else ""
-            typer.echo(f"{self._label}: {self._done}{of} after {self._told - self._since:.0f} s", err=True)
+            typer.echo(self._line(self._told - self._since), err=True)
+
+    def _line(self, seconds: float) -> str:
+        if not self._total:
+            return f"{self._label}: {self._done} after {seconds:.0f} s"
+        left = seconds / self._done * max(self._total - self._done, 0)
+        return f"{self._label}: {self._done}/{self._total} after {seconds:.0f} s, about {_span(left)} left"
 
     def finish(self, note: str = "") -> None:
         """End the piece with one line."""
@@ -150,3 +163,10 @@ class TerminalProgress:
             self._bars = None
         seconds = time.monotonic() - self._since
         typer.echo(f"{self._label}: {note or 'done'} ({seconds:.1f} s)", err=True)
+
+
+def _span(seconds: float) -> str:
+    """As a person says it: 40 s, 5 min, 2.5 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"

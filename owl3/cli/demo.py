@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, Overrides, TerminalProgress, Workspace, emit, table
+from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, Overrides, TerminalProgress, Workspace, emit, table, where
 from owl3.cli.common import Recipe as RecipeFile
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def _run(
         names = [f"{step.kind} {step.name}" for step in steps]
         emit(as_json, {"steps": names}, f"{recipe.name} would, in {workspace}:", *(f"  {name}" for name in names))
         return
+    typer.echo(f"{recipe.name}: {len(all_steps(recipe))} steps in {workspace}; what is done stays", err=True)
     account = run(recipe, workspace, TerminalProgress(), processes)
     emit(
         as_json,
@@ -102,10 +103,10 @@ def _drops(account: Account) -> list[str]:
 
 
 def _scores_table(account: Account) -> Table:
-    made = table("What the model can answer", "task", ">questions", "metric", ">score", ">blind")
+    made = table("What the model can answer", "task", ">questions", "metric", ">score", ">blind", ">random")
     for task, score in account.scores.items():
-        blind = "" if score.blind is None else f"{score.blind:.3f}"
-        made.add_row(task, str(score.questions), score.metric, f"{score.score:.3f}", blind)
+        floors = ("" if floor is None else f"{floor:.3f}" for floor in (score.blind, score.random))
+        made.add_row(task, str(score.questions), score.metric, f"{score.score:.3f}", *floors)
     return made
 
 
@@ -117,4 +118,5 @@ def _last_words(account: Account, workspace: Path) -> list[str]:
             f"Traced {found.subject.text}: in {found.built_total} built samples, "
             f"seen by {len(found.checkpoints)} checkpoints ({len(found.evaluations)} evaluations)."
         )
+        lines.append(f"Ask for any other: owl3 trace URL --html trace.html{where(workspace)}")
     return [*lines, f"Look at {account.report} ({account.seconds:.0f} s; everything is in {workspace})"]

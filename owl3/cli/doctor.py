@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from owl3.cli import complete
 from owl3.cli.common import DEFAULT_WORKSPACE, Json, Workspace, emit, table
@@ -26,13 +27,13 @@ def doctor(workspace: Workspace = DEFAULT_WORKSPACE, as_json: Json = False) -> N
     from owl3 import doctor as checks
 
     findings = checks.examine(workspace)
-    shown = table("Is this machine ready?", "check", "", "found", "what to do")
-    for finding in findings:
-        shown.add_row(
-            finding.check, "ok" if finding.ok else "MISSING", finding.found, "" if finding.ok else finding.remedy
-        )
-    emit(as_json, {"ok": all(f.ok for f in findings), "findings": findings}, shown)
     missing = [finding.check for finding in findings if not finding.ok]
+    shown = table("Is this machine ready?", "check", "", "found", *(["what to do"] if missing else []))
+    for finding in findings:
+        mark = Text("ok", style="green") if finding.ok else Text("MISSING", style="bold red")
+        shown.add_row(finding.check, mark, finding.found, *([finding.remedy * (not finding.ok)] if missing else []))
+    ready = [] if missing else [f"ready: {len(findings)} checks; look on with: owl3 demo"]
+    emit(as_json, {"ok": not missing, "findings": findings}, shown, *ready)
     if missing:
         raise CheckFailed(f"not ready: {', '.join(missing)}")
 

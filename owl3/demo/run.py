@@ -31,6 +31,8 @@ class Score(Config):
     """The task's primary figure: accuracy, cider, f1 …"""
     score: float
     blind: float | None
+    random: float | None
+    """What guessing would reach."""
     questions: int
 
 
@@ -106,6 +108,7 @@ def final_scores(stage: Path) -> dict[str, Score]:
             metric=result.primary,
             score=result.score,
             blind=blind.get(result.title),
+            random=result.random,
             questions=result.num_questions,
         )
         for result in ended

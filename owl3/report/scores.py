@@ -68,10 +68,12 @@ def score_table(results: Sequence[Evaluation]) -> dict[str, Any] | None:
 
 
 def _head(title: str, results: Sequence[Evaluation]) -> dict[str, str]:
-    """A task's column: its name, its figure, and what the paper reports for it."""
+    """A task's column: its name, its figure, what guessing would reach, and what the paper reports for it."""
     one = next(result for result in results if result.title == title)
     paper = ", ".join(f"{model} {value:.3f}" for model, value in one.paper)
-    return {"title": title, "figure": one.primary, "paper": f"paper: {paper}" if paper else ""}
+    beside = [f"random {one.random:.3f}"] if one.random is not None else []
+    beside += [f"paper: {paper}"] if paper else []
+    return {"title": title, "figure": one.primary, "beside": "; ".join(beside)}
 
 
 def distractor_curve(results: Sequence[Evaluation]) -> Markup | None:

@@ -130,3 +130,14 @@ def test_card_diff_report_rights_and_lineage_run(owl3: Any, datacards: Path, tmp
     assert Path(data["report"]).is_file()
     assert any(row["signal"] == "robots.txt" for row in owl3("rights")[1])
     assert owl3("lineage", "--file", str(tmp_path / "events.jsonl"))[1]["events"] == 8
+
+
+def test_a_trace_of_many_says_how_many_it_does_not_list(
+    workspace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("owl3.cli.cards._LISTED", 3)
+    assert main(["trace", "CC0-1.0", "--workspace", str(workspace)]) == 0
+    out = capsys.readouterr().out
+    total = int(out.split(" rows of URLs")[0].split()[-1])
+    assert total > 3
+    assert f"  … and {total - 3} more\n" in out

@@ -226,6 +226,21 @@ def test_doctor_finds_this_machine_ready(capsys: pytest.CaptureFixture[str]) -> 
     assert code == (1 if missing else 0)
 
 
+@pytest.mark.parametrize("ok", [True, False])
+def test_doctor_says_what_to_do_where_something_is_missing_and_what_is_next_where_nothing_is(
+    ok: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from owl3 import doctor
+
+    found = [doctor.Finding(check="ninja", ok=ok, found="none", remedy="pip install ninja")]
+    monkeypatch.setattr(doctor, "examine", lambda workspace: found)
+    assert main(["doctor"]) == (0 if ok else 1)
+    captured = capsys.readouterr()
+    assert ("pip install ninja" in captured.out) is not ok
+    assert ("ready: 1 checks" in captured.out) is ok
+    assert captured.err == ("" if ok else "owl3: not ready: ninja\n")
+
+
 def test_help_loads_no_library_that_a_verb_runs() -> None:
     """`owl3 --help` answers at once, and a broken area breaks its own verbs only."""
     code = (

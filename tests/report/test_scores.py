@@ -21,7 +21,7 @@ def test_the_best_checkpoint_is_marked_with_interval_and_blind_run_and_the_paper
     found = [evaluation("step-000010", 0.5), evaluation("step-000020", 0.7), evaluation("end", 0.6)]
     table = score_table([*found, evaluation("end", 0.95, blind=True)])
     assert table is not None
-    assert table["heads"] == [{"title": "pope", "figure": "f1", "paper": "paper: 7B-240728 0.882, 2B 0.874"}]
+    assert table["heads"] == [{"title": "pope", "figure": "f1", "beside": "paper: 7B-240728 0.882, 2B 0.874"}]
     cells = {row["checkpoint"]: row["cells"][0] for row in table["rows"]}
     assert [name for name, cell in cells.items() if cell["best"]] == ["step-000020"]
     assert cells["end"]["interval"] == "0.500-0.700"
