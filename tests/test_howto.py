@@ -11,7 +11,7 @@ import typer
 from owl3.cli import build_app, main
 
 ROOT = Path(__file__).parents[1]
-READMES = [ROOT / "owl3" / part / "README.md" for part in ("curate", "build", "eval", "train")]
+READMES = [ROOT / "owl3" / part / "README.md" for part in ("curate", "build", "eval", "train", "cli")]
 
 
 @pytest.mark.parametrize("path", READMES, ids=lambda path: path.parent.name)
