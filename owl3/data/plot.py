@@ -56,6 +56,7 @@ def _draw_epochs(axes: Any, plan: Plan) -> None:
     axes.axvline(1, color=_GREY, linestyle="--", linewidth=1)
     axes.margins(x=0.25)
     axes.invert_yaxis()
+    axes.set_xlabel("epochs x samples; the dashed line: each sample once")
     axes.set_title("Epochs of each dataset")
 
 

@@ -59,7 +59,7 @@ def draw_sweep(sweep: Mapping[int, Mapping[str, Summary]], out: Path) -> list[st
         axes.plot(numbers, values, marker="o", label=title)
         axes.fill_between(numbers, [row["low"] for row in rows], [row["high"] for row in rows], alpha=0.15)
     axes.set_xticks(sorted(sweep), labels=[str(number) for number in sorted(sweep)])
-    _finish(figure, axes, "Accuracy over frames", out / "frames.png")
+    _finish(figure, axes, "Accuracy over frames, with 95 % intervals", out / "frames.png")
     return [str(out / "frames.png")]
 
 
@@ -99,10 +99,11 @@ def _draw_grid(title: str, cells: Mapping[tuple[int, float], float], path: Path)
     values = [[cells.get((length, depth), nothing) for length in lengths] for depth in depths]
     figure = Figure(figsize=(1.2 * len(lengths) + 3, 0.6 * len(depths) + 2), layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(values, vmin=0, vmax=1, cmap="RdYlGn", aspect="auto")
+    image = axes.imshow(values, vmin=0, vmax=1, cmap="Blues", aspect="auto")
     for row, line in enumerate(values):
         for column, value in enumerate(line):
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9)
+            ink = "white" if value > 0.6 else "black"
+            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color=ink)
     axes.set_xticks(range(len(lengths)), labels=[str(length) for length in lengths])
     axes.set_yticks(range(len(depths)), labels=[f"{depth:.0%}" for depth in depths])
     axes.set(title=title, xlabel="pictures shown", ylabel="depth of the one asked about")
