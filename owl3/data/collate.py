@@ -134,7 +134,7 @@ def collate(rows: Sequence[Row], pad_id: int) -> MicroBatch:
     if image_rows:
         text["image_rows"] = torch.tensor(image_rows, dtype=torch.int64)
         text["image_starts"] = torch.from_numpy(np.concatenate(image_starts))
-        tiles = _joined_tiles([sample.tiles for row in rows for sample in row.samples])
+        tiles = _joined_tiles([block for row in rows for sample in row.samples for block in sample.tiles])
     return MicroBatch(
         step=rows[0].step if rows else -1,
         rows=tuple(row.row for row in rows),
@@ -151,5 +151,5 @@ def collate(rows: Sequence[Row], pad_id: int) -> MicroBatch:
 
 def _joined_tiles(parts: Sequence[np.ndarray]) -> Tensor:
     """Join (T, H, W, 3) parts to one (I, 3, H, W) tensor; the permutation is a view, so nothing is copied twice."""
-    joined = np.concatenate([part for part in parts if len(part)])
+    joined = np.concatenate(parts)
     return torch.from_numpy(joined).permute(0, 3, 1, 2)

@@ -7,7 +7,7 @@ Shape letters in this file: T tiles, H and W their sides.
 """
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -37,8 +37,8 @@ class EncodedSample:
     """Which tokens have a label."""
     image_starts: npt.NDArray[np.int64]
     """Index of the first placeholder token of each tile, within this sample."""
-    tiles: U8
-    """(T, H, W, 3), in the order of `image_starts`."""
+    tiles: list[U8]
+    """Blocks of (T, H, W, 3); joined, they are in the order of `image_starts`."""
 
 
 class Encoder:
@@ -61,10 +61,13 @@ class Encoder:
             MediaError: a medium can't be decoded; the reason is one of the ledger's.
         """
         sample = stored.sample
-        pictures = [self._open(data) for data in stored.media]
         grids: dict[int, Grid] = {}
-        if cut:
-            grids = {k: choose_grid(*_size(picture), self.tile_px) for k, picture in enumerate(pictures)}
+        tiles: list[U8] = []
+        for k, data in enumerate(stored.media):  # one at a time: of hundreds of pictures, only tiles are held
+            picture = self._open(data)
+            if cut:
+                grids[k] = choose_grid(*_size(picture), self.tile_px)
+            tiles += self._tiles(picture, grids.get(k))
         text = tokenize(
             render(sample.segments, sample.turns, release=self.release, style=self.style, grids=grids), self.tokenizer
         )
@@ -73,7 +76,7 @@ class Encoder:
             input_ids=np.array(text.input_ids, dtype=np.int64),
             trained=np.array(text.trained, dtype=np.bool_),
             image_starts=np.array(text.image_starts, dtype=np.int64),
-            tiles=self._tiles(pictures, grids),
+            tiles=tiles,
         )
 
     def text_tokens(self, stored: StoredSample) -> int:
@@ -81,24 +84,16 @@ class Encoder:
         chunks = render(stored.sample.segments, stored.sample.turns, release=self.release, style=self.style)
         return len(tokenize(chunks, self.tokenizer).input_ids)
 
-    def _tiles(self, pictures: Sequence[U8 | Image.Image], grids: Mapping[int, Grid]) -> U8:
-        """All tiles of a sample: a cut picture's row by row, then its global view; a whole picture is its own tile."""
+    def _tiles(self, picture: U8 | Image.Image, grid: Grid | None) -> list[U8]:
+        """A whole picture is its own tile; a cut one's stand row by row, and then its global view."""
         side = self.tile_px
-        if len(pictures) == 1 and not grids:  # most samples: nothing to copy
-            return self._resize(pictures[0], side, side)[None]
-        num_tiles = sum(grids[k][0] * grids[k][1] + 1 if k in grids else 1 for k in range(len(pictures)))
-        tiles_THW3 = np.empty((num_tiles, side, side, 3), dtype=np.uint8)
-        first = 0
-        for k, picture in enumerate(pictures):
-            if k in grids:
-                rows, columns = grids[k]
-                whole = self._resize(picture, columns * side, rows * side)
-                by_row = whole.reshape(rows, side, columns, side, 3).swapaxes(1, 2)
-                tiles_THW3[first : first + rows * columns] = by_row.reshape(-1, side, side, 3)
-                first += rows * columns
-            tiles_THW3[first] = self._resize(picture, side, side)
-            first += 1
-        return tiles_THW3
+        whole = self._resize(picture, side, side)[None]
+        if grid is None:
+            return [whole]
+        rows, columns = grid
+        large = self._resize(picture, columns * side, rows * side)
+        by_row = large.reshape(rows, side, columns, side, 3).swapaxes(1, 2)
+        return [by_row.reshape(-1, side, side, 3), whole]
 
 
 def resize_pillow(picture: U8 | Image.Image, width: int, height: int) -> U8:

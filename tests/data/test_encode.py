@@ -1,6 +1,7 @@
 """Tiles in order, exact pixels by default, a fast decoder that is near, and errors that name a reason."""
 
 import io
+import weakref
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from owl3.data.encode import Encoder, jpeg_frame, open_fast, resize_fast, resize_pillow
+from owl3.data.encode import Decoder, Encoder, jpeg_frame, open_fast, resize_fast, resize_pillow
 from owl3.data.reading import StoredSample
 from owl3.media import MediaError, open_image
 from owl3.tiling import bicubic
@@ -41,18 +42,37 @@ def test_a_cut_picture_is_its_tiles_row_by_row_and_then_the_whole(tokenizer: Tex
     data = as_jpeg(picture)
     encoded = encoder(tokenizer).encode(stored(data), cut=True)
     whole = np.asarray(bicubic(open_image(data), 3 * 28, 2 * 28))
-    assert len(encoded.tiles) == len(encoded.image_starts) == 7
-    assert np.array_equal(encoded.tiles[0], whole[:28, :28])
-    assert np.array_equal(encoded.tiles[2], whole[:28, 56:])
-    assert np.array_equal(encoded.tiles[3], whole[28:, :28])
-    assert np.array_equal(encoded.tiles[6], np.asarray(bicubic(open_image(data), 28, 28)))
+    tiles = np.concatenate(encoded.tiles)
+    assert len(tiles) == len(encoded.image_starts) == 7
+    assert np.array_equal(tiles[0], whole[:28, :28])
+    assert np.array_equal(tiles[2], whole[:28, 56:])
+    assert np.array_equal(tiles[3], whole[28:, :28])
+    assert np.array_equal(tiles[6], np.asarray(bicubic(open_image(data), 28, 28)))
 
 
 def test_pictures_keep_their_order(tokenizer: TextTokenizer) -> None:
     red, blue = Image.new("RGB", (30, 30), "red"), Image.new("RGB", (30, 30), "blue")
     encoded = encoder(tokenizer).encode(stored(as_jpeg(red), as_jpeg(blue)), cut=False)
-    assert encoded.tiles[0, 0, 0, 0] > 200 > 60 > encoded.tiles[1, 0, 0, 0]
+    first, second = np.concatenate(encoded.tiles)
+    assert first[0, 0, 0] > 200 > 60 > second[0, 0, 0]
     assert encoded.image_starts.tolist() == sorted(encoded.image_starts.tolist())
+
+
+@pytest.mark.parametrize("decoder", ["pillow", "opencv"])
+def test_of_a_sample_of_many_pictures_one_at_a_time_is_held_decoded(tokenizer: TextTokenizer, decoder: Decoder) -> None:
+    """400 photos of 12 megapixels would take 14 GB side by side."""
+    made = encoder(tokenizer, decoder=decoder)
+    opened: list[weakref.ref[object]] = []
+
+    def open_and_watch(data: bytes) -> object:
+        assert sum(picture() is not None for picture in opened) <= 1  # the one that the next will replace
+        picture = open_picture(data)
+        opened.append(weakref.ref(picture))
+        return picture
+
+    open_picture, made._open = made._open, open_and_watch  # type: ignore[assignment]
+    made.encode(stored(*[as_jpeg(smooth(60, 40))] * 5), cut=False)
+    assert len(opened) == 5
 
 
 def test_the_fast_decoder_reads_whole_jpegs_bit_for_bit_as_pillow() -> None:
@@ -133,5 +153,5 @@ def test_a_broken_picture_names_its_reason(tokenizer: TextTokenizer, decoder: st
 
 def test_text_alone_needs_no_picture(tokenizer: TextTokenizer) -> None:
     encoded = encoder(tokenizer).encode(stored(), cut=False)
-    assert encoded.tiles.shape == (0, 28, 28, 3)
+    assert encoded.tiles == []
     assert len(encoded.input_ids) == encoder(tokenizer).text_tokens(stored())
