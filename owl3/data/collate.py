@@ -11,7 +11,7 @@
 Shape letters in this file: B rows, S columns, I picture tiles.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from owl3.data.encode import EncodedSample
+from owl3.data.encode import U8, EncodedSample
 from owl3.idhash import U64
 
 IGNORED = -100
@@ -102,9 +102,13 @@ def normalise(tiles: Tensor) -> Tensor:
     return tiles.float().div_(255).sub_(0.5).div_(0.5)
 
 
-def collate(rows: Sequence[Row], pad_id: int) -> MicroBatch:
+def collate(rows: Sequence[Row], pad_id: int, join: Callable[[list[U8]], Tensor | None]) -> MicroBatch:
     """Put rows side by side, padded to the longest. A row that lost all its samples, or no row at all, is one
-    unlabelled token: ranks stay in step, and no attention is over nothing."""
+    unlabelled token: ranks stay in step, and no attention is over nothing.
+
+    Args:
+        join: Joins the tiles of all samples where they shall lie, as `joined` does.
+    """
     columns = max([1, *(sum(len(sample.input_ids) for sample in row.samples) for row in rows)])
     shape = (max(1, len(rows)), columns)
     input_ids = np.full(shape, pad_id, dtype=np.int64)
@@ -130,16 +134,14 @@ def collate(rows: Sequence[Row], pad_id: int) -> MicroBatch:
         "position_ids": torch.from_numpy(position_ids),
         "labels": torch.from_numpy(labels),
     }
-    tiles = None
     if image_rows:
         text["image_rows"] = torch.tensor(image_rows, dtype=torch.int64)
         text["image_starts"] = torch.from_numpy(np.concatenate(image_starts))
-        tiles = _joined_tiles([block for row in rows for sample in row.samples for block in sample.tiles])
     return MicroBatch(
         step=rows[0].step if rows else -1,
         rows=tuple(row.row for row in rows),
         text=text,
-        tiles=tiles,
+        tiles=join([block for row in rows for sample in row.samples for block in sample.tiles]),
         sample_ids=tuple(tuple(sample.sample_id for sample in row.samples) for row in rows),
         drops=tuple(drop for row in rows for drop in row.drops),
         fingerprint=np.sum([np.zeros(2, np.uint64), *(row.fingerprint for row in rows)], axis=0, dtype=np.uint64),
@@ -149,7 +151,6 @@ def collate(rows: Sequence[Row], pad_id: int) -> MicroBatch:
     )
 
 
-def _joined_tiles(parts: Sequence[np.ndarray]) -> Tensor:
-    """Join (T, H, W, 3) parts to one (I, 3, H, W) tensor; the permutation is a view, so nothing is copied twice."""
-    joined = np.concatenate(parts)
-    return torch.from_numpy(joined).permute(0, 3, 1, 2)
+def joined(blocks: list[U8]) -> Tensor | None:
+    """Join blocks of (T, H, W, 3) to one (I, 3, H, W), a view of memory of its own; None when there are none."""
+    return torch.from_numpy(np.concatenate(blocks)).permute(0, 3, 1, 2) if blocks else None

@@ -5,21 +5,20 @@ planned sample ends as seen, or dropped with its reason; the fingerprints of wha
 """
 
 import atexit
-import signal
 import weakref
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 
-from owl3.data.collate import Drop, MicroBatch, collate
+from owl3.data.collate import Drop, MicroBatch
 from owl3.data.dataset import PlanDataset
 from owl3.data.drops import DropBudget
 from owl3.data.encode import Decoder
-from owl3.data.pack import share_rows
+from owl3.data.slots import Slots
+from owl3.data.worker import Jobs, MicroBatches, RowSplit, as_it_is, start_worker
 from owl3.errors import ConfigError, Owl3Error
 from owl3.idhash import U64
 from owl3.planfile import Plan
@@ -109,18 +108,12 @@ class StepLoader:
         self.plan.check_parents(workspace)
         self.start_step = start_step
         dataset = PlanDataset(self.plan, workspace, tokenizer, tile_px=tile_px, decoder=decoder, tars_url=tars_url)
-        self._split = _RowSplit(self.plan, rank, world_size, micro_batch_rows)
+        self._split = RowSplit(self.plan, rank, world_size, micro_batch_rows)
         self._budget = DropBudget(max_drop_fraction)
-        self._batches = DataLoader(
-            _MicroBatches(dataset, self._split, tokenizer.end_of_text_id),
-            sampler=_StepOrder(self._split, start_step, self.plan.num_steps),
-            batch_size=None,
-            num_workers=num_workers,
-            prefetch_factor=max(prefetch, -(-self._step_size() // num_workers)) if num_workers else None,
-            pin_memory=pin_memory,
-            collate_fn=_as_it_is,
-            worker_init_fn=_leave_signals_to_the_trainer,
-        )
+        self._micro_batches = MicroBatches(dataset, self._split, tokenizer.end_of_text_id)
+        self._num_workers = num_workers
+        self._prefetch = max(prefetch, -(-self._step_size() // num_workers)) if num_workers else None
+        self._pin_memory = pin_memory
 
     def __len__(self) -> int:
         return self.plan.num_steps - self.start_step
@@ -134,8 +127,30 @@ class StepLoader:
         _OPEN.add(steps)
         return steps
 
+    def _batches(self) -> "DataLoader[MicroBatch | Owl3Error]":
+        slots = self._slots() if self._num_workers else None
+        self._micro_batches.slots = slots
+        return DataLoader(
+            self._micro_batches,
+            sampler=Jobs(self._split, self.start_step, self.plan.num_steps, slots),
+            batch_size=None,
+            num_workers=self._num_workers,
+            prefetch_factor=self._prefetch,
+            pin_memory=self._pin_memory,
+            collate_fn=as_it_is,
+            worker_init_fn=start_worker,
+        )
+
+    def _slots(self) -> Slots:
+        """Room for all micro-batches on the way, and for the two steps that the trainer holds at a time."""
+        ahead = self._num_workers * (self._prefetch or 0)
+        figures = self.plan.header.figures
+        most_tiles = min(self._split.micro_batch_rows * figures["fullest_row_tiles"], figures["tiles_per_step"]["max"])
+        tile_bytes = 3 * self._micro_batches.dataset.encoder.tile_px**2
+        return Slots(ahead + 2 * self._step_size() + 1, most_tiles * tile_bytes)
+
     def _steps(self) -> Iterator[Step]:
-        batches = iter(self._batches)
+        batches = iter(self._batches())
         for index in range(self.start_step, self.plan.num_steps):
             micro_batches = []
             for _ in range(self._split.num_micro_batches(index)):
@@ -145,72 +160,3 @@ class StepLoader:
                 self._budget.count(batch)
                 micro_batches.append(batch)
             yield Step(index, self.plan.trained_tokens(index), micro_batches)
-
-
-class _RowSplit:
-    """Which rows of a step this rank computes, and in which micro-batches."""
-
-    def __init__(self, plan: Plan, rank: int, world_size: int, micro_batch_rows: int) -> None:
-        self.plan = plan
-        self.rank = rank
-        self.world_size = world_size
-        self.micro_batch_rows = micro_batch_rows
-        self._last: tuple[int, list[int]] = (-1, [])
-
-    def num_micro_batches(self, step: int) -> int:
-        """The same on every rank: set by the rank that has most rows."""
-        most_rows = -(-len(self.plan.row_tiles(step)) // self.world_size)
-        return -(-most_rows // self.micro_batch_rows)
-
-    def rows(self, step: int, number: int) -> list[int]:
-        """Row numbers of micro-batch `number`; may be empty."""
-        if self._last[0] != step:
-            self._last = step, share_rows(self.plan.row_tiles(step), self.world_size)[self.rank]
-        return self._last[1][number * self.micro_batch_rows : (number + 1) * self.micro_batch_rows]
-
-
-class _StepOrder(Sampler[tuple[int, int]]):
-    """(step, micro-batch) pairs, counted and never listed: starting at step ten million costs nothing."""
-
-    def __init__(self, split: _RowSplit, start_step: int, num_steps: int) -> None:
-        self.split = split
-        self.start_step = start_step
-        self.num_steps = num_steps
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        for step in range(self.start_step, self.num_steps):
-            for number in range(self.split.num_micro_batches(step)):
-                yield step, number
-
-
-class _MicroBatches(Dataset["MicroBatch | Owl3Error"]):
-    """Micro-batches by (step, number): what a worker process makes."""
-
-    def __init__(self, dataset: PlanDataset, split: _RowSplit, pad_id: int) -> None:
-        self.dataset = dataset
-        self.split = split
-        self.pad_id = pad_id
-
-    def __getitem__(self, place: tuple[int, int]) -> "MicroBatch | Owl3Error":
-        step, number = place
-        try:
-            rows = [self.dataset.row(step, row) for row in self.split.rows(step, number)]
-        except Owl3Error as error:
-            return error  # crosses the process border as it is; torch would wrap it into a page of traceback
-        batch = collate(rows, self.pad_id)
-        batch.step = step
-        return batch
-
-
-def _leave_signals_to_the_trainer(_number: int) -> None:
-    """A signal to a whole group (a scheduler's, Ctrl-C) must not end workers: the step on the way is still finished.
-
-    They end with the trainer, which they watch.
-    """
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _as_it_is(batch: Any) -> Any:
-    """Keep torch from converting a micro-batch."""
-    return batch

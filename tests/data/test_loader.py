@@ -13,6 +13,7 @@ import torch
 from owl3 import lifeline
 from owl3.data.collate import IGNORED, MicroBatch
 from owl3.data.loader import Step, StepLoader
+from owl3.data.slots import Slots
 from owl3.errors import InputError, StaleError
 from owl3.manifest import Counts, write_manifest
 from owl3.planfile import Plan
@@ -86,7 +87,52 @@ def test_workers_change_no_bit_of_a_batch(fixed: Plan, tokenizer: TextTokenizer,
         for a, b in zip(one.micro_batches, two.micro_batches, strict=True):
             assert a.sample_ids == b.sample_ids
             assert {name: t.tolist() for name, t in a.text.items()} == {name: t.tolist() for name, t in b.text.items()}
-            assert a.tiles is None or torch.equal(a.tiles, b.tiles)  # type: ignore[arg-type]
+            assert a.tiles is None if b.tiles is None else torch.equal(a.tiles, b.tiles)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+    """The slots that jobs are given, as they are given."""
+    slots: list[int | None] = []
+    take = Slots.take
+
+    def take_and_note(self: Slots) -> int | None:
+        slots.append(take(self))
+        return slots[-1]
+
+    monkeypatch.setattr(Slots, "take", take_and_note)
+    return slots
+
+
+@pytest.mark.processes
+def test_pictures_are_the_same_whether_their_memory_is_used_again_or_not(
+    fixed: Plan, tokenizer: TextTokenizer, given: list[int | None]
+) -> None:
+    """Held to the end, more batches are out than there are slots; dropped at once, slots go round."""
+    held = load(fixed, fixed.folder.parents[2], tokenizer, num_workers=1)
+    assert None in given
+    given.clear()
+    loader = StepLoader(fixed.folder, fixed.folder.parents[2], tokenizer, tile_px=TILE_PX, num_workers=1)
+    for step in loader:
+        for a, b in zip(step.micro_batches, held[step.index].micro_batches, strict=True):
+            assert a.tiles is None if b.tiles is None else torch.equal(a.tiles, b.tiles)  # type: ignore[arg-type]
+        del step, a, b
+    assert None not in given
+    assert len(given) > 3 * len(set(given))
+
+
+@pytest.mark.processes
+def test_a_batch_whose_pictures_are_all_broken_keeps_no_memory(
+    workspace: Path, tokenizer: TextTokenizer, given: list[int | None]
+) -> None:
+    samples = [conversation("photos", i, 1, 5) for i in range(32)]
+    write_samples(workspace, tokenizer, "photos", samples, media=lambda *_: b"no picture")
+    plan = planned(workspace, config("photos", steps=4))
+    steps = load(plan, workspace, tokenizer, num_workers=1)
+    assert all(batch.tiles is None for step in steps for batch in step.micro_batches)
+    assert sum(len(step.drops) for step in steps) == 32
+    assert None not in given
+    assert len(given) > len(set(given))
 
 
 @pytest.mark.parametrize(("before", "after", "step"), [(1, 2, 3), (4, 3, 7), (2, 8, 9)])

@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,11 +33,11 @@ def fixed(tmp_path_factory: pytest.TempPathFactory, tokenizer: TextTokenizer) ->
     return write_and_plan(tmp_path_factory.mktemp("workspace"), tokenizer)
 
 
-def dealt_out(batches: "DataLoader[MicroBatch]", workers: int) -> Iterator[MicroBatch]:
+def dealt_out(batches: "DataLoader[Any]", workers: int) -> Iterator[MicroBatch]:
     """What torch's DataLoader gives: micro-batch n comes from worker n modulo their number."""
     copies = [pickle.loads(pickle.dumps(batches.dataset)) for _ in range(workers)]
-    for number, place in enumerate(batches.sampler):
-        yield copies[number % workers][place]
+    for number, job in enumerate(batches.sampler):
+        yield copies[number % workers][job]
 
 
 def rank_steps(
@@ -62,7 +63,8 @@ def rank_steps(
         start_step=start,
     )
     if workers:
-        loader._batches = dealt_out(loader._batches, workers)  # type: ignore[assignment]
+        batches = loader._batches()
+        loader._batches = lambda: dealt_out(batches, workers)  # type: ignore[assignment, method-assign, return-value]
     return list(islice(loader, None if stop is None else stop - start))
 
 
