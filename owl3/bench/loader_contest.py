@@ -40,15 +40,18 @@ def fast(data: bytes) -> "np.ndarray[Any, Any]":
 
 
 def memory(workspace: Path, workers: int, decode: Decode = exact) -> Iterable[int]:
-    """The limit: bytes in memory, nothing but decoding and resizing."""
+    """The limit: bytes in memory, nothing but decoding and resizing, in workers that keep freed memory as ours do."""
     from torch.utils.data import DataLoader
 
+    from owl3.data.worker import start_worker
     from owl3.shards import iter_samples
 
     tars = sorted(workspace.glob("samples/photos/*.tar"))
     photos = [members["0.jpg"] for tar in tars for _, members in iter_samples(tar)]
     photos_by_number: Any = _Memory(photos, decode)
-    loader = DataLoader(photos_by_number, batch_size=BATCH, num_workers=workers, collate_fn=_stack)
+    loader = DataLoader(
+        photos_by_number, batch_size=BATCH, num_workers=workers, collate_fn=_stack, worker_init_fn=start_worker
+    )
     return _sizes(loader)
 
 

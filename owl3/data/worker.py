@@ -13,6 +13,7 @@ from owl3.data.encode import U8
 from owl3.data.pack import share_rows
 from owl3.data.slots import Slots
 from owl3.errors import Owl3Error
+from owl3.malloc import keep_freed_pages
 from owl3.planfile import Plan
 
 
@@ -93,6 +94,7 @@ def start_worker(_number: int) -> None:
     # They end with the trainer, which they watch.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    keep_freed_pages()
 
 
 def as_it_is(batch: Any) -> Any:
