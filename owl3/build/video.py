@@ -15,7 +15,7 @@ from typing import Any
 from owl3.build.base import PoolBuilder
 from owl3.build.config import VideoBuild
 from owl3.build.conversations import ConversationBuilder
-from owl3.build.drafts import Draft, Medium, Part, Place, Refused, Script, clean_text
+from owl3.build.drafts import Draft, Medium, Part, Refused, Script, clean_text
 from owl3.build.finder import Found
 from owl3.build.frames import FrameSet, frames_of_folder, sample_frames
 from owl3.build.importers.record import MediaName, Record
@@ -33,26 +33,26 @@ class _Clips:
     def __init__(self, cfg: VideoBuild, workspace: Path) -> None:
         self._cfg = cfg
         self._reader = MediaReader(workspace)
-        self._workspace = workspace
         self.frames = lru_cache(maxsize=_CLIPS_KEPT)(self._frames)
 
-    def _frames(self, place: Place) -> FrameSet:
-        """Sample a clip.
+    def _frames(self, clip: Medium) -> FrameSet:
+        """Sample a clip: of a shard set, a file or folder of frames, or bytes that stood in a row.
 
         Raises:
             Refused: when it is gone, no clip, or gives too few frames.
         """
+        place = clip.place
         try:
-            if place.num_bytes < 0:
+            if place is not None and place.num_bytes < 0:
                 path = Path(place.path)
                 return (frames_of_folder if path.is_dir() else sample_frames)(path, self._cfg.frames)
-            data = self._reader.read(Medium(place=place))
-            with tempfile.NamedTemporaryFile(suffix=Path(place.path).suffix) as copy:  # PyAV wants a name
-                copy.write(data)
+            with tempfile.NamedTemporaryFile() as copy:  # PyAV wants a name; what is in it decides how it is read
+                copy.write(clip.data or self._reader.read(clip))
                 copy.flush()
                 return sample_frames(Path(copy.name), self._cfg.frames)
         except (Gone, MediaError) as error:
-            raise Refused(error.reason, f"{place.path} at {place.offset}: {error}") from error
+            where = f"{place.path} at {place.offset}" if place is not None else "a clip inside its row"
+            raise Refused(error.reason, f"{where}: {error}") from error
 
 
 class VideoCaptionBuilder(PoolBuilder[VideoBuild]):
@@ -71,9 +71,7 @@ class VideoCaptionBuilder(PoolBuilder[VideoBuild]):
         caption = clean_text(parent["caption"] or "")
         if not caption:
             raise Refused("empty_text")
-        place = medium_of(parent).place
-        assert place is not None
-        frames = self._clips.frames(place)
+        frames = self._clips.frames(medium_of(parent))
         templates = self.templates()
         assert templates is not None
         ask = templates.pick("ask", self.language(caption), self.dice(ordinal))
@@ -106,8 +104,7 @@ class VideoQuestionBuilder(ConversationBuilder[VideoBuild]):
         found = self.finder.find(media)
         if media.kind == "image":
             return [found.medium], found
-        assert found.medium.place is not None, "clips are never inside a row"
-        frames = self._clips.frames(found.medium.place)
+        frames = self._clips.frames(found.medium)
         meta["frames"] = frames.facts
         return list(frames.media), found
 

@@ -2,6 +2,7 @@
 
 import json
 import struct
+from base64 import b64encode
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,19 @@ def test_clips_and_frame_folders_lie_under_a_root(workspace: Path) -> None:
     made = samples(workspace, files=["qa.json"], media_root="media")
     assert [sample.num_media for sample in made] == [3, 3]
     assert dropped(workspace) == {"unsafe_path": 1}
+
+
+def test_a_clip_may_be_spelt_out_in_the_row(workspace: Path) -> None:
+    clip = write_clip(workspace / "clip.mp4", [0, 100, 200]).read_bytes()
+    said = [{"from": "human", "value": "<video>What happens?"}, {"from": "gpt", "value": "It gets light."}]
+    rows = [
+        {"video": f"data:video/mp4;base64,{b64encode(data).decode()}", "conversations": said}
+        for data in (clip, b"no clip")
+    ]
+    (workspace / "qa.json").write_text(json.dumps(rows))
+    (made,) = samples(workspace, files=["qa.json"])
+    assert made.num_media == 3
+    assert dropped(workspace) == {"not_a_video": 1}
 
 
 def test_a_set_without_clips_is_an_error(workspace: Path) -> None:

@@ -3,6 +3,7 @@
 Record(turns=[("user", [MediaName("http://…/1.jpg"), "What is it?"]), ("assistant", ["A boat."])])
 """
 
+import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -126,7 +127,8 @@ def _stripped(parts: list[RecordPart]) -> list[RecordPart]:
 
 
 def media_names(value: Any, kind: Literal["image", "video"] = "image") -> list[MediaName]:
-    """Media of a row's field: nothing, one name, a list of names, or dictionaries with bytes or a path.
+    """Media of a row's field: nothing, one name, a list of names, or dictionaries with bytes or a path. A name may be
+    a data URI (`data:image/jpeg;base64,…`), as OpenAI's messages have it.
 
     Raises:
         Refused: `wrong_type` for anything else.
@@ -139,7 +141,7 @@ def media_names(value: Any, kind: Literal["image", "video"] = "image") -> list[M
 
 def _media_name(entry: Any, kind: Literal["image", "video"]) -> MediaName:
     if isinstance(entry, str) and entry:
-        return MediaName(entry, kind)
+        return _inside(entry, kind) if entry.startswith("data:") else MediaName(entry, kind)
     if isinstance(entry, bytes) and entry:
         return MediaName("bytes", kind, entry)
     if isinstance(entry, dict):
@@ -148,8 +150,20 @@ def _media_name(entry: Any, kind: Literal["image", "video"]) -> MediaName:
             return MediaName(str(entry.get("path") or "bytes"), kind, data)
         path = entry.get("path") or entry.get("url") or entry.get("image")
         if isinstance(path, str) and path:
-            return MediaName(path, kind)
+            return _media_name(path, kind)
     raise Refused("wrong_type", f"{kind}: expected a name, found {type(entry).__name__}")
+
+
+def _inside(uri: str, kind: Literal["image", "video"]) -> MediaName:
+    """A medium that a data URI spells out."""
+    head, _, text = uri.partition(",")
+    try:
+        data = base64.b64decode(text, validate=True) if head.endswith(";base64") else b""
+    except ValueError:
+        data = b""
+    if not data:
+        raise Refused("wrong_type", f"{kind}: {head[:40]!r} is no data URI in base64")
+    return MediaName(head, kind, data)
 
 
 def text_of(row: dict[str, Any], key: str) -> str:
