@@ -5,6 +5,7 @@ A row becomes one sample, or is refused with its reason. `finder.py` looks its m
 
 import base64
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -186,7 +187,7 @@ def _row_tables(files: Sequence[Path]) -> Iterator[pa.Table]:
     held_chars = 0
     for path in files:
         for number, row in enumerate(iter_json(path)):
-            text = canonical_json(_bytes_away(row)).decode()
+            text = canonical_json(_as_json(row)).decode()
             batch.append({"file": path.name, "number": number, "digest": short_hash("row", text), "json": text})
             held_chars += len(text)
             if len(batch) == BATCH_ROWS or held_chars >= BATCH_BYTES:
@@ -205,15 +206,22 @@ def _repeats(rows: RowTable) -> NDArray[np.bool_]:
     return repeats
 
 
-def _bytes_away(value: Any) -> Any:
-    """JSON has no bytes (pictures of Parquet rows): spell them in base64."""
+def _as_json(value: Any) -> Any:
+    """What JSON has no word for: bytes (pictures of Parquet rows) are spelt in base64, numbers that are none become
+    null, halves of a surrogate pair go, and what is left (dates, decimals) is written out."""
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode(errors="ignore").decode()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, bytes):
         return {"$base64": base64.b64encode(value).decode()}
     if isinstance(value, dict):
-        return {key: _bytes_away(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_bytes_away(entry) for entry in value]
-    return value
+        return {_as_json(str(key)): _as_json(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(entry) for entry in value]
+    return str(value)
 
 
 def _bytes_back(entry: dict[str, Any]) -> Any:

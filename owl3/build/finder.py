@@ -1,11 +1,13 @@
 """Where a medium that a row names really lies: in a shard set, under a folder, or inside the row itself."""
 
+import errno
 import hashlib
 import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from owl3.build.drafts import Medium, Place, Refused
 from owl3.build.importers.record import MediaName
@@ -56,15 +58,15 @@ class MediaFinder:
                 return Found(medium_of(parent), parent["sample_id"], parent["source"] or "", parent["licence"] or "")
         paths = [name for name in names if "://" not in name] if self._media_roots else []
         for root, name in itertools.product(self._media_roots, paths):
-            path = local_medium(root, name)
+            path = local_medium(root, name, media.kind)
             if path is not None:
                 return Found(Medium(place=Place(str(path), 0, -1)), _name_by_content(path))
         where = "under media_root" if paths else "among the kept rows of the shard sets"
         raise Refused("missing_media", f"{media.name}: not {where}")
 
 
-def local_medium(root: Path, name: str) -> Path | None:
-    """A file, or a folder of frames, below `root`.
+def local_medium(root: Path, name: str, kind: Literal["image", "video"]) -> Path | None:
+    """A file below `root`, or for a clip also a folder of its frames.
 
     A name without an extension may have any usual one; that of a clip may mean the folder of its frames.
 
@@ -72,13 +74,25 @@ def local_medium(root: Path, name: str) -> Path | None:
         Refused: `unsafe_path`.
     """
     path = safe_path(root, name)
-    if path.exists():
+    if _is_file(path):
         return path
-    if path.suffix in _CLIPS and path.with_suffix("").is_dir():
-        return path.with_suffix("")
+    if kind == "video":
+        if path.is_dir():
+            return path
+        if path.suffix in _CLIPS and path.with_suffix("").is_dir():
+            return path.with_suffix("")
     if not path.suffix:
-        return next((found for end in _EXTENSIONS if (found := path.with_name(path.name + end)).is_file()), None)
+        return next((found for end in _EXTENSIONS if _is_file(found := path.with_name(path.name + end))), None)
     return None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # a text where a name should stand
+            return False
+        raise
 
 
 def safe_path(root: Path, name: str) -> Path:

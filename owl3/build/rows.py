@@ -118,19 +118,31 @@ def iter_json(path: Path) -> Iterator[Any]:
     """Read the rows of a JSON list, of JSON lines or of a Parquet file, one after another, in flat memory.
 
     Raises:
-        InputError: for another file, or where the JSON breaks off.
+        InputError: for another file, or where it breaks off; it says after how many rows.
     """
-    if path.suffix == ".parquet":
-        for batch in pq.ParquetFile(path).iter_batches(_READ_ROWS):
-            yield from batch.to_pylist()
-        return
+    rows = 0
     try:
-        with path.open(encoding="utf-8") as handle:
-            yield from _iter_json_text(handle)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not JSON: {error}") from error
+        for row in _iter_parquet(path) if path.suffix == ".parquet" else _iter_json_file(path):
+            yield row
+            rows += 1
     except OSError as error:
-        raise InputError(f"{path}: can't be read: {error.strerror}") from error
+        raise InputError(f"{path}: can't be read: {error.strerror or error}") from error
+    except RecursionError as error:
+        raise InputError(f"{path}: row {rows} is nested too deeply to be read") from error
+    except (ValueError, pa.ArrowException) as error:  # JSON's own, text that is not UTF-8, a number of 5,000 digits
+        what = error.msg if isinstance(error, json.JSONDecodeError) else str(error).splitlines()[0]
+        kind = "Parquet" if path.suffix == ".parquet" else "JSON"
+        raise InputError(f"{path}: not {kind} after {rows} rows: {what}") from error
+
+
+def _iter_parquet(path: Path) -> Iterator[Any]:
+    for batch in pq.ParquetFile(path).iter_batches(_READ_ROWS):
+        yield from batch.to_pylist()
+
+
+def _iter_json_file(path: Path) -> Iterator[Any]:
+    with path.open(encoding="utf-8-sig") as handle:  # Windows' editors put a mark before the text
+        yield from _iter_json_text(handle)
 
 
 def _iter_json_text(handle: TextIO) -> Iterator[Any]:

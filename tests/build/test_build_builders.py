@@ -2,9 +2,15 @@
 
 import io
 import json
+import math
+import os
 import shutil
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +181,41 @@ def test_local_pictures_are_found_under_their_root_only(workspace: Path) -> None
     samples = make(workspace, "instruct", files=[file], media_root="media", max_drop_fraction=1.0)
     assert len(samples) == 1
     assert reasons(workspace) == {"missing_media": 1, "unsafe_path": 5}
+
+
+def test_names_that_are_no_files_are_missing(workspace: Path) -> None:
+    """A folder is no picture, a pipe would be read for ever, and no file has a name of 5,000 letters."""
+    root = workspace / "media"
+    (root / "folder").mkdir(parents=True)
+    (root / "1.png").write_bytes(picture(1))
+    os.mkfifo(root / "pipe.png")
+    names = ["1.png", ".", "folder", "pipe.png", "a" * 5000, "a/" * 3000, "\ud83d.png"]
+    file = write_json(workspace, [question(name) for name in names])
+    assert len(make(workspace, "instruct", files=[file], media_root="media", max_drop_fraction=1.0)) == 1
+    assert reasons(workspace) == {"missing_media": 6}
+
+
+def test_values_that_json_has_no_word_for_do_not_stop_a_build(workspace: Path) -> None:
+    (workspace / "qa.jsonl").write_text(
+        '{"id": NaN, "score": Infinity, "conversations": [{"from": "human", "value": "What?\\ud83d"}, '
+        '{"from": "gpt", "value": "That.\\udc00"}]}\n'
+    )
+    row = {"when": datetime(2026, 1, 2, tzinfo=UTC), "price": Decimal("1.5"), "score": math.nan}
+    said = [{"from": "human", "value": "Where?"}, {"from": "gpt", "value": "There."}]
+    pq.write_table(pa.Table.from_pylist([row | {"conversations": said}]), workspace / "qa.parquet")
+    made = make(workspace, "text", files=["qa.jsonl", "qa.parquet"])
+    assert [text_of(sample) for sample in made] == ["What?That.", "Where?There."]
+
+
+def test_pictures_may_be_spelt_out_in_the_row(workspace: Path) -> None:
+    uri = f"data:image/png;base64,{b64encode(picture(1)).decode()}"
+    asked = [{"type": "image_url", "image_url": {"url": uri}}, {"type": "text", "text": "What colour?"}]
+    talk = [{"role": "user", "content": asked}, {"role": "assistant", "content": "Red."}]
+    broken = [question(text) for text in ("data:image/png;base64,?", "data:image/png;base64,", "data:,x")]
+    file = write_json(workspace, [{"messages": talk}, question(uri), *broken])
+    made = make(workspace, "instruct", files=[file], max_drop_fraction=1.0)
+    assert [sample.parents for sample in made] == [(f"sha256:{sha256(picture(1)).hexdigest()}",)] * 2
+    assert reasons(workspace) == {"wrong_type": 3}
 
 
 def test_pictures_nobody_checked_before_are_checked(workspace: Path) -> None:

@@ -43,6 +43,33 @@ def test_json_that_breaks_off_is_an_error_that_names_the_file(tmp_path: Path, te
         list(iter_json(tmp_path / "cut.json"))
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": 1}\n{"a":', "not JSON after 1 rows: Expecting value"),
+        ('{"a": 1}\n' + "[" * 100_000, "row 1 is nested too deeply"),
+        ('{"a": ' + "9" * 5000 + "}", "not JSON after 0 rows: Exceeds the limit"),
+        ("\udcff", "not JSON after 0 rows: 'utf-8' codec"),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_counted_to(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(InputError, match=rf"rows\.jsonl: {message}"):
+        list(iter_json(tmp_path / "rows.jsonl"))
+
+
+def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(InputError, match=r"rows\.parquet: not Parquet after 0 rows"):
+        list(iter_json(tmp_path / "rows.parquet"))
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}\r\n{"a": 2}\r\n', '[\r\n{"a": 1},\r\n{"a": 2}\r\n]'])
+def test_files_of_windows_are_read_as_all_others(tmp_path: Path, text: str) -> None:
+    (tmp_path / "rows.json").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert list(iter_json(tmp_path / "rows.json")) == [{"a": 1}, {"a": 2}]
+
+
 def test_rows_are_found_by_number_across_batches(tmp_path: Path) -> None:
     schema = pa.schema([("n", pa.int64()), ("text", pa.string())])
     total = BATCH_ROWS * 2 + 10
