@@ -10,7 +10,7 @@ Both do only what is missing, so they can be killed and run again. What was take
 `retired/` (withdrawn cards, removed runs) is taken away there too, and does not come back from there. Files that belong
 to no artifact (tombstones, work begun, checkpoints of a running stage) travel too, listed with their digests in
 `_loose.json`, which is written last.
-Credentials come from the environment alone (AWS_ACCESS_KEY_ID …, AWS_ENDPOINT_URL); a URL that holds any is refused.
+Its files are asked for by `objectstore.py`.
 """
 
 import hashlib
@@ -19,22 +19,21 @@ import logging
 import os
 import re
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import ValidationError
 
 from owl3.config import Config
 from owl3.errors import ConfigError, InputError
 from owl3.manifest import MANIFEST_NAME, Manifest
+from owl3.objectstore import ObjectStore
 from owl3.secrecy import tells_secret
-from owl3.storage import atomic_writer, partial_path, sha256_of, stays_inside, write_atomic
+from owl3.storage import atomic_writer, sha256_of, stays_inside, write_atomic
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 STAGING = "OWL3_STAGING"
 """Where staging folders lie; default: ~/.cache/owl3/staging."""
@@ -42,8 +41,6 @@ _SYNCED = ".synced.json"
 _SENT = ".sent.jsonl"
 _LOOSE = "_loose.json"
 _NEVER = re.compile(r"(^|/)(\.[^/]*|_work/attempts/.*|logs/.*)$|/\.[^/]+/")
-_ATTEMPTS = 6
-_PAUSE_S = 0.5
 _EVERY_S = 2.0
 
 
@@ -138,22 +135,8 @@ class Store:
     """A workspace behind a URL that fsspec understands."""
 
     def __init__(self, url: str) -> None:
-        import fsspec
-
-        options: dict[str, Any] = {}
-        if url.startswith("s3://"):
-            options = {"config_kwargs": {"retries": {"max_attempts": _ATTEMPTS, "mode": "standard"}}}
-        elif url.startswith("file:"):
-            options = {"auto_mkdir": True}
         self.url = url
-        try:
-            files, root = fsspec.core.url_to_fs(url, skip_instance_cache=True, use_listings_cache=False, **options)
-        except (ValueError, ImportError) as error:
-            raise ConfigError(f"--workspace {url}: {_said(error)}") from error
-        if url.startswith(("http:", "https:")):
-            raise ConfigError(f"--workspace {url}: a web server can't be written to; give a store, as in s3://bucket/w")
-        self._files = files
-        self._root = str(root).rstrip("/")
+        self._store = ObjectStore(url)
 
     def fetch(self, folder: Path) -> Moved:
         """Bring everything here that is in the store and not here, or newer there.
@@ -163,7 +146,7 @@ class Store:
         """
         synced, retired = _read_synced(folder), _retired(folder)
         moved = Moved()
-        for name in self._names():
+        for name in self._store.names():
             place = name.removesuffix(f"/{MANIFEST_NAME}")
             if place == name or f"{place}/".startswith(retired):
                 continue
@@ -214,9 +197,9 @@ class Store:
         gone = [place for place in synced if f"{place}/".startswith(retired)]
         if not gone:
             return
-        for name in self._names():
+        for name in self._store.names():
             if name.startswith(retired):
-                self._retry(self._files.rm_file, f"{self._root}/{name}")
+                self._store.remove(name)
         for place in gone:
             del synced[place]
         _write_synced(folder, synced)
@@ -225,14 +208,14 @@ class Store:
         files = size = 0
         (target / MANIFEST_NAME).unlink(missing_ok=True)  # until it is whole again
         for entry in manifest.files:
-            if self._bring(f"{place}/{entry.path}", target / entry.path, entry.sha256, entry.bytes):
+            if self._store.bring(f"{place}/{entry.path}", target / entry.path, entry.sha256, entry.bytes):
                 files, size = files + 1, size + entry.bytes
-        write_atomic(target / MANIFEST_NAME, self._read(f"{place}/{MANIFEST_NAME}"))
+        write_atomic(target / MANIFEST_NAME, self._store.read(f"{place}/{MANIFEST_NAME}"))
         return Moved(artifacts=1, files=files, bytes=size)
 
     def _publish_artifact(self, place: str, manifest: Manifest, source: Path, expected: str | None) -> Moved:
         name = f"{place}/{MANIFEST_NAME}"
-        there = self._manifest(name) if self._exists(name) else None
+        there = self._manifest(name) if self._store.exists(name) else None
         if there is not None and there.digest not in (expected, manifest.digest):
             raise InputError(f"{self.url}/{place}: somebody else published another version; run the command again")
         known = {entry.path: entry.sha256 for entry in there.files} if there else {}
@@ -241,30 +224,30 @@ class Store:
             for entry in manifest.files:
                 if entry.sha256 in (known.get(entry.path), sent.get(entry.path)):
                     continue  # there from the version before, or from a publication that was killed
-                self._send(source / entry.path, f"{place}/{entry.path}")
+                self._store.send(source / entry.path, f"{place}/{entry.path}")
                 sent.add(entry.path, entry.sha256)
                 files, size = files + 1, size + entry.bytes
-        self._send(source / MANIFEST_NAME, name)
+        self._store.send(source / MANIFEST_NAME, name)
         (source / _SENT).unlink()
         for path in sorted(known.keys() - {entry.path for entry in manifest.files}):
-            self._retry(self._files.rm_file, f"{self._root}/{place}/{path}")
+            self._store.remove(f"{place}/{path}")
         return Moved(artifacts=1, files=files, bytes=size)
 
     def _fetch_loose(self, folder: Path) -> Moved:
         files = size = 0
-        listed: dict[str, dict[str, Any]] = json.loads(self._read(_LOOSE)) if self._exists(_LOOSE) else {}
+        listed: dict[str, dict[str, Any]] = json.loads(self._store.read(_LOOSE)) if self._store.exists(_LOOSE) else {}
         retired = _retired(folder)
         for name, entry in listed.items():
             if name.startswith(retired):
                 continue
             self._check_inside(name)
             if not (folder / name).is_file():  # what is here is never older: only we write it
-                files += self._bring(name, folder / name, entry["sha256"], entry["bytes"])
+                files += self._store.bring(name, folder / name, entry["sha256"], entry["bytes"])
                 size += entry["bytes"]
         return Moved(files=files, bytes=size)
 
     def _publish_loose(self, folder: Path, covered: set[Path]) -> Moved:
-        listed: dict[str, dict[str, Any]] = json.loads(self._read(_LOOSE)) if self._exists(_LOOSE) else {}
+        listed: dict[str, dict[str, Any]] = json.loads(self._store.read(_LOOSE)) if self._store.exists(_LOOSE) else {}
         wanted: dict[str, dict[str, Any]] = {}
         files = size = 0
         for path in sorted(path for path in folder.rglob("*") if path.is_file() and path not in covered):
@@ -274,18 +257,18 @@ class Store:
             entry: dict[str, Any] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
             wanted[name] = entry
             if listed.get(name) != entry:
-                self._send(path, name)
+                self._store.send(path, name)
                 files, size = files + 1, size + entry["bytes"]
         if wanted != listed:
-            self._retry(self._files.pipe_file, f"{self._root}/{_LOOSE}", json.dumps(wanted).encode())
+            self._store.write(_LOOSE, json.dumps(wanted).encode())
         for name in sorted(listed.keys() - wanted.keys()):
-            if self._exists(name) and not (folder / name).is_file():
-                self._retry(self._files.rm_file, f"{self._root}/{name}")
+            if self._store.exists(name) and not (folder / name).is_file():
+                self._store.remove(name)
         return Moved(files=files, bytes=size)
 
     def _manifest(self, name: str) -> Manifest:
         try:
-            return Manifest.model_validate_json(self._read(name))
+            return Manifest.model_validate_json(self._store.read(name))
         except ValidationError as error:
             raise InputError(f"{self.url}/{name}: not a manifest of ours: {error.errors()[0]['msg']}") from error
 
@@ -293,72 +276,6 @@ class Store:
         """Whoever may write to the store must not write outside of the staging folder."""
         if not stays_inside(name):
             raise InputError(f"{self.url}: holds a file called {name!r}, which leads out of the workspace; remove it")
-
-    def _bring(self, name: str, target: Path, sha256: str, size: int) -> bool:
-        """Fetch one file unless it is here; whether it had to be."""
-        if target.is_file() and target.stat().st_size == size and sha256_of(target) == sha256:
-            return False
-        for _ in range(2):
-            aside = partial_path(target)
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            self._retry(self._files.get_file, f"{self._root}/{name}", str(aside))
-            if sha256_of(aside) == sha256:
-                aside.replace(target)
-                return True
-            aside.unlink()
-        raise InputError(f"{self.url}/{name}: its content differs from its manifest; publish it again")
-
-    def _send(self, source: Path, name: str) -> None:
-        self._retry(self._files.put_file, str(source), f"{self._root}/{name}")
-
-    def _names(self) -> list[str]:
-        """Every file there, by its name below the workspace."""
-        found = self._retry(self._find) if self._exists("") else []
-        return sorted(str(name).removeprefix(self._root).lstrip("/") for name in found)
-
-    def _find(self) -> list[str]:
-        return list(self._files.find(self._root))
-
-    def _read(self, name: str) -> bytes:
-        return bytes(self._retry(self._files.cat_file, f"{self._root}/{name}"))
-
-    def _exists(self, name: str) -> bool:
-        return bool(self._retry(self._files.exists, f"{self._root}/{name}".rstrip("/")))
-
-    def _size(self, name: str) -> int | None:
-        try:
-            return int(self._retry(self._files.size, f"{self._root}/{name}"))
-        except FileNotFoundError:
-            return None
-
-    def _retry(self, call: Callable[..., T], *arguments: Any) -> T:
-        """Try again what a busy store refuses (5xx, lost connections), with growing pauses.
-
-        Raises:
-            FileNotFoundError: it is not there.
-            InputError: as the store or its library said it; at once for what another attempt cannot cure.
-        """
-        for attempt in range(_ATTEMPTS):
-            try:
-                return call(*arguments)
-            except FileNotFoundError:
-                raise
-            except PermissionError as error:
-                raise InputError(f"{self.url}: the store refuses it: {_said(error)}; {_CREDENTIALS}") from error
-            except OSError as error:
-                if attempt == _ATTEMPTS - 1:
-                    raise InputError(f"{self.url}: the store keeps failing: {_said(error)}") from error
-                time.sleep(_PAUSE_S * 2**attempt)
-            except Exception as error:  # the store's own library: no credentials, no such host, no network
-                raise InputError(f"{self.url}: the store can't be asked: {_said(error)}; {_CREDENTIALS}") from error
-        raise AssertionError("the last attempt returns or raises")
-
-
-_CREDENTIALS = "credentials and host come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL …)"
-
-
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 class _Sent:

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from owl3 import remote
+from owl3 import objectstore, remote
 from owl3.cli import main
 from owl3.errors import ConfigError, InputError
 from owl3.manifest import MANIFEST_NAME, Counts, read_manifest, verify_files, write_manifest
+from owl3.objectstore import ObjectStore
 from owl3.remote import Store, as_url, is_url, opened, staging_folder
 
 
@@ -57,20 +58,25 @@ def test_the_manifest_arrives_last_and_a_killed_publication_goes_on(
 ) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
     artifact(one, "pairs")
-    send, sent = Store._send, list[str]()
+    send, sent = ObjectStore.send, list[str]()
 
-    def kill_at_the_third(self: Store, source: Path, name: str) -> None:
-        if len(sent) == 2:
-            raise KeyboardInterrupt
+    def note_and_send(self: ObjectStore, source: Path, name: str) -> None:
         sent.append(name)
         send(self, source, name)
 
-    monkeypatch.setattr(Store, "_send", kill_at_the_third)
+    def kill_at_the_third(self: ObjectStore, source: Path, name: str) -> None:
+        if len(sent) == 2:
+            raise KeyboardInterrupt
+        note_and_send(self, source, name)
+
+    monkeypatch.setattr(ObjectStore, "send", kill_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         store.publish(one)
     other.mkdir()
     assert store.fetch(other).artifacts == 0, "nobody sees a half-published artifact"
-    monkeypatch.setattr(Store, "_send", lambda self, source, name: (sent.append(name), send(self, source, name))[1])
+    monkeypatch.setattr(
+        ObjectStore, "send", lambda self, source, name: (sent.append(name), send(self, source, name))[1]
+    )
     store.publish(one)
     assert len(sent) == len(set(sent)) == 4
     assert sent[-1] == f"samples/pairs/{MANIFEST_NAME}"
@@ -160,9 +166,9 @@ def test_a_store_cannot_write_outside_of_the_staging_folder(name: str, tmp_path:
 
 
 def test_a_busy_store_is_asked_again(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(objectstore, "_PAUSE_S", 0.0)
     artifact(tmp_path / "one", "pairs")
-    put, calls = store._files.put_file, list[int]()
+    put, calls = store._store._files.put_file, list[int]()
 
     def busy(*arguments: Any) -> None:
         calls.append(1)
@@ -170,9 +176,9 @@ def test_a_busy_store_is_asked_again(store: Store, tmp_path: Path, monkeypatch: 
             raise OSError("503 Slow Down")
         put(*arguments)
 
-    monkeypatch.setattr(store._files, "put_file", busy)
+    monkeypatch.setattr(store._store._files, "put_file", busy)
     assert store.publish(tmp_path / "one").files == 3
-    monkeypatch.setattr(store._files, "exists", refuse(OSError("500 Internal Error")))
+    monkeypatch.setattr(store._store._files, "exists", refuse(OSError("500 Internal Error")))
     with pytest.raises(InputError, match="the store keeps failing: 500"):
         store.fetch(tmp_path / "one")
 
@@ -258,7 +264,7 @@ def test_what_another_attempt_cannot_cure_is_told_at_once(
         raise refusal
 
     store = remote.Store("memory://work")
-    monkeypatch.setattr(store, "_files", type("Files", (), {"exists": staticmethod(refuse)}))
+    monkeypatch.setattr(store._store, "_files", type("Files", (), {"exists": staticmethod(refuse)}))
     with pytest.raises(InputError) as raised:
         store.fetch(Path("nowhere"))
     assert told in str(raised.value)
