@@ -75,9 +75,9 @@ def test_an_exclamation_mark_survives(checkpoint: Path) -> None:
 def test_wrong_files_are_one_line(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "note.jpg").write_text("no picture")
     for arguments, message in (
-        ([f"--image={tmp_path / 'none.jpg'}", "--", str(checkpoint), "q"], "none.jpg: can't be read as a picture"),
+        ([f"--image={tmp_path / 'none.jpg'}", "--", str(checkpoint), "q"], "none.jpg: No such file or directory"),
         ([f"--image={tmp_path / 'note.jpg'}", "--", str(checkpoint), "q"], "note.jpg: can't be read as a picture"),
-        ([f"--video={tmp_path / 'note.jpg'}", "--", str(checkpoint), "q"], "note.jpg: can't be read as a clip"),
+        ([f"--video={tmp_path / 'note.jpg'}", "--", str(checkpoint), "q"], "note.jpg: is no clip that FFmpeg can read"),
         (["--", str(tmp_path), "q"], "no config.json; give a checkpoint folder"),
     ):
         assert chat.main(arguments) == 2
@@ -101,7 +101,11 @@ def test_a_clip_is_read_by_time_and_at_most_so_many_frames(monkeypatch: pytest.M
     assert asked == [[1.25, 3.75, 6.25, 8.75], [1.0, 3.0, 5.0, 7.0, 9.0]]
 
 
-def test_the_command_line_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    for name in ("model/config.json", "a.jpg", "b.jpg"):
+        (tmp_path / name).touch()
     commands: list[list[str]] = []
 
     class Done:
@@ -118,8 +122,9 @@ def test_the_command_line_passes_its_options_on(monkeypatch: pytest.MonkeyPatch)
 def test_a_process_of_ours_tells_what_is_wrong_and_its_exit_code_is_passed_on(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     assert owl3(["convert", str(tmp_path), str(tmp_path / "out")]) == 2
-    assert "config.json: missing; give a checkpoint folder" in capfd.readouterr().err
+    assert "holds a 'gpt2' checkpoint; converting to ours needs 'mplugowl3'" in capfd.readouterr().err
 
 
 def test_reading_errors_name_the_file(tmp_path: Path) -> None:
