@@ -134,6 +134,10 @@ class Owl3Cache(Cache):  # type: ignore[misc]
             self.owner = torch.arange(len(slots), device=device)
         return None if bool((np.diff(slots.ravel(), prepend=-1) == 1).all()) else slots_t
 
+    def home(self, device: torch.device) -> torch.device:
+        """Where keys and values of images are kept that were made on a device."""
+        return torch.device("cpu") if self.offloading else device
+
     def add_visual(self, layer: int, visual: VisualKV) -> None:
         """Keep a layer's keys and values of images that have just arrived."""
         self.layers[layer].add_visual(visual)

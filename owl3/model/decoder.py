@@ -18,10 +18,18 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm, Qwen2RotaryEm
 from owl3.errors import InputError
 from owl3.model.cache import Owl3Cache
 from owl3.model.config import Owl3Config
-from owl3.model.hyper_attention import FUSIONS, HyperAttention, Images, Rotation, SelfAttention, StaticGatedAttention
+from owl3.model.hyper_attention import (
+    FUSIONS,
+    HyperAttention,
+    Images,
+    Rotation,
+    SelfAttention,
+    StaticGatedAttention,
+    images_at_once,
+)
 from owl3.model.layout import Layout
 from owl3.model.mlp import Owl3MLP
-from owl3.model.norm import Owl3RMSNorm
+from owl3.model.norm import Owl3RMSNorm, unit_rms
 
 
 class Owl3DecoderLayer(GradientCheckpointingLayer):  # type: ignore[misc]
@@ -129,6 +137,44 @@ class Owl3TextModel(Owl3PreTrainedModel):
         for layer in layers:
             hidden = layer(hidden, rotation, layout, images, cache)
         return self.norm(last(hidden, rotation, last_layout or layout, images, cache))
+
+    def remember(
+        self, tokens: Tensor, rotation: Rotation, slots: Tensor | None, num_rows: int, cache: Owl3Cache
+    ) -> None:
+        """Project image tokens for every hyper layer, and keep their keys and values in a cache.
+
+        A few images at a time go through all layers: normed and projected, hundreds of them would outweigh the model.
+
+        Args:
+            tokens: (I, L, D)
+            rotation: (I, d) each, fp32, of their placeholders' positions.
+            slots: (B, slots) which image fills which slot of a row. None: they fill the rows one by one, as they stand.
+            num_rows: B.
+            cache: Where they are kept; it has made room for them (`Owl3Cache.add_images`).
+        """
+        hyper = [
+            (layer.self_attn, layer.input_layernorm)
+            for layer in self.layers
+            if isinstance(layer, Owl3DecoderLayer) and isinstance(layer.self_attn, HyperAttention)
+        ]
+        at_once = images_at_once(tokens.shape[1])
+        projected: list[Tensor] = []  # per layer (2, I, L, K, d)
+        for start in range(0, len(tokens), at_once):
+            part = slice(start, start + at_once)
+            unit = unit_rms(tokens[part], self.config.text_config.rms_norm_eps)
+            images = Images(unit, (rotation[0][part], rotation[1][part]))
+            for number, (attention, norm) in enumerate(hyper):
+                k, v = attention.project_images(images, norm)
+                if not start:
+                    projected.append(k.new_empty(2, len(tokens), *k.shape[1:], device=cache.home(k.device)))
+                projected[number][0, part], projected[number][1, part] = k, v
+        for attention, _ in reversed(hyper):
+            k, v = projected.pop()
+            if slots is None:
+                k, v = (x.view(num_rows, -1, *x.shape[2:]) for x in (k, v))
+            else:
+                k, v = (x[slots.to(x.device)].flatten(1, 2) for x in (k, v))
+            cache.add_visual(attention.layer_idx, (k, v))
 
 
 class Owl3LanguageModel(nn.Module):

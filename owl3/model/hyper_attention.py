@@ -49,14 +49,12 @@ Rotation = tuple[Tensor, Tensor]
 class Images:
     """The images that arrive with a forward pass.
 
-    `unit` (I, L, D) are the image tokens, over their root mean square; `rotation` (I, d) each, fp32; `slots` (B, slots)
-    tells, with a cache, which image fills which slot of a row (None: they fill the rows one by one, as they stand).
-    With `anchor` nobody sees them: they only keep the visual parameters in the graph.
+    `unit` (I, L, D) are the image tokens, over their root mean square; `rotation` (I, d) each, fp32. With `anchor`
+    nobody sees them: they only keep the visual parameters in the graph.
     """
 
     unit: Tensor
     rotation: Rotation
-    slots: Tensor | None = None
     anchor: bool = False
 
 
@@ -111,33 +109,17 @@ class HyperAttention(SelfAttention, ABC):
         cache: Owl3Cache | None,
         norm: nn.Module,
     ) -> Tensor:
-        """As `SelfAttention`; a batch that has no images attends to text alone."""
+        """As `SelfAttention`; a batch that has no images attends to text alone. With a cache, images are in it."""
         q, k, v = self.project(norm(hidden), rotation, cache, layout.num_asked)
-        visual = self.visual_kv(images, cache, norm, hidden)
+        if cache is not None:
+            visual = cache.visual(self.layer_idx, hidden.device)
+        else:
+            visual = None if images is None else self.project_images(images, norm)
         if visual is None:
             return self.o_proj(layout.attend_text(q, k, v).flatten(-2))
         if images is not None and images.anchor:
             return self.o_proj(self.anchor(layout.attend_text(q, k, v), visual).flatten(-2))
         return self.o_proj(self.fuse(q, k, v, visual, layout).flatten(-2))
-
-    def visual_kv(
-        self, images: Images | None, cache: Owl3Cache | None, norm: nn.Module, hidden: Tensor
-    ) -> VisualKV | None:
-        """Keys, rotated, and values of all images: of this pass and, with a cache, of earlier ones.
-
-        With a cache they lie by rows, those of `hidden` (B, S, D): (B, slots x L, K, d).
-        """
-        new = None if images is None else self.project_images(images, norm)
-        if cache is None:
-            return new
-        if new is not None and images is not None:
-            slots = images.slots
-            if slots is None:
-                k, v = (x.contiguous().view(len(hidden), -1, *x.shape[2:]) for x in new)
-            else:
-                k, v = (x.index_select(0, slots.flatten()).unflatten(0, slots.shape).flatten(1, 2) for x in new)
-            cache.add_visual(self.layer_idx, (k, v))
-        return cache.visual(self.layer_idx, hidden.device)
 
     def project_images(self, images: Images, norm: nn.Module) -> VisualKV:
         """(I, L, D) -> two (I, L, K, d). All tokens of an image are rotated by the one position of its placeholder.
@@ -147,7 +129,7 @@ class HyperAttention(SelfAttention, ABC):
         """
         unit, (cos, sin) = images.unit, (x[:, None, None] for x in images.rotation)
         norm = norm if self.image_norm is None else self.image_norm
-        at_once = max(1, _VISUAL_TOKENS_AT_ONCE // unit.shape[1])
+        at_once = images_at_once(unit.shape[1])
         if torch.is_grad_enabled() or len(unit) <= at_once:
             k, v = self._project(norm(unit, is_unit=True))
             return rotate(k, cos, sin), v
@@ -230,6 +212,11 @@ class StaticGatedAttention(TwoSoftmaxAttention):
     def gate_of(self, text: Tensor) -> Tensor:
         """sigmoid(g0): (H, d)."""
         return self.gate.sigmoid().unflatten(-1, (-1, self.head_dim))
+
+
+def images_at_once(tokens_per_image: int) -> int:
+    """How many images are projected together where nothing of them is needed for a backward pass."""
+    return max(1, _VISUAL_TOKENS_AT_ONCE // tokens_per_image)
 
 
 FUSIONS: dict[Fusion, type[SelfAttention]] = {

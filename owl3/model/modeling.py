@@ -26,7 +26,7 @@ L visual tokens per image. A *row* holds one sample (perhaps padded, on either s
   picture `image_index[n]` stands. It is how beams share a picture.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -153,21 +153,24 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, Owl3GenerationMixin):
         if inputs.pixel_values is None:
             wanted = self.training and torch.is_grad_enabled() and self.config.hyper_layers
             return self.anchor_images() if wanted else None
-        pixel_values, index = inputs.pixel_values, inputs.image_index
+        return self._placed(self._image_tokens(inputs.pixel_values, inputs.image_index, order), position_I)
+
+    def _image_tokens(self, pixel_values: Tensor, index: Tensor | None, order: Tensor | None) -> Tensor:
         if index is None and order is not None:
             pixel_values = pixel_values[order.to(pixel_values.device)]
-        features = self.encode_images(pixel_values)
+        tokens = self.encode_images(pixel_values)
         if index is not None:
-            features = features[(index if order is None else index[order]).to(features.device)]
-        return self._placed(features, position_I + self.config.image_offset)
+            tokens = tokens[(index if order is None else index[order]).to(tokens.device)]
+        return tokens
 
-    def _placed(self, features: Tensor, position_I: Tensor, anchor: bool = False) -> Images:
-        unit = unit_rms(features, self.config.text_config.rms_norm_eps)
+    def _placed(self, tokens: Tensor, position_I: Tensor, anchor: bool = False) -> Images:
+        unit = unit_rms(tokens, self.config.text_config.rms_norm_eps)
         return Images(unit, self._rotation(position_I), anchor=anchor)
 
     def _rotation(self, position_I: Tensor) -> Rotation:
-        # Without MI-RoPE every image stands at 0, where a rotation turns nothing.
-        return image_rotation(position_I * self.config.image_rotary, self.language_model.model.rotary_emb.inv_freq)
+        """Of images whose placeholders stand there; without MI-RoPE every image stands at 0, where nothing turns."""
+        place = (position_I + self.config.image_offset) * self.config.image_rotary
+        return image_rotation(place, self.language_model.model.rotary_emb.inv_freq)
 
     # ------------------------------------------------------------------------------------------------------ forward
 
@@ -283,20 +286,24 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, Owl3GenerationMixin):
             every = torch.ones(1, total, device=self.device) if attention_mask is None else attention_mask
             position_ids = (every.long().cumsum(-1) - 1).clamp_min(0)[:, past:]
         check_positions(self.config, position_ids, total)
-        images = None
-        if inputs.num_images:
-            place = plan_slots(inputs.image_rows, inputs.image_starts, inputs.shape)
-            rows, columns = (torch.from_numpy(x).to(self.device) for x in (inputs.image_rows, inputs.image_starts))
-            position_I = position_ids.expand(inputs.shape)[rows, columns]
-            images = self._images(inputs, None, position_I)
-            slots = cache.add_images(place, past, inputs.image_index, position_I)
-            images = images and replace(images, slots=slots)
+        if inputs.pixel_values is not None:
+            self._remember(inputs, position_ids, cache, past)
         layout, last_layout = plan_cached(cache, past, num_columns, attention_mask, **self._plan_options()), None
         if 0 < kept < num_columns:
             last_layout = plan_cached(cache, total - kept, kept, attention_mask, **self._plan_options())
             last_layout.num_asked = kept
         embeds = inputs.embed(self.get_input_embeddings(), None).view(num_rows, num_columns, -1)
-        return self.language_model.model(embeds, position_ids, layout, images, cache, last_layout)
+        return self.language_model.model(embeds, position_ids, layout, None, cache, last_layout)
+
+    def _remember(self, inputs: Inputs, position_ids: Tensor, cache: Owl3Cache, past: int) -> None:
+        """Put new images into the cache: nothing else of them is needed afterwards, nor held."""
+        assert inputs.pixel_values is not None
+        place = plan_slots(inputs.image_rows, inputs.image_starts, inputs.shape)
+        rows, columns = (torch.from_numpy(x).to(self.device) for x in (inputs.image_rows, inputs.image_starts))
+        position_I = position_ids.expand(inputs.shape)[rows, columns]
+        slots = cache.add_images(place, past, inputs.image_index, position_I)
+        tokens = self._image_tokens(inputs.pixel_values, inputs.image_index, None)
+        self.language_model.model.remember(tokens, self._rotation(position_I), slots, inputs.shape[0], cache)
 
     def _plan_options(self) -> dict[str, Any]:
         return {

@@ -188,6 +188,32 @@ def test_projecting_many_images_takes_little_more_memory_than_what_is_kept() -> 
     assert kept <= peak < 1.5 * kept
 
 
+@torch.no_grad()
+def test_of_many_images_a_cache_takes_little_more_memory_than_it_keeps() -> None:
+    """All hyper layers together: image tokens, normed or not, are never held beside their keys and values."""
+    text = tiny_model("gated").language_model.model
+    tokens = torch.randn(64, 512, text.config.text_config.hidden_size)
+    rotation = image_rotation(torch.arange(64), text.rotary_emb.inv_freq)
+    cache = Owl3Cache(text.config)
+    peak = peak_tensor_bytes(lambda: text.remember(tokens, rotation, None, 1, cache), torch.device("cpu"))
+    kept = sum(x.nbytes for layer in cache.layers if isinstance(layer, HyperLayer) for x in layer.visual or ())
+    assert kept <= peak < 1.2 * kept
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_gradients_pass_through_a_cache(fusion: Fusion) -> None:
+    """Also with rows of few and many images, which lie in its slots in another order."""
+    batch = padded([make_sample(9, [2]), make_sample(12, [1, 5, 5], seed=2)], "right")
+    grads = []
+    for cached in (False, True):
+        model = tiny_model(fusion)
+        logits = model(**batch, use_cache=cached).logits[batch["attention_mask"] > 0]
+        logits.square().mean().backward()
+        grads.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert any("v_kv_proj" in name for name in grads[0])
+    torch.testing.assert_close(grads[1], grads[0], atol=1e-5, rtol=1e-4)
+
+
 def test_sampling_is_reproducible_and_in_each_return_sequence_different() -> None:
     model, batch = tiny_model("static_gate"), padded(MIXED, "left")
     options = {"do_sample": True, "temperature": 1.5, "num_return_sequences": 3, "max_new_tokens": 8}
@@ -233,6 +259,15 @@ def test_an_offloaded_cache_moves_images_too() -> None:
     layer.offload()
     layer.prefetch()
     assert layer.visual is not None and layer.visual[0].device == keys.device
+
+
+def test_an_offloading_cache_holds_images_in_host_memory_from_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An accelerator would else hold those of all layers at once."""
+    device = torch.device("meta")
+    cache = Owl3Cache(tiny_config("joint"))
+    assert cache.home(device) == device
+    monkeypatch.setattr(cache, "offloading", True)
+    assert cache.home(device) == torch.device("cpu")
 
 
 def _copy(model: Owl3ForConditionalGeneration, batch: dict[str, Tensor]) -> Owl3Cache:
