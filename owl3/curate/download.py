@@ -11,7 +11,7 @@ import asyncio
 import logging
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -31,7 +31,7 @@ from owl3.curate.pages import find_clip
 from owl3.curate.response import BodyDecoder, Failed, check_status, network_failure
 from owl3.curate.rights import RightsConfig, Verdict, check_headers
 from owl3.curate.spool import Body, Outcome, Spool
-from owl3.media import IMAGE_FORMATS, MAX_PIXELS
+from owl3.media import IMAGE_FORMATS, MAX_PIXELS, ImageFacts
 from owl3.samples import canonical_id, canonical_url
 from owl3.secrecy import hide, hide_in_urls
 
@@ -119,6 +119,7 @@ class Downloader:
 
     Args:
         kind: What the bodies must be.
+        leaves_alone: Is a picture of these facts and bytes stored as it came? Its outcome says so then.
         resolve: Where some hosts really are, as curl's `--resolve` ("HOST": "ADDRESS:PORT").
         lookup: How names become addresses; a seam for tests.
         tls: An SSL context that trusts more than the system does; a seam for tests.
@@ -129,6 +130,7 @@ class Downloader:
         config: DownloadConfig,
         *,
         kind: Literal["image", "video"] = "image",
+        leaves_alone: Callable[[ImageFacts, bytes], bool] | None = None,
         resolve: Mapping[str, str] | None = None,
         processes: int = 1,
         lookup: Lookup | None = None,
@@ -136,6 +138,7 @@ class Downloader:
     ) -> None:
         self._config = config
         self._kind: Literal["image", "video"] = kind
+        self._leaves_alone = leaves_alone
         self._hosts = Hosts(config.hosts)
         self._files = HostFiles(config.rights, config.agent, config.deadline_s, self._read_file)
         self._in_flight: dict[tuple[int, str], asyncio.Future[Outcome]] = {}
@@ -254,7 +257,8 @@ class Downloader:
         found = await self._inspectors.inspect(body.data, self._kind, self._config.max_pixels, self._config.formats)
         if found.reason:
             return replace(outcome, reason=found.reason, message=found.message), None
-        return replace(outcome, facts=found.facts), Body(body.data, found.upright)
+        alone = self._leaves_alone is not None and self._leaves_alone(ImageFacts(**(found.facts or {})), body.data)
+        return replace(outcome, facts=found.facts, left_alone=alone), Body(body.data, found.upright)
 
     async def _get(self, url: str) -> _Answer:
         """One attempt: follow redirects, each hop under all guards."""

@@ -27,6 +27,7 @@ from owl3 import lifeline, tools
 from owl3.config import Config
 from owl3.curate.gateway import Gateway
 from owl3.errors import InputError
+from owl3.media import ImageFacts
 from owl3.samples import url_id
 from owl3.secrecy import bare_environment
 from owl3.stopping import check_stop
@@ -93,6 +94,18 @@ class EngineConfig(Config):
         """Of pictures that we change ourselves; they become JPEGs, whatever the others are."""
         return _BLURRED_QUALITY if self.encode_format == "png" else self.encode_quality
 
+    def leaves_alone(self, facts: ImageFacts, data: bytes) -> bool:
+        """Would img2dataset decode this picture only to store the bytes that came?
+
+        True is its `skip_reencode`: of a JPEG (as its `imghdr` tells one) that needs no resizing under these flags.
+        """
+        if not self.skip_reencode or self.extract_exif or not facts.plain or not _is_jpeg(data):
+            return False
+        if self.resize_mode == "no":
+            return True
+        side = min if self.resize_mode in ("keep_ratio", "center_crop") else max
+        return self.resize_only_if_bigger and side(facts.width, facts.height) <= self.image_size
+
     def recipe(self) -> dict[str, Any]:
         """The flags that shape the output; how many processes and threads work on it is not among them."""
         return self.model_dump(mode="json", exclude=_NOT_WHAT_BUT_HOW)
@@ -110,6 +123,11 @@ class EngineConfig(Config):
             "disallowed_header_directives": [],  # the gateway has read the real server's headers
             "max_shard_retry": 1,
         }
+
+
+def _is_jpeg(data: bytes) -> bool:
+    """What `imghdr` calls a JPEG: others (Adobe's marker first) img2dataset encodes again."""
+    return data[6:10] in (b"JFIF", b"Exif") or data[:4] == b"\xff\xd8\xff\xdb"
 
 
 def fetch_shards(

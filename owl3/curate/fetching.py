@@ -43,6 +43,7 @@ def fetch_all(
         Downloader,
         download,
         kind="image" if media == "image" else "video",
+        leaves_alone=engine.leaves_alone if media == "image" else None,
         resolve=resolve,
         processes=engine.processes_count,
     )

@@ -2,8 +2,9 @@
 
 img2dataset is given `http://127.0.0.1:PORT/TOKEN/SHARD/ROW` instead of a stranger's URL. The gateway looks the real URL
 up, fetches it with every guard of `download.py`, spools what came, and answers with bytes that have proved to be a
-decodable, upright picture, or with 4xx and the drop reason. It serves rows of the table only, under a token that
-changes with each run, so no other program can fetch through it.
+decodable, upright picture, or with 4xx and the drop reason. A picture that img2dataset would only decode to store it
+as it came stays in the spool; the answer is a stand-in of one pixel. It serves rows of the table only, under a token
+that changes with each run, so no other program can fetch through it.
 """
 
 import asyncio
@@ -17,9 +18,11 @@ from typing import Self
 
 import pyarrow.parquet as pq
 from aiohttp import web
+from PIL import Image
 
 from owl3.curate.download import Downloader
 from owl3.curate.spool import Outcome, Spool
+from owl3.media import encode_jpeg
 from owl3.stopping import check_stop
 
 _START_S = 30.0
@@ -47,6 +50,7 @@ class Gateway:
         self._spools = spools
         self._urls: dict[str, list[str]] = {}
         self._open: dict[str, Spool] = {}
+        self._stand_in = encode_jpeg(Image.new("RGB", (1, 1)))
         self._token = secrets.token_urlsafe(12)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fetch-gateway", daemon=True)
@@ -151,16 +155,15 @@ class Gateway:
         try:
             urls, spool = self.open_shard(request.match_info["shard"])
             outcome = await self._downloader.fetch(urls[int(request.match_info["row"])], spool)
-            response = _respond(outcome, spool)
+            response = self._respond(outcome, spool)
         except Exception as error:  # noqa: BLE001  raised by check(): this row gets no answer that looks like one
             self._fatal = self._fatal or error
             return web.Response(status=500, reason="gateway_error")
         self.answered += 1
         return response
 
-
-def _respond(outcome: Outcome, spool: Spool) -> web.Response:
-    if outcome.reason is not None:
-        return web.Response(status=404, reason=outcome.reason)
-    body = spool.body(outcome, upright=True)
-    return web.Response(body=body, content_type="application/octet-stream")
+    def _respond(self, outcome: Outcome, spool: Spool) -> web.Response:
+        if outcome.reason is not None:
+            return web.Response(status=404, reason=outcome.reason)
+        body = self._stand_in if outcome.left_alone else spool.body(outcome, upright=True)
+        return web.Response(body=body, content_type="application/octet-stream")

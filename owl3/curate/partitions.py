@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from owl3.config import Config, digest_of
 from owl3.curate.run import EVERY, CurateConfig, CurateRun, num_shards, ranges_path, shards_folder
 from owl3.curate.sources.prepare import source_folder
+from owl3.curate.spool import bodies_path
 from owl3.errors import ConfigError, StaleError
 from owl3.manifest import MANIFEST_NAME, Counts, find_current, read_manifest
 from owl3.progress import SILENT, Progress
@@ -172,10 +173,9 @@ def _counts(folder: Path, partition: Partition) -> Counts:
 
 def _stored_bytes(folder: Path, partition: Partition) -> int:
     """Bytes of the partition's tars, or of what was fetched for them so far."""
-    total = 0
-    for number in range(partition.first, partition.last):
-        final, engine = folder / f"{number:05d}.tar", folder / "_work" / "engine" / f"{number:05d}.tar"
-        path = final if (folder / MANIFEST_NAME).is_file() else engine
-        if path.is_file():
-            total += path.stat().st_size
-    return total
+    numbers = [f"{number:05d}" for number in range(partition.first, partition.last)]
+    if (folder / MANIFEST_NAME).is_file():
+        paths = [folder / f"{number}.tar" for number in numbers]
+    else:
+        paths = [bodies_path(folder / "_work" / "spools" / number) for number in numbers]
+    return sum(path.stat().st_size for path in paths if path.is_file())

@@ -240,7 +240,10 @@ class _Stored:
         if self._label.media == "video":
             data = self._spool.body(outcome)
             return cut_clip(data, row["start_s"] or 0.0, _end(row)) if is_cut(row) else data
-        data = read_member(self._tar, *self._places[self._engine[index]["key"]])
+        if outcome.left_alone:
+            data = self._spool.body(outcome)
+        else:
+            data = read_member(self._tar, *self._places[self._engine[index]["key"]])
         if row["boxes"]:
             orientation = (outcome.facts or {})["orientation"]
             data = blur_boxes(data, row["boxes"], orientation, self._label.quality)
@@ -284,7 +287,9 @@ def _row(
         known |= {"duration_s": part.duration_s, "frames": part.frames, "fps": part.fps, "format": part.codec}
         known |= {"width": part.width, "height": part.height}
         known |= {"extension": "mp4" if is_cut(row) else _EXTENSIONS.get(part.container, "mp4")}
-    if engine is not None and engine["status"] == "success":
+    if outcome.left_alone:
+        known |= {"width": facts["width"], "height": facts["height"]}
+    elif engine is not None and engine["status"] == "success":
         known |= {"width": engine["width"], "height": engine["height"], "exif": engine.get("exif")}
     elif engine is not None and outcome.reason is None:
         known |= {"status": engine["status"]}

@@ -33,6 +33,7 @@ class Outcome:
     upright_offset: int = 0
     upright_bytes: int = 0  # an upright PNG of a rotated or unusual picture; 0 when the body serves as it is
     facts: dict[str, Any] | None = None  # ImageFacts or VideoFacts
+    left_alone: bool = False  # img2dataset has nothing to do for it: the body is what is stored
     # what follows is evidence: it differs from run to run
     started: str = ""
     seconds: float = 0.0
@@ -53,12 +54,17 @@ class Body:
     upright: bytes = field(default=b"")
 
 
+def bodies_path(folder: Path) -> Path:
+    """Where a spool holds its bodies."""
+    return folder / "bodies.bin"
+
+
 class Spool:
     """Append-only store of outcomes and bodies; one process writes at a time (see the run's lock)."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.bodies_path = folder / "bodies.bin"
+        self.bodies_path = bodies_path(folder)
         self._journal_path = folder / "journal.jsonl"
         self._outcomes: dict[str, Outcome] = {}
         self._bodies_end = self._recover()

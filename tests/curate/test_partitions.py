@@ -1,9 +1,12 @@
 """A corpus in partitions: cut anywhere, fetched in any order, held by one at a time, it gives the same bytes."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from functools import partial
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from curate.corpus import set_up
@@ -73,18 +76,16 @@ def test_fetching_in_partitions_at_once_changes_no_byte(tmp_path: Path) -> None:
             prepare(source, workspace)
             resolve = {"*.owl3.test": f"127.0.0.1:{web.port}"}
             if name == "parts":
-                threads = [
-                    threading.Thread(
-                        target=fetch_partition, args=(config, workspace, part), kwargs={"resolve": resolve}
-                    )
-                    for part in cut(config, workspace, most=2)
-                ]
-                for thread in threads:
-                    thread.start()
-                for thread in threads:
-                    thread.join()
+                fetch = partial(fetch_partition, config, workspace, resolve=resolve)
+                with ThreadPoolExecutor(2) as pool:
+                    fetched = list(pool.map(fetch, cut(config, workspace, most=2)))
+                said = sum(part.stored_bytes for part in fetched)
             digests.append(curate(config, workspace, resolve=resolve).digest)
     assert digests[0] == digests[1]
+    rows = [
+        row for table in sorted(workspace.glob("shards/web/0000?.parquet")) for row in pq.read_table(table).to_pylist()
+    ]
+    assert said >= sum(row["bytes"] for row in rows if row["decision"] == "kept")
 
 
 def test_a_second_start_of_a_partition_is_refused_and_another_is_not(tmp_path: Path) -> None:
