@@ -288,9 +288,8 @@ def _sharpness(pixels: NDArray[np.uint8]) -> float:
     laplacian += signed[1:-1, :-2]
     laplacian += signed[1:-1, 2:]
     laplacian -= 4 * signed[1:-1, 1:-1]
-    values = laplacian.ravel().astype(np.float64)
-    squares = np.square(values).sum()  # not `values @ values`: BLAS would start threads for it, at five times the cost
-    return float(squares / values.size - (values.sum() / values.size) ** 2)
+    squares = np.square(laplacian, dtype=np.int32).sum(dtype=np.int64)
+    return float(squares / laplacian.size - (laplacian.sum(dtype=np.int64) / laplacian.size) ** 2)
 
 
 def _broken(error: BaseException) -> MediaError:
