@@ -32,6 +32,10 @@ _HASH_SIDE = 8
 _DCT_SIDE = 32
 _REDUCED_SIDE_PX = 128
 _PLAIN_MODES = ("L", "RGB", "RGBA", "CMYK")
+_PNG_DEPTH = 24
+"""Where a PNG says how many bits a channel has: its first chunk is always the header."""
+_AV1_HIGH_BITDEPTH = 0x40
+"""Flag in the third byte of the decoder configuration (AV1-ISOBMFF, 2.3.3)."""
 
 
 class MediaError(Exception):
@@ -55,7 +59,7 @@ class ImageFacts:
     grey_std: float  # 0 for one colour, 0..127
     sharpness: float  # variance of the Laplacian
     entropy: float  # of the grey histogram, bits, 0..8
-    plain: bool  # upright and of a colour mode every decoder reads alike
+    plain: bool  # upright and of a colour mode and depth that every decoder reads alike
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, for the spool's journal."""
@@ -107,7 +111,7 @@ def probe_image(data: bytes, max_pixels: int = MAX_PIXELS, formats: Sequence[str
     width, height = image.size
     try:
         orientation = int(image.getexif().get(_ORIENTATION_TAG, 1) or 1)
-        plain = orientation == 1 and image.mode in _PLAIN_MODES
+        plain = orientation == 1 and image.mode in _PLAIN_MODES and not _has_deep_colour(data, str(image.format))
         frames = 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
         if image.format in ("JPEG", "MPO"):
             image.draft("L", (_REDUCED_SIDE_PX, _REDUCED_SIDE_PX))
@@ -269,6 +273,16 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, layer).convert("RGB")
     return image.convert("RGB")
+
+
+def _has_deep_colour(data: bytes, image_format: str) -> bool:
+    """Has a picture more than 8 bits a channel? Pillow scales them down; OpenCV cuts them off, which leaves white."""
+    if image_format == "PNG":
+        return data[_PNG_DEPTH] > 8
+    if image_format == "AVIF":
+        _, _, config = data.partition(b"av1C")
+        return len(config) > 2 and bool(config[2] & _AV1_HIGH_BITDEPTH)
+    return False
 
 
 def _grey(image: Image.Image) -> Image.Image:

@@ -6,6 +6,7 @@ import zlib
 from pathlib import Path
 
 import av
+import cv2
 import imagehash
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from owl3.media import (
     probe_image,
     strip_jpeg_metadata,
     thumbnail,
+    upright_png,
 )
 from owl3.video import cut_clip, frames_at, probe_video, uniform_frames, uniform_times
 
@@ -154,6 +156,19 @@ def test_the_perceptual_hash_survives_resizing_and_recompression() -> None:
     small = encoded(picture.resize((200, 150)), quality=60)
     distance = int(probe_image(encoded(picture)).phash, 16) ^ int(probe_image(small).phash, 16)
     assert distance.bit_count() <= 4
+
+
+@pytest.mark.parametrize(
+    ("extension", "bits", "plain"), [("png", 8, True), ("png", 16, False), ("avif", 8, True), ("avif", 10, False)]
+)
+def test_colours_of_more_than_8_bits_are_not_for_every_decoder(extension: str, bits: int, plain: bool) -> None:
+    """img2dataset's decoder passes them on as they are, and what encodes them then makes them white."""
+    pixels = np.asarray(noise(40, 30)).astype(np.uint16) << (bits - 8)
+    flags = [cv2.IMWRITE_AVIF_DEPTH, bits] if extension == "avif" else []
+    data = cv2.imencode(f".{extension}", pixels if bits > 8 else pixels.astype(np.uint8), flags)[1].tobytes()
+    assert probe_image(data).plain is plain
+    upright = open_image(upright_png(data))
+    assert np.asarray(upright).mean() == pytest.approx(pixels.mean() / (1 << (bits - 8)), abs=2)
 
 
 def test_sharpness_is_the_variance_of_the_laplacian() -> None:
