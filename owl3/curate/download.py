@@ -69,7 +69,7 @@ class DownloadConfig(Config):
     timeout: float = Field(default=10.0, gt=0)
     """Seconds for connecting, and between two reads."""
     deadline_s: float = Field(default=60.0, gt=0)
-    """Seconds for a URL altogether: redirects, retries and pauses included; waiting for a free slot is not."""
+    """Seconds for a URL altogether: redirects, retries and pauses included; waiting for its host's turn is not."""
     retries: int = Field(default=2, ge=0)
     backoff_s: float = Field(default=1.0, ge=0)
     """Pause before the first retry; doubles each time."""
@@ -140,6 +140,7 @@ class Downloader:
         self._kind: Literal["image", "video"] = kind
         self._leaves_alone = leaves_alone
         self._hosts = Hosts(config.hosts)
+        self._asks_host_files = config.rights.robots or config.rights.tdm_reservation
         self._files = HostFiles(config.rights, config.agent, config.deadline_s, self._read_file)
         self._in_flight: dict[tuple[int, str], asyncio.Future[Outcome]] = {}
         self._inspectors = Inspectors(processes, config.decode_deadline_s)
@@ -191,12 +192,23 @@ class Downloader:
     async def _fetch_new(self, key: str, url: str, spool: Spool) -> Outcome:
         host = urlsplit(url).hostname or ""
         async with self._hosts.slot(host):
+            await self._wait_for_turn(url, host)
             started, clock = datetime.now(UTC).isoformat(timespec="milliseconds"), time.monotonic()
             outcome, body = await self._try_all(key, url, host)
         seconds = round(time.monotonic() - clock, 3)
         if body is not None:
             outcome, body = await self._inspect(outcome, body)
         return spool.append(replace(outcome, started=started, seconds=seconds), body)
+
+    async def _wait_for_turn(self, url: str, host: str) -> None:
+        """Wait until the host may be asked, as often as its robots.txt wants it; so that is asked before all else."""
+        try:
+            self._check_url(url)
+        except Failed:
+            return  # it will not be asked
+        if self._asks_host_files and not self._hosts.is_dead(host):
+            self._hosts.slow_down(host, await self._files.crawl_delay_s(url))
+        await self._hosts.turn(host)
 
     async def _try_all(self, key: str, url: str, host: str) -> tuple[Outcome, Body | None]:
         """All attempts of one URL, within its deadline."""
@@ -221,6 +233,7 @@ class Downloader:
                             break
                         pause_s = max(self._config.backoff_s * 2 ** (attempts - 1), error.retry_after_s)
                         await asyncio.sleep(pause_s)
+                        await self._hosts.turn(host)
                     else:
                         self._hosts.record(host, None)
                         return self._fetched(key, answer, attempts), Body(answer.body)
@@ -266,7 +279,7 @@ class Downloader:
         is_page = self._kind == "video" and host_matches(urlsplit(url).hostname or "", self._config.page_hosts)
         for _ in range(self._config.max_redirects + 1):
             self._check_url(url)
-            if self._config.rights.robots or self._config.rights.tdm_reservation:
+            if self._asks_host_files:
                 last = await self._check_host_files(url)
             if is_page:
                 url, is_page = await find_clip(url, self._resolver, self._config.user_agent), False
@@ -301,10 +314,9 @@ class Downloader:
 
     async def _check_host_files(self, url: str) -> Verdict:
         """Ask what the host's robots.txt and tdmrep.json say about a URL."""
-        verdict, crawl_delay_s = await self._files.check(url)
+        verdict = await self._files.check(url)
         if verdict.reason:
             raise Failed(verdict.reason, f"{verdict.signal}: {verdict.value}", verdict=verdict)
-        self._hosts.slow_down(urlsplit(url).hostname or "", crawl_delay_s)
         return verdict
 
     async def _read_file(self, url: str, max_bytes: int) -> bytes:

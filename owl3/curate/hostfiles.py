@@ -18,6 +18,10 @@ from owl3.curate.rights import MiningRules, RightsConfig, Robots, Verdict, robot
 _ROBOTS_MAX_BYTES = 512_000  # RFC 9309 asks for at least 500 KiB
 _MINING_MAX_BYTES = 512_000
 _ORIGINS_CACHED = 20_000
+_HELD_BYTES = 8_000_000
+"""Of files that are held; what is made of a robots.txt takes forty times its bytes."""
+_LONG_BYTES = 32_000
+"""A longer robots.txt (0.5 s for the longest) is read in a thread, so that other fetches go on meanwhile."""
 
 Read = Callable[[str, int], Awaitable[bytes]]
 """Fetches a URL of at most so many bytes, redirects followed, under all guards; raises `Failed`."""
@@ -41,9 +45,24 @@ class HostFiles:
         self._read = read
         self._files: dict[str, asyncio.Future[_Files]] = {}
         self._expire: dict[str, float] = {}
+        self._sizes: dict[str, int] = {}
+        self._held_bytes = 0
 
-    async def check(self, url: str) -> tuple[Verdict, float]:
-        """What the files of the URL's origin say about it, and the seconds between requests that they ask for."""
+    async def check(self, url: str) -> Verdict:
+        """What the files of the URL's origin say about it."""
+        robots, mining = await self._of_origin(url)
+        path = urlsplit(url).path or "/"
+        verdict = robots.check(url, path, self._config) if self._config.robots else Verdict("none", "")
+        if verdict.reason is None:
+            verdict = mining.check(path) or verdict
+        return verdict
+
+    async def crawl_delay_s(self, url: str) -> float:
+        """The seconds between requests that the URL's origin asks for."""
+        robots, _ = await self._of_origin(url)
+        return robots.crawl_delay_s()
+
+    async def _of_origin(self, url: str) -> _Files:
         parts = urlsplit(url)
         origin = f"{parts.scheme}://{parts.netloc}"
         if self._expire.get(origin, 0.0) < time.monotonic():
@@ -51,21 +70,22 @@ class HostFiles:
                 self._forget()
             self._expire[origin] = time.monotonic() + self._config.robots_cache_s
             self._files[origin] = asyncio.ensure_future(self._fetch(origin))
-        robots, mining = await asyncio.shield(self._files[origin])
-        path = parts.path or "/"
-        verdict = robots.check(url, path, self._config) if self._config.robots else Verdict("none", "")
-        if verdict.reason is None:
-            verdict = mining.check(path) or verdict
-        return verdict, robots.crawl_delay_s()
+        return await asyncio.shield(self._files[origin])
 
     def _forget(self) -> None:
         """Drop the older half of what is known, so that a corpus of a million hosts does not fill the memory."""
-        for origin in list(self._files)[: _ORIGINS_CACHED // 2]:
+        for origin in list(self._files)[: -(-len(self._files) // 2)]:
             if self._files[origin].done():
                 del self._files[origin], self._expire[origin]
+                self._held_bytes -= self._sizes.pop(origin, 0)
 
     async def _fetch(self, origin: str) -> _Files:
-        return await asyncio.gather(self._robots(origin), self._mining(origin))
+        robots, mining = await asyncio.gather(self._robots(origin), self._mining(origin))
+        self._held_bytes += robots.num_bytes + mining.num_bytes - self._sizes.get(origin, 0)
+        self._sizes[origin] = robots.num_bytes + mining.num_bytes
+        if self._held_bytes > _HELD_BYTES:  # many long ones may come at once
+            self._forget()
+        return robots, mining
 
     async def _robots(self, origin: str) -> Robots:
         if not self._config.robots:
@@ -73,7 +93,10 @@ class HostFiles:
         try:
             async with asyncio.timeout(self._deadline_s):
                 body = await self._read(f"{origin}/robots.txt", _ROBOTS_MAX_BYTES)
-                return Robots(body.decode("utf-8", "replace"), self._agent)
+                text = body.decode("utf-8", "replace")
+                if len(body) > _LONG_BYTES:
+                    return await asyncio.to_thread(Robots, text, self._agent)
+                return Robots(text, self._agent)
         except (Failed, TimeoutError) as error:
             reason, status = ("timeout", None) if isinstance(error, TimeoutError) else (error.reason, error.status)
             if reason == "too_many_redirects":  # RFC 9309 §2.3.1.2: after five hops, as if absent

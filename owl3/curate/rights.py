@@ -113,6 +113,7 @@ class Robots:
         """`verdict` fixes the answer for all paths, for hosts whose robots.txt says nothing or can't be read."""
         self._agent = agent
         self._fixed = verdict
+        self.num_bytes = len(text)
         self._rules = Protego.parse(text)
         self._usage = _usage_rules(text, agent)
 
@@ -143,6 +144,7 @@ class MiningRules:
             entries = json.loads(body) if body else []
         except (ValueError, RecursionError):
             entries = []
+        self.num_bytes = len(body)
         self._reserved: dict[str, bool] = {}
         for entry in entries if isinstance(entries, list) else []:
             if isinstance(entry, dict) and isinstance(entry.get("location"), str):

@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -374,6 +375,22 @@ def test_requests_per_second_are_limited(web: Hostile, tmp_path: Path) -> None:
     started = time.monotonic()
     fetch(web, tmp_path, *(f"/a.jpg?{number}" for number in range(6)), hosts={"requests_per_s": 20})
     assert time.monotonic() - started >= 5 / 20
+
+
+def test_a_crawl_delay_holds_from_the_first_request_on_and_for_retries(web: Hostile, tmp_path: Path) -> None:
+    asked: list[float] = []
+
+    def count(handler: Any) -> None:
+        asked.append(time.monotonic())
+        handler.answer(503 if len(asked) == 2 else 200, {}, picture(1))
+
+    web.robots[HOST] = (200, "User-agent: *\nCrawl-delay: 0.2")
+    for number in range(4):
+        web.special[f"/{number}.jpg"] = count
+    outcomes = fetch(web, tmp_path, *(f"/{number}.jpg" for number in range(4)), deadline_s=5)
+    assert [outcome.reason for outcome in outcomes] == [None] * 4
+    assert len(asked) == 5
+    assert min(later - earlier for earlier, later in pairwise(asked)) > 0.15
 
 
 def test_one_url_in_many_rows_is_fetched_once(web: Hostile, tmp_path: Path) -> None:

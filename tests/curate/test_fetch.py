@@ -42,7 +42,7 @@ def _pictures(folder: Path) -> dict[str, bytes]:
 @pytest.mark.processes
 def test_left_alone_is_exactly_what_img2dataset_stores_as_it_came(tmp_path: Path) -> None:
     modes = ("no", "keep_ratio", "center_crop", "border", "keep_ratio_largest")
-    configs = [EngineConfig(image_size=64, resize_mode=mode) for mode in modes]
+    configs = [EngineConfig.model_validate({"image_size": 64, "resize_mode": mode}) for mode in modes]
     configs += [EngineConfig(image_size=64, resize_only_if_bigger=False), EngineConfig(skip_reencode=False)]
     asked: list[tuple[str, dict[str, Any]]] = []
     ours = []
@@ -57,13 +57,13 @@ def test_left_alone_is_exactly_what_img2dataset_stores_as_it_came(tmp_path: Path
     done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=True)
     theirs = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
     assert len(theirs) == len(ours)
-    for (path, _), mine, its in zip(asked, ours, theirs, strict=True):
-        if Path(path).name == "turned":
+    for (name, _), mine, its in zip(asked, ours, theirs, strict=True):
+        if Path(name).name == "turned":
             assert mine[0] is False, "stored upright, so it is decoded"
         else:
-            assert mine[0] is its[0], path
+            assert mine[0] is its[0], name
         if mine[0]:
-            assert mine == its, path
+            assert mine == its, name
     assert {mine[0] for mine in ours} == {True, False}
 
 
