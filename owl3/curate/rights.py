@@ -13,6 +13,7 @@ whether the picture was kept or not.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -22,6 +23,7 @@ from pydantic import Field
 
 from owl3.config import Config
 
+_AGENT = re.compile(r"\*|[a-z_][a-z0-9_.-]*")
 _VALUED_DIRECTIVES = ("unavailable_after", "max-snippet", "max-image-preview", "max-video-preview")
 
 
@@ -80,12 +82,16 @@ def check_headers(headers: Iterable[tuple[str, str]], agent: str, config: Rights
 
 
 def _check_x_robots(value: str, agent: str, disallowed: Sequence[str]) -> Verdict:
-    """Read one X-Robots-Tag: `noai, noimageai`, or `somebot: noindex` for one agent only."""
-    scope, separator, rest = value.partition(":")
-    scoped = bool(separator) and "," not in scope and scope.strip().lower() not in _VALUED_DIRECTIVES
-    if scoped and scope.strip().lower() not in (agent.lower(), "*"):
-        return Verdict("x-robots-tag", value)
-    directives = {part.strip().lower() for part in (rest if scoped else value).split(",")}
+    """Read one X-Robots-Tag: `noai, noimageai`, or `onebot: noindex, nofollow, other: noai` for some agents only."""
+    directives, is_ours = set(), True
+    for part in value.lower().split(","):
+        before, separator, after = part.partition(":")
+        name = before.strip()
+        names_agent = bool(separator and _AGENT.fullmatch(name)) and name not in _VALUED_DIRECTIVES
+        if names_agent:
+            is_ours = name in (agent.lower(), "*")
+        if is_ours:
+            directives.add((after if names_agent else part).strip())
     refused = bool(directives & {directive.strip().lower() for directive in disallowed})
     return Verdict("x-robots-tag", value, "opt_out_header" if refused else None)
 

@@ -27,7 +27,20 @@ def verdict(*headers: tuple[str, str]) -> str | None:
 
 @pytest.mark.parametrize(
     "value",
-    ["noai", "NOAI", "nofollow, noimageai", "noindex", "none", "owl3: noai", "Owl3 : noindex, nofollow", "*: noai"],
+    [
+        *(
+            "noai",
+            "NOAI",
+            "nofollow, noimageai",
+            "noindex",
+            "none",
+            "owl3: noai",
+            "Owl3 : noindex, nofollow",
+            "*: noai",
+        ),
+        *("googlebot: nofollow, owl3: noai", "noai, googlebot: nofollow", "googlebot: none, *: nofollow, noai"),
+        "unavailable_after: Wed, 25 Jun 2030 15:00:00 GMT, noai",
+    ],
 )
 def test_an_opt_out_is_honoured(value: str) -> None:
     assert verdict(("X-Robots-Tag", value)) == "opt_out_header"
@@ -40,6 +53,8 @@ def test_an_opt_out_is_honoured(value: str) -> None:
         "all",
         "nofollow",
         "googlebot: noindex",
+        "googlebot: nofollow, noindex, bingbot: noai",
+        "owl3: nofollow, googlebot: noai",
         "max-snippet: 50, nofollow",
         "unavailable_after: 25 Jun 2030 15:00:00 PST",
     ],
