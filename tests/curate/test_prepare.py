@@ -1,8 +1,11 @@
 """Dumps in, URL tables out: dirty rows are counted, none crashes."""
 
+import datetime
+import decimal
 import gzip
 import io
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from owl3.config import plain_json
 from owl3.curate.run import CurateConfig
 from owl3.curate.sources.columns import column_of
 from owl3.curate.sources.prepare import SourceConfig, clean_row, iter_rows, prepare
+from owl3.curate.table import member_json
 from owl3.errors import InputError
 from owl3.ledger import TOMBSTONES
 from owl3.manifest import Manifest
@@ -27,7 +32,7 @@ GOOD = {"url": "http://a.example/1.jpg", "caption": "a red circle"}
 def prepared(workspace: Path, **settings: Any) -> tuple[Manifest, list[dict[str, Any]]]:
     config = SourceConfig(**({"name": "s", "files": ("in.*",)} | settings))
     manifest = prepare(config, workspace)
-    rows = [row for table in iter_rows(workspace / "sources" / "s", 1000) for row in table.to_pylist()]
+    rows = [row for table in iter_rows(workspace / "sources" / config.name, 1000) for row in table.to_pylist()]
     return manifest, rows
 
 
@@ -115,7 +120,9 @@ def test_a_column_of_anything_can_be_written(values: list[Any]) -> None:
     column = column_of(values)
     sink = io.BytesIO()
     pq.write_table(pa.table({"src_a": column}), sink)
-    assert [value is None for value in column.to_pylist()] == [value is None for value in values]
+    nothing = [value is None or (isinstance(value, float) and not math.isfinite(value)) for value in values]
+    assert [value is None for value in column.to_pylist()] == nothing
+    plain_json(column.to_pylist())
 
 
 def test_what_json_holds_and_no_file_can_is_written_down_all_the_same(workspace: Path) -> None:
@@ -125,6 +132,9 @@ def test_what_json_holds_and_no_file_can_is_written_down_all_the_same(workspace:
     manifest, kept = prepared(workspace, columns=columns)
     assert manifest.counts.dropped == {"bad_url": 1, "control_characters": 1}
     assert (kept[0]["licence"], kept[0]["src_more"]) == ("?", "half ?")
+    write(workspace / "in.jsonl", [GOOD | {"name \ud83d": {"part \ud83d": 1}}])
+    (row,) = prepared(workspace, name="names", columns={"extra": ("*",)})[1]
+    assert row["src_name ?"] == {"part ?": 1}
 
 
 def test_a_column_has_one_type_in_all_tables(workspace: Path) -> None:
@@ -175,6 +185,36 @@ def test_columns_are_mapped_and_extra_ones_carried_along(workspace: Path) -> Non
     columns = {"url": "URL", "caption": "TEXT", "licence": "LICENSE", "extra": ("similarity",)}
     (row,) = prepared(workspace, columns=columns)[1]
     assert (row["caption"], row["licence"], row["src_similarity"]) == ("cap", "CC0", 0.3) and "src_hash" not in row
+
+
+def test_columns_of_types_that_json_has_not_become_text_or_nothing(workspace: Path) -> None:
+    """KEY.json holds them: what it can't hold would stop the run when all pictures have been fetched."""
+    odd = {
+        "when": datetime.datetime(2020, 1, 2, 3, 4, 5),
+        "day": datetime.date(2020, 1, 2),
+        "took": datetime.timedelta(seconds=90),
+        "price": decimal.Decimal("1.50"),
+        "name": "Zoë".encode(),
+        "digest": b"\xff\x00",
+        "score": float("nan"),
+        "scores": [0.5, float("inf")],
+        "found": [{"at": datetime.time(1, 2), "size": 3}],
+    }
+    write(workspace / "in.parquet", [GOOD | odd])
+    (row,) = prepared(workspace, columns={"extra": ("*",)})[1]
+    found = {name.removeprefix("src_"): value for name, value in row.items() if name.startswith("src_")}
+    assert found == {
+        "when": "2020-01-02T03:04:05",
+        "day": "2020-01-02",
+        "took": 90.0,
+        "price": "1.50",
+        "name": "Zoë",
+        "digest": "ff00",
+        "score": None,
+        "scores": [0.5, None],
+        "found": [{"at": "01:02:00", "size": 3}],
+    }
+    assert json.loads(plain_json(member_json(row)))["src_found"] == found["found"]
 
 
 def test_a_table_without_header_is_mapped_by_number(workspace: Path) -> None:

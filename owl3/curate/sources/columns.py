@@ -2,8 +2,13 @@
 
 JSON and loosely typed dumps hold what Arrow has no type for: numbers beside words, integers over 64 bits, halves of
 characters. Such a column becomes text, in all tables of the source, so that whoever reads them as one table can.
+
+And Parquet dumps hold what JSON has no type for, which is what KEY.json of a sample is written in: times, decimals,
+bytes. They become text as well, and what is no number (NaN) becomes nothing.
 """
 
+import datetime
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +20,40 @@ from owl3.shards import write_table
 
 def column_of(values: list[Any]) -> pa.Array:
     """An Arrow column of what the dump holds; values that have no type in common, or none at all, become text."""
+    values = [plain_value(value) for value in values]
     try:
         column = pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeError):
         return _as_text(values)
     return column if _fits_parquet(column.type) else _as_text(values)
+
+
+def plain_value(value: Any) -> Any:
+    """The value in JSON's own types."""
+    match value:
+        case None | str() | bool() | int():
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {encodable(str(name)): plain_value(entry) for name, entry in value.items()}
+        case list() | tuple():
+            return [plain_value(entry) for entry in value]
+        case bytes():
+            return _text_of(value)
+        case datetime.date() | datetime.time():
+            return value.isoformat()
+        case datetime.timedelta():
+            return value.total_seconds()
+    return str(value)
+
+
+def _text_of(value: bytes) -> str:
+    """Bytes as the text they mostly are, else as hex digits."""
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.hex()
 
 
 def _fits_parquet(kind: pa.DataType) -> bool:

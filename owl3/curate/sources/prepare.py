@@ -219,7 +219,7 @@ def _mapped(config: SourceConfig, rows: Iterable[dict[str, Any]], where: str) ->
         used = set(named.values())
         extra = [name for name in row if name not in used] if "*" in config.columns.extra else config.columns.extra
         known = {ours: row[theirs] for ours, theirs in named.items()}
-        known |= {f"src_{name}": row.get(name) for name in extra}
+        known |= {f"src_{encodable(name)}": row.get(name) for name in extra}
         if config.base_url is not None and isinstance(known["url"], str) and known["url"]:
             name = quote(known["url"], safe="/")
             known["url"] = config.url_template.format(base_url=config.base_url, name=name)
