@@ -18,7 +18,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Literal
 
 from owl3 import lifeline
@@ -80,7 +80,7 @@ class Inspectors:
             await self._kill(child)
             child = None
             return Inspection(None, "decode_timeout", f"not decoded in {self._deadline_s} s")
-        except (asyncio.IncompleteReadError, ConnectionError) as error:
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError, _Nonsense) as error:
             await self._kill(child)
             child = None
             return Inspection(None, "undecodable", f"the decoder crashed ({type(error).__name__})")
@@ -122,9 +122,17 @@ async def _ask(child: asyncio.subprocess.Process, data: bytes, request: dict[str
     head = json.dumps(request | {"bytes": len(data)}).encode() + b"\n"
     child.stdin.write(head + data)  # in one piece: each write wakes the child
     await child.stdin.drain()
-    reply = json.loads(await child.stdout.readuntil(b"\n"))
-    upright = await child.stdout.readexactly(reply["bytes"])
-    return Inspection(reply.get("facts"), reply.get("reason"), reply.get("message", ""), upright)
+    line = await child.stdout.readuntil(b"\n")
+    try:
+        reply = json.loads(line)
+        found = Inspection(reply["facts"], reply["reason"], reply["message"])
+        return replace(found, upright=await child.stdout.readexactly(reply["bytes"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise _Nonsense(f"{type(error).__name__}: {error}") from error
+
+
+class _Nonsense(Exception):
+    """A child answered something else than a reply: a decoder printed, or somebody took it over."""
 
 
 def inspect_bytes(data: bytes, request: dict[str, Any]) -> Inspection:

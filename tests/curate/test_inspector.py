@@ -13,6 +13,14 @@ from owl3.curate.inspector import Inspection, Inspectors, inspect_bytes, serve
 from owl3.media import MAX_PIXELS
 
 HANGS = (sys.executable, "-c", "import time; time.sleep(60)")
+
+
+def says(line: bytes) -> tuple[str, ...]:
+    """A child that answers something else than it should."""
+    code = f"import sys, time; sys.stdout.buffer.write({line + chr(10).encode()!r}); sys.stdout.flush(); time.sleep(60)"
+    return (sys.executable, "-c", code)
+
+
 DIES = (sys.executable, "-c", "import os, sys; sys.stdin.buffer.readline(); os.abort()")
 
 
@@ -34,7 +42,14 @@ def test_a_child_serves_one_picture_after_the_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "deadline_s", "reason"), [(HANGS, 0.2, "decode_timeout"), (DIES, 20, "undecodable")]
+    ("command", "deadline_s", "reason"),
+    [
+        (HANGS, 0.2, "decode_timeout"),
+        (DIES, 20, "undecodable"),
+        (says(b"a decoder's complaint"), 20, "undecodable"),
+        (says(b'{"bytes": 0}'), 20, "undecodable"),
+        (says(b'{"facts": null, "reason": null, "message": "", "bytes": 5}'), 0.2, "decode_timeout"),
+    ],
 )
 def test_a_child_that_hangs_or_dies_is_replaced(command: tuple[str, ...], deadline_s: float, reason: str) -> None:
     started = time.monotonic()
