@@ -9,6 +9,7 @@ crash on hostile bytes: whoever reads bytes of unknown origin does it in a child
 
 import io
 import re
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -94,7 +95,7 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS, upright: bool = True) 
     image = open_header(data, max_pixels)
     try:
         image.load()
-        if upright:
+        if upright and _orientation(image) != 1:
             ImageOps.exif_transpose(image, in_place=True)  # else it would copy every upright picture
         return _to_rgb(image)
     except (OSError, ValueError, SyntaxError, EOFError, ZeroDivisionError, MemoryError) as error:
@@ -110,7 +111,7 @@ def probe_image(data: bytes, max_pixels: int = MAX_PIXELS, formats: Sequence[str
     image = open_header(data, max_pixels, formats)
     width, height = image.size
     try:
-        orientation = int(image.getexif().get(_ORIENTATION_TAG, 1) or 1)
+        orientation = _orientation(image)
         plain = orientation == 1 and image.mode in _PLAIN_MODES and not _has_deep_colour(data, str(image.format))
         frames = 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
         if image.format in ("JPEG", "MPO"):
@@ -126,7 +127,7 @@ def probe_image(data: bytes, max_pixels: int = MAX_PIXELS, formats: Sequence[str
         format="JPEG" if image.format == "MPO" else str(image.format),
         width=width,
         height=height,
-        orientation=orientation if 1 <= orientation <= 8 else 1,
+        orientation=orientation,
         frames=frames,
         phash=perceptual_hash(grey),
         grey_std=round(float(pixels.std(dtype=np.float32)), 3),
@@ -273,6 +274,15 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, layer).convert("RGB")
     return image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    """What EXIF says about which side is up, 1..8; 1 when it says nothing, or something else than a number."""
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except (OSError, ValueError, SyntaxError, struct.error):  # broken, while the picture may be whole
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _has_deep_colour(data: bytes, image_format: str) -> bool:

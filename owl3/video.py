@@ -23,6 +23,9 @@ from owl3.media import MediaError
 CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "gif")
 """FFmpeg's names of the containers that are opened, whatever a file is called."""
 
+MAX_FRAMES = 2**31 - 1
+"""What a container announces may be any number; tables hold so many."""
+
 
 @dataclass(frozen=True, slots=True)
 class VideoFacts:
@@ -78,7 +81,7 @@ def probe_video(clip: Path | BinaryIO) -> VideoFacts:
             duration_s = _duration_s(container, stream)
             if stream.codec_context.name in ("mjpeg", "png", "gif", "webp") and duration_s * fps <= 1.5:
                 raise MediaError("not_a_video", f"one picture ({stream.codec_context.name}), not a clip")
-            frames = int(stream.frames) or max(1, round(duration_s * fps))
+            frames = min(int(stream.frames) or max(1, round(duration_s * fps)), MAX_FRAMES)
             width, height = first.width, first.height
             if abs(int(getattr(first, "rotation", 0) or 0)) % 180 == 90:
                 width, height = height, width

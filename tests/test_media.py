@@ -171,6 +171,20 @@ def test_colours_of_more_than_8_bits_are_not_for_every_decoder(extension: str, b
     assert np.asarray(upright).mean() == pytest.approx(pixels.mean() / (1 << (bits - 8)), abs=2)
 
 
+@pytest.mark.parametrize(
+    ("kind", "count", "value"),
+    [(2, 2, b"6\0\0\0"), (7, 4, b"\6\0\0\0"), (3, 1, b"\t\0\0\0"), (5, 1, b"\xff\xff\0\0"), (3, 9, b"\xff" * 4)],
+)
+def test_an_orientation_that_is_none_leaves_the_picture_as_it_is(kind: int, count: int, value: bytes) -> None:
+    """Cameras and editors write text, bytes or nonsense there; the picture is as good as any."""
+    entry = struct.pack("<HHHI", 1, ORIENTATION, kind, count) + value
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + entry + bytes(4)
+    data = encoded(noise(40, 30))
+    data = data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:]
+    assert probe_image(data).orientation == 1
+    assert open_image(data).size == (40, 30)
+
+
 def test_sharpness_is_the_variance_of_the_laplacian() -> None:
     picture = noise(100, 80).convert("L")
     pixels = np.asarray(picture, dtype=np.float64)
@@ -266,6 +280,14 @@ def test_a_clip_that_names_other_files_opens_none_of_them(playlist: str, tmp_pat
     for look in (probe_video, lambda at: frames_at(at, [0.0]), lambda at: cut_clip(at.read_bytes(), 0.0, 1.0)):
         with pytest.raises(MediaError):
             look(path)
+
+
+def test_a_clip_that_announces_more_frames_than_a_table_holds_has_as_many_as_it_holds(tmp_path: Path) -> None:
+    data = clip(tmp_path / "a.mkv").read_bytes()
+    mark = data.index(b"\x44\x89\x88") + 3  # Duration, a double in milliseconds
+    endless = data[:mark] + struct.pack(">d", 1e15) + data[mark + 8 :]
+    assert probe_video(io.BytesIO(data)).frames == 20
+    assert probe_video(io.BytesIO(endless)).frames == 2**31 - 1
 
 
 @pytest.mark.parametrize("first_s", [0.0, 1.05])
