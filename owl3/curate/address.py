@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
@@ -50,8 +51,19 @@ def is_public(address: str) -> bool:
 
 
 def host_matches(host: str, patterns: Sequence[str]) -> bool:
-    """Does a host name match one of `patterns` (`photos.example`, `*.example`)?"""
-    return any(fnmatchcase(host.lower(), pattern.lower()) for pattern in patterns)
+    """Does a host name match one of `patterns` (`photos.example`, `*.example`), however both are spelt?"""
+    name = plain_host(host)
+    return any(fnmatchcase(name, plain_host(pattern)) for pattern in patterns)
+
+
+@lru_cache(maxsize=10_000)
+def plain_host(host: str) -> str:
+    """A host name as it goes over the wire, without the dot that may end it; a pattern keeps its `*`."""
+    name = host.lower().rstrip(".")
+    try:
+        return name if name.isascii() else name.encode("idna").decode("ascii")
+    except UnicodeError:  # no name that a host can have: it matches itself alone
+        return name
 
 
 def parse_resolve(resolve: Mapping[str, str]) -> dict[str, tuple[str, int]]:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from owl3.config import Config
+from owl3.curate.address import plain_host
 from owl3.curate.dedup import U64, find_near
 from owl3.errors import InputError
 from owl3.samples import canonical_url
@@ -56,7 +57,7 @@ class Blocked:
         """Is a row of a URL table listed by URL, domain (or a domain above it) or id?"""
         if row["canonical_url"] in self.urls or row["sample_id"] in self.ids:
             return True
-        labels = str(row["domain"]).split(".")
+        labels = plain_host(str(row["domain"])).split(".")
         return any(".".join(labels[start:]) in self.domains for start in range(len(labels))) if self.domains else False
 
     def near(self, phash: U64) -> list[int]:
@@ -77,15 +78,17 @@ def load_blocklists(lists: Sequence[Blocklist], workspace: Path) -> Blocked:
     phashes: list[tuple[U64, int]] = []
     for entry in lists:
         path = entry.path(workspace)
-        values = _read(path, entry.kind)
         try:
+            values = _read(path, entry.kind)
             if entry.kind == "phash":
                 phashes.append((np.array(sorted({int(value, 16) for value in values}), np.uint64), entry.radius))
             elif entry.kind == "url":
                 entries["url"].update(canonical_url(value) for value in values)
+            elif entry.kind == "domain":
+                entries["domain"].update(plain_host(value.removeprefix("*.")) for value in values)
             else:
-                entries[entry.kind].update(value.lower().removeprefix("*.") for value in values)
-        except ValueError as error:
+                entries[entry.kind].update(value.lower() for value in values)
+        except (ValueError, OverflowError) as error:
             raise InputError(f"{path}: not a list of {entry.kind}: {error}") from error
     return Blocked(
         frozenset(entries["url"]),

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from owl3.curate.blocklist import Blocked
+from owl3.curate.blocklist import Blocked, Blocklist, load_blocklists
 from owl3.curate.contamination import Benchmark, Fingerprints, hash_words, overlap_lists
 from owl3.curate.decide import CaptionRules
 from owl3.curate.dedup import DedupConfig
 from owl3.curate.overview import Looks, Verdict, as_table, look
 from owl3.curate.retry import stay_dropped
+from owl3.errors import InputError
 
 NOTHING_BLOCKED = Blocked(frozenset(), frozenset(), frozenset(), frozenset(), ())
 
@@ -50,6 +51,21 @@ def reasons(rows: list[dict[str, Any]], **looks: Any) -> dict[int, str | None]:
 
 def silent(number: int, host: str) -> dict[str, Any]:
     return row(number, domain=host, reason="timeout", answered=False, media_sha256=None, same_media=None)
+
+
+def test_removal_lists_know_a_domain_in_every_spelling(tmp_path: Path) -> None:
+    (tmp_path / "domains.txt").write_text("# gone\n*.Bücher.example\nphotos.example.\n", encoding="utf-8")
+    blocked = load_blocklists([Blocklist(kind="domain", file="domains.txt")], tmp_path)
+    listed = ("xn--bcher-kva.example", "a.xn--bcher-kva.example", "photos.example", "a.photos.example.")
+    assert all(blocked.has_row(row(1, domain=domain)) for domain in listed)
+    assert not blocked.has_row(row(1, domain="notphotos.example"))
+
+
+@pytest.mark.parametrize(("kind", "entry"), [("phash", b"f" * 17), ("phash", b"no hash"), ("url", b"\xff\xfe")])
+def test_a_removal_list_of_something_else_is_told(tmp_path: Path, kind: Any, entry: bytes) -> None:
+    (tmp_path / "list.txt").write_bytes(entry + b"\n")
+    with pytest.raises(InputError, match=rf"list\.txt: not a list of {kind}"):
+        load_blocklists([Blocklist(kind=kind, file="list.txt")], tmp_path)
 
 
 def test_a_host_is_dead_when_enough_of_its_rows_failed_and_none_was_answered() -> None:
