@@ -167,6 +167,15 @@ def canonical_id(canonical: str) -> str:
     return short_hash(canonical)
 
 
+REDACTIONS = re.compile(r"\[(?:url|email|phone)\]")
+"""What stands in a caption where curation took something out; the sample's id is the hash of the caption as it came."""
+
+
+def is_redacted(caption: str | None) -> bool:
+    """Whether anything was taken out of a caption."""
+    return caption is not None and REDACTIONS.search(caption) is not None
+
+
 def url_sample_id(url: str, caption: str) -> str:
     """Name a downloaded sample by what it is, never by where it stood: hash of (canonical URL, caption).
 

@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 
 from owl3.cards.layout import LaidOut, NotLaidOut, Sizes
 from owl3.cards.pictures import CLIPS, PICTURES, jpeg_size, size_and_format
-from owl3.cards.redaction import MARKS
 from owl3.ledger import REASONS
 from owl3.media import MediaError
-from owl3.samples import url_sample_id
+from owl3.samples import REDACTIONS, url_sample_id
 from owl3.shards import Member
 
 Mask = NDArray[np.bool_]
@@ -211,7 +210,7 @@ def _bytes_agree(found: Contents) -> Mask:
 
 def _ids_agree(kept: pa.Table) -> Mask:
     """Whether every id and key is that of its URL and caption; both were compared with the bytes already."""
-    redacted = pc.match_substring_regex(kept["caption"], MARKS.pattern)
+    redacted = pc.match_substring_regex(kept["caption"], REDACTIONS.pattern)
     columns = (*(kept[name] for name in ("sample_id", "key", "url", "caption")), redacted)
     return np.array(
         [

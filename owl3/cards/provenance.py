@@ -10,8 +10,9 @@ import duckdb
 from owl3.cards import tables
 from owl3.cards.chain import Link, artifact_folder
 from owl3.cards.findings import Check, failed
-from owl3.cards.redaction import agrees, is_redacted
+from owl3.cards.redaction import agrees
 from owl3.ledger import read_tombstones
+from owl3.samples import is_redacted
 from owl3.storage import stays_inside
 
 _PASSED_ON = ("canonical_url", "domain", "licence", "position", "start_s", "end_s")

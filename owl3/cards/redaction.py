@@ -9,14 +9,7 @@ from __future__ import annotations
 
 import re
 
-from owl3.samples import url_sample_id
-
-MARKS = re.compile(r"\[(?:url|email|phone)\]")
-
-
-def is_redacted(caption: str | None) -> bool:
-    """Whether anything was taken out."""
-    return caption is not None and MARKS.search(caption) is not None
+from owl3.samples import REDACTIONS, url_sample_id
 
 
 def agrees(sample_id: str, url: str, caption: str, redacted: str) -> bool:
@@ -25,5 +18,5 @@ def agrees(sample_id: str, url: str, caption: str, redacted: str) -> bool:
     Args:
         caption: As the source has it.
     """
-    kept = [re.escape(part) for part in MARKS.split(redacted)]
+    kept = [re.escape(part) for part in REDACTIONS.split(redacted)]
     return url_sample_id(url, caption) == sample_id and re.fullmatch(".+?".join(kept), caption, re.DOTALL) is not None

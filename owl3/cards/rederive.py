@@ -17,12 +17,11 @@ from typing import Any
 from owl3.cards.agreement import drops_are_sound, read_contents, to_look_at
 from owl3.cards.built_agreement import agreed, derived_id
 from owl3.cards.pictures import CLIPS, PICTURES, size_and_format
-from owl3.cards.redaction import is_redacted
 from owl3.cards.rows import Derived, Found, Row, derive_rows, read_stated
 from owl3.cost import Cost, cost_of
 from owl3.errors import InputError
 from owl3.manifest import Manifest
-from owl3.samples import Sample, url_sample_id
+from owl3.samples import Sample, is_redacted, url_sample_id
 from owl3.shards import Member, read_member
 from owl3.storage import stays_inside
 from owl3.template import Release

@@ -269,6 +269,13 @@ def test_curated_pairs_are_checked_against_their_table(made: Path) -> None:
     assert {"text", "sample-id", "size", "sha256"} <= rules(folder)
 
 
+def test_the_id_of_a_caption_that_curation_redacted_is_not_questioned(workspace: Path) -> None:
+    """It is the hash of the caption as it came, which only the source has."""
+    row = curated_row(1)
+    folder = write_shards(workspace, "photos", [row], redacted={row["caption"]: "write to [email]"})
+    assert rules(folder) == set()
+
+
 def test_nothing_to_check_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no shards"):
         lint(tmp_path, tmp_path)

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -51,23 +51,34 @@ def curated_row(number: int, **changes: Any) -> dict[str, Any]:
     return row | changes
 
 
-def write_shards(workspace: Path, name: str, rows: Sequence[dict[str, Any]], per_shard: int = 20) -> Path:
-    """Write a shard set in curation's layout."""
+def write_shards(
+    workspace: Path,
+    name: str,
+    rows: Sequence[dict[str, Any]],
+    per_shard: int = 20,
+    redacted: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a shard set in curation's layout.
+
+    Args:
+        redacted: Captions that something was taken out of; ids stay those of the captions as they came.
+    """
     folder = workspace / "shards" / name
     folder.mkdir(parents=True)
     for shard, first in enumerate(range(0, len(rows), per_shard)):
-        _write_shard(folder, f"{shard:05d}", rows[first : first + per_shard])
+        _write_shard(folder, f"{shard:05d}", rows[first : first + per_shard], redacted or {})
     kept = sum(row["decision"] == "kept" for row in rows)
     dropped = {"not_found": len(rows) - kept} if kept < len(rows) else {}
     write_manifest(folder, kind="shards", name=name, counts=Counts(seen=len(rows), kept=kept, dropped=dropped))
     return folder
 
 
-def _write_shard(folder: Path, name: str, rows: Sequence[dict[str, Any]]) -> None:
+def _write_shard(folder: Path, name: str, rows: Sequence[dict[str, Any]], redacted: Mapping[str, str]) -> None:
     table = []
     with ShardWriter(folder / f"{name}.tar") as tar:
         for row in rows:
             sample_id = url_sample_id(row["url"], row["caption"])
+            row = row | {"caption": redacted.get(row["caption"], row["caption"])}  # noqa: PLW2901
             entry = {key: value for key, value in row.items() if key not in ("data", "extension")}
             entry |= {"sample_id": sample_id, "canonical_url": row["url"], "shard": name, "key": sample_id}
             if row["decision"] == "kept":
