@@ -10,13 +10,14 @@ for what a server does.
 import asyncio
 import logging
 import ssl
+import string
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Literal, Self
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import aiohttp
 from pydantic import Field, field_validator
@@ -30,6 +31,7 @@ from owl3.curate.inspector import Inspectors
 from owl3.curate.pages import find_clip
 from owl3.curate.response import BodyDecoder, Failed, check_status, network_failure
 from owl3.curate.rights import RightsConfig, Verdict, check_headers
+from owl3.curate.sources.columns import encodable
 from owl3.curate.spool import Body, Outcome, Spool
 from owl3.media import IMAGE_FORMATS, MAX_PIXELS, ImageFacts
 from owl3.samples import canonical_id, canonical_url
@@ -246,10 +248,11 @@ class Downloader:
         return Outcome(
             url_id=key,
             reason=failed.reason,
-            message=hide(str(failed)),
+            message=encodable(hide(str(failed))),
             http_status=failed.status,
+            redirected=failed.redirected,
             rights_signal=verdict.signal,
-            rights_value=verdict.value,
+            rights_value=encodable(verdict.value),
             attempts=attempts,
         ), None
 
@@ -260,7 +263,7 @@ class Downloader:
             http_status=answer.status,
             final_url=hide_in_urls(answer.url),  # a store signs where it redirects to
             rights_signal=answer.verdict.signal,
-            rights_value=answer.verdict.value,
+            rights_value=encodable(answer.verdict.value),
             attempts=attempts,
             address=answer.address,
         )
@@ -275,6 +278,14 @@ class Downloader:
 
     async def _get(self, url: str) -> _Answer:
         """One attempt: follow redirects, each hop under all guards."""
+        hops: list[str] = []
+        try:
+            return await self._follow(url, hops)
+        except Failed as error:
+            error.redirected = bool(hops)
+            raise
+
+    async def _follow(self, url: str, hops: list[str]) -> _Answer:
         last = Verdict("none", "")
         is_page = self._kind == "video" and host_matches(urlsplit(url).hostname or "", self._config.page_hosts)
         for _ in range(self._config.max_redirects + 1):
@@ -291,6 +302,8 @@ class Downloader:
                 raise
             if answer.status not in _REDIRECTS:
                 break
+            self._hosts.record(urlsplit(url).hostname or "", None)
+            hops.append(url)
             url = _target(url, answer)
         else:
             raise Failed("too_many_redirects", f"more than {self._config.max_redirects} redirects")
@@ -320,28 +333,33 @@ class Downloader:
         return verdict
 
     async def _read_file(self, url: str, max_bytes: int) -> bytes:
-        """A file of a host's own, redirects followed; nobody's rights are asked for it."""
+        """A file of a host's own or its first `max_bytes`, redirects followed; nobody's rights are asked for it."""
         for _ in range(self._config.max_redirects + 1):
             self._check_url(url)
-            answer = await self._request(url, max_bytes, check_rights=False)
+            answer = await self._request(url, max_bytes, check_rights=False, cut=True)
             if answer.status not in _REDIRECTS:
                 return answer.body
             url = _target(url, answer)
         raise Failed("too_many_redirects", f"more than {self._config.max_redirects} redirects")
 
-    async def _request(self, url: str, max_bytes: int, check_rights: bool) -> _Answer:
-        """One request, no redirect followed: a redirect's target comes back as the body."""
+    async def _request(self, url: str, max_bytes: int, check_rights: bool, cut: bool = False) -> _Answer:
+        """One request, no redirect followed: a redirect's target comes back as the body.
+
+        Args:
+            cut: Take the beginning of a body that is too large, instead of refusing it.
+        """
         try:
             async with self._session.get(URL(url, encoded=True), allow_redirects=False) as response:
                 if response.status in _REDIRECTS and "Location" in response.headers:
-                    return _Answer(response.status, url, response.headers["Location"].encode(), _NONE, "")
+                    place = response.headers["Location"].encode("utf-8", "surrogateescape")
+                    return _Answer(response.status, url, place, _NONE, "")
                 check_status(response)
                 verdict = _NONE
                 if check_rights:
                     verdict = check_headers(response.headers.items(), self._config.agent, self._config.rights)
                     if verdict.reason:
                         raise Failed(verdict.reason, f"{verdict.signal}: {verdict.value}", verdict=verdict)
-                body = await self._read(response, max_bytes)
+                body = await self._read(response, max_bytes, cut)
                 return _Answer(response.status, url, body, verdict, self._resolver.known_address(response.url.host))
         except PrivateAddress as error:
             raise Failed("private_address", str(error)) from error
@@ -352,16 +370,17 @@ class Downloader:
         except (OSError, ValueError) as error:
             raise Failed("connection_error", f"{type(error).__name__}: {error}"[:200]) from error
 
-    async def _read(self, response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    async def _read(self, response: aiohttp.ClientResponse, max_bytes: int, cut: bool) -> bytes:
         """Read a body under the byte cap and over the minimum rate."""
         announced = response.content_length or 0
-        if announced > max_bytes:
+        if announced > max_bytes and not cut:
             raise Failed("too_large", f"announces {announced} bytes, cap is {max_bytes}", status=response.status)
         config, clock, received = self._config, time.monotonic(), 0
-        decoder = BodyDecoder(response.headers.get("Content-Encoding", ""), max_bytes)
+        decoder = BodyDecoder(response.headers.get("Content-Encoding", ""), max_bytes, cut)
         async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
             received += len(chunk)
-            decoder.feed(chunk)
+            if decoder.feed(chunk):
+                break
             elapsed = time.monotonic() - clock
             if elapsed > config.min_rate_after_s and received < config.min_bytes_per_s * elapsed:
                 raise Failed("too_slow", f"{received} bytes in {elapsed:.1f} s", status=response.status)
@@ -375,8 +394,12 @@ _NONE = Verdict("none", "")
 
 
 def _target(url: str, redirect: _Answer) -> str:
-    """Where a redirect leads."""
+    """Where a redirect leads, spelt so that it can be asked: servers write any bytes there."""
     try:
-        return urljoin(url, redirect.body.decode("utf-8", "replace").strip())
+        place = redirect.body.decode("utf-8")
+    except UnicodeDecodeError:
+        place = quote(redirect.body, safe=string.printable)
+    try:
+        return canonical_url(urljoin(url, place.strip()))
     except ValueError as error:
         raise Failed("bad_url", f"redirected to what is no URL: {error}") from error

@@ -110,7 +110,7 @@ def _haar(cascade: Any, config: FaceConfig) -> Detector:
 
 
 def _shrunk(data: bytes, flags: int) -> Any:
-    """Decode a picture that img2dataset wrote, small enough to search fast."""
+    """Decode a stored picture, small enough to search fast."""
     import cv2
 
     pixels: Any = cv2.imdecode(np.frombuffer(data, np.uint8), flags)

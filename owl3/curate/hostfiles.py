@@ -12,10 +12,11 @@ import time
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
+from owl3.curate.hosts import is_answer
 from owl3.curate.response import Failed
 from owl3.curate.rights import MiningRules, RightsConfig, Robots, Verdict, robots_from_status
 
-_ROBOTS_MAX_BYTES = 512_000  # RFC 9309 asks for at least 500 KiB
+_ROBOTS_MAX_BYTES = 512_000  # RFC 9309 asks for at least 500 KiB; of a longer one the beginning counts
 _MINING_MAX_BYTES = 512_000
 _ORIGINS_CACHED = 20_000
 _HELD_BYTES = 8_000_000
@@ -101,8 +102,13 @@ class HostFiles:
             reason, status = ("timeout", None) if isinstance(error, TimeoutError) else (error.reason, error.status)
             if reason == "too_many_redirects":  # RFC 9309 §2.3.1.2: after five hops, as if absent
                 status = 404
+            if reason == "empty_body":
+                return Robots("", self._agent)
             if status is not None:
                 return robots_from_status(status, self._agent, self._config)
+            if is_answer(reason):  # bytes that can't be read: like a server's error, not like a server that is away
+                refused = "robots_unavailable" if "5xx" in self._config.robots_refuse_on else None
+                return Robots("", self._agent, Verdict("robots.txt", f"unreadable ({reason})", refused))
             # No answer at all: the picture's own request fails the same way and says so better, unless policy refuses.
             refuse = "unreachable" in self._config.robots_refuse_on
             verdict = Verdict("robots.txt", f"unreachable ({reason})", "robots_unavailable" if refuse else None)

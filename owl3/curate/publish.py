@@ -144,7 +144,7 @@ def judge(files: ShardFiles, how: Judge) -> None:
                     "domain": row["domain"],
                     "caption": row["caption"],
                     "reason": check_reason(reason) if reason else None,
-                    "answered": outcome is not None and is_answer(outcome.reason),
+                    "answered": outcome is not None and (is_answer(outcome.reason) or outcome.redirected),
                     "media_sha256": outcome.sha256 if outcome else None,
                     "same_media": f"{outcome.sha256}{part}" if outcome else None,
                     "phash": (outcome.facts or {}).get("phash") if outcome else None,

@@ -18,29 +18,39 @@ class Failed(Exception):
         self.status = status
         self.verdict = verdict
         self.retry_after_s = 0.0
+        self.redirected = False  # the URL's own host did answer, whatever the next one did
 
 
 class BodyDecoder:
-    """Collect a body, undoing gzip or deflate if a server sends it unasked, never beyond the cap."""
+    """Collect a body, undoing gzip or deflate if a server sends it unasked, never beyond the cap.
 
-    def __init__(self, encoding: str, max_bytes: int) -> None:
+    Args:
+        cut: Keep what fits of a larger body, instead of refusing it.
+    """
+
+    def __init__(self, encoding: str, max_bytes: int, cut: bool = False) -> None:
         self._max_bytes = max_bytes
+        self._cut = cut
         self._body = bytearray()
         encoding = encoding.strip().lower()
         if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
             raise Failed("http_error", f"unknown Content-Encoding {encoding[:40]!r}")
         self._inflate = zlib.decompressobj(wbits=47) if "gzip" in encoding or encoding == "deflate" else None
 
-    def feed(self, chunk: bytes) -> None:
-        """Take a chunk; raises `too_large` at the first byte over the cap."""
+    def feed(self, chunk: bytes) -> bool:
+        """Take a chunk; True when no more is needed. Raises `too_large` at the first byte over the cap."""
         if self._inflate is not None:
             try:
                 chunk = self._inflate.decompress(chunk, self._max_bytes + 1 - len(self._body))
             except zlib.error as error:
                 raise Failed("http_error", f"Content-Encoding does not match the body: {error}") from error
         self._body += chunk
-        if len(self._body) > self._max_bytes:
+        if len(self._body) <= self._max_bytes:
+            return False
+        if not self._cut:
             raise Failed("too_large", f"more than {self._max_bytes} bytes")
+        del self._body[self._max_bytes :]
+        return True
 
     def finish(self) -> bytes:
         """The whole body."""

@@ -24,6 +24,7 @@ class Outcome:
     reason: str | None  # None: the body is there
     message: str = ""
     http_status: int | None = None
+    redirected: bool = False  # of a failure: the URL's host did answer, whatever it redirects to did
     final_url: str = ""
     rights_signal: str = "none"
     rights_value: str = ""

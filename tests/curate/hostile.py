@@ -51,7 +51,7 @@ def _handler(world: Hostile) -> type[BaseHTTPRequestHandler]:
             host = self.headers.get("Host", "").partition(":")[0]
             world.asked[f"{host}{self.path}"] += 1
             world.agents.add(self.headers.get("User-Agent", ""))
-            if self.path == "/robots.txt":
+            if self.path == "/robots.txt" and self.path not in world.special:
                 status, text = world.robots.get(host, (404, ""))
                 return self.answer(status, {}, text.encode())
             path = self.path.partition("?")[0]
@@ -92,6 +92,18 @@ def hostile_server(tls: ssl.SSLContext | None = None) -> Iterator[Hostile]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def raw_answer(*lines: bytes, body: bytes = b"", status: bytes = b"200 OK") -> Callable[[Any], None]:
+    """Answer with header lines of any bytes."""
+
+    def act(handler: Any) -> None:
+        length = b"Content-Length: %d" % len(body)
+        head = b"\r\n".join([b"HTTP/1.1 " + status, *lines, length, b"Connection: close", b"", b""])
+        handler.wfile.write(head + body)
+        handler.close_connection = True
+
+    return act
 
 
 def stall(seconds: float = 30.0) -> Callable[[Any], None]:

@@ -21,6 +21,7 @@ from curate.hostile import (
     flaky,
     hostile_server,
     picture,
+    raw_answer,
     redirect_to,
     short_body,
     stall,
@@ -377,6 +378,74 @@ def test_requests_per_second_are_limited(web: Hostile, tmp_path: Path) -> None:
     assert time.monotonic() - started >= 5 / 20
 
 
+def test_header_bytes_that_are_no_text_are_kept_as_what_can_be_written(web: Hostile, tmp_path: Path) -> None:
+    """One such header would end the run, and every run after it."""
+    web.special["/a.jpg"] = raw_answer(b"X-Robots-Tag: \xff\xfe", body=picture(1))
+    web.special["/b.jpg"] = raw_answer(b"X-Robots-Tag: \xff, noai", body=picture(1))
+    web.special["/c.jpg"] = raw_answer(status=b"500 \xff\xfe")
+    outcomes = fetch(web, tmp_path, "/a.jpg", "/b.jpg", "/c.jpg")
+    assert [outcome.reason for outcome in outcomes] == [None, "opt_out_header", "server_error"]
+    with Spool(tmp_path) as spool:
+        assert [spool.get(outcome.url_id) for outcome in outcomes] == outcomes
+
+
+@pytest.mark.parametrize(
+    ("location", "path"),
+    [(b"/b c.jpg", "/b%20c.jpg"), ("/é.jpg".encode(), "/%C3%A9.jpg"), (b"/\xe9.jpg", "/%E9.jpg")],
+)
+def test_a_redirect_to_bytes_that_are_no_url_leads_where_it_should(
+    web: Hostile, tmp_path: Path, location: bytes, path: str
+) -> None:
+    web.page(path, picture(1))
+    web.special["/a.jpg"] = raw_answer(b"Location: " + location, status=b"302 Found")
+    (outcome,) = fetch(web, tmp_path, "/a.jpg")
+    assert (outcome.reason, outcome.final_url) == (None, f"http://{HOST}{path}")
+
+
+def test_a_host_that_redirects_to_dead_ones_is_not_dead_itself(web: Hostile, tmp_path: Path) -> None:
+    for number in range(6):
+        web.special[f"/{number}.jpg"] = redirect_to(f"http://dead{number}.example/x.jpg")
+    web.page("/good.jpg", picture(1))
+
+    async def lookup(host: str) -> list[str]:
+        raise OSError("no such host")
+
+    paths = [*(f"/{number}.jpg" for number in range(6)), "/good.jpg"]
+    limits = {"dead_host_failures": 2, "connections_per_host": 1}
+    outcomes = fetch(web, tmp_path, *paths, retries=0, hosts=limits, lookup=lookup)
+    assert [outcome.reason for outcome in outcomes] == ["dns_error"] * 6 + [None]
+    assert all(outcome.redirected and outcome.http_status is None for outcome in outcomes[:6]), "it answered"
+
+
+@pytest.mark.parametrize("longer", [True, False])
+def test_a_robots_txt_that_is_too_long_is_obeyed_in_its_first_half_megabyte(
+    web: Hostile, tmp_path: Path, longer: bool
+) -> None:
+    filler = "# nothing\n" * 60_000
+    web.robots[HOST] = (200, f"User-agent: *\nDisallow: /private\n{filler if longer else ''}")
+    for path in ("/private/a.jpg", "/b.jpg"):
+        web.page(path, picture(1))
+    outcomes = fetch(web, tmp_path, "/private/a.jpg", "/b.jpg", timeout=5, deadline_s=20)
+    assert [outcome.reason for outcome in outcomes] == ["robots_disallowed", None]
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "expected"),
+    [
+        ((b"Content-Encoding: br",), b"\x0b\x02\x80", "robots_unavailable"),
+        ((b"Content-Encoding: gzip",), b"no gzip", "robots_unavailable"),
+        ((), b"", None),
+    ],
+)
+def test_a_robots_txt_that_comes_and_can_not_be_read_keeps_us_out(
+    web: Hostile, tmp_path: Path, headers: tuple[bytes, ...], body: bytes, expected: str | None
+) -> None:
+    web.special["/robots.txt"] = raw_answer(*headers, body=body)
+    web.page("/a.jpg", picture(1))
+    assert reason(web, tmp_path, "/a.jpg") == expected
+    assert reason(web, tmp_path / "2", "/a.jpg", rights={"robots_refuse_on": []}) is None
+
+
 def test_a_crawl_delay_holds_from_the_first_request_on_and_for_retries(web: Hostile, tmp_path: Path) -> None:
     asked: list[float] = []
 
@@ -402,6 +471,7 @@ def test_one_url_in_many_rows_is_fetched_once(web: Hostile, tmp_path: Path) -> N
 def test_blocked_domains_are_never_asked(web: Hostile, tmp_path: Path) -> None:
     web.page("/a.jpg", picture(1))
     assert reason(web, tmp_path, "/a.jpg", block_domains=("owl3.test",)) == "blocklisted"
+    assert reason(web, tmp_path, f"http://{HOST}./a.jpg", block_domains=("owl3.test",)) == "blocklisted"
     assert not web.asked
 
 
