@@ -12,7 +12,7 @@ import logging
 import ssl
 import string
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -27,13 +27,14 @@ from owl3.config import Config
 from owl3.curate.address import GuardedResolver, Lookup, PrivateAddress, host_matches, parse_resolve
 from owl3.curate.hostfiles import HostFiles
 from owl3.curate.hosts import HostConfig, Hosts, is_answer
-from owl3.curate.inspector import Inspectors
+from owl3.curate.inspector import Finish, Inspectors, Looking
 from owl3.curate.pages import find_clip
+from owl3.curate.resize import Resizing
 from owl3.curate.response import BodyDecoder, Failed, check_status, network_failure
 from owl3.curate.rights import RightsConfig, Verdict, check_headers
 from owl3.curate.sources.columns import encodable
 from owl3.curate.spool import Body, Outcome, Spool
-from owl3.media import IMAGE_FORMATS, MAX_PIXELS, ImageFacts
+from owl3.media import IMAGE_FORMATS, MAX_PIXELS
 from owl3.samples import canonical_id, canonical_url
 from owl3.secrecy import hide, hide_in_urls
 
@@ -121,7 +122,8 @@ class Downloader:
 
     Args:
         kind: What the bodies must be.
-        leaves_alone: Is a picture of these facts and bytes stored as it came? Its outcome says so then.
+        resizing: How pictures are stored.
+        finish: Which of them are made so as they come (see `Looking`).
         resolve: Where some hosts really are, as curl's `--resolve` ("HOST": "ADDRESS:PORT").
         lookup: How names become addresses; a seam for tests.
         tls: An SSL context that trusts more than the system does; a seam for tests.
@@ -132,7 +134,8 @@ class Downloader:
         config: DownloadConfig,
         *,
         kind: Literal["image", "video"] = "image",
-        leaves_alone: Callable[[ImageFacts, bytes], bool] | None = None,
+        resizing: Resizing | None = None,
+        finish: Finish = "untouched",
         resolve: Mapping[str, str] | None = None,
         processes: int = 1,
         lookup: Lookup | None = None,
@@ -140,14 +143,19 @@ class Downloader:
     ) -> None:
         self._config = config
         self._kind: Literal["image", "video"] = kind
-        self._leaves_alone = leaves_alone
         self._hosts = Hosts(config.hosts)
         self._asks_host_files = config.rights.robots or config.rights.tdm_reservation
         self._files = HostFiles(config.rights, config.agent, config.deadline_s, self._read_file)
         self._in_flight: dict[tuple[int, str], asyncio.Future[Outcome]] = {}
-        self._inspectors = Inspectors(processes, config.decode_deadline_s)
+        self._looking = Looking(kind, config.max_pixels, config.formats, resizing, finish)
+        self._inspectors = Inspectors(self._looking, processes, config.decode_deadline_s)
         self._resolver = GuardedResolver(config.allow_private_hosts, parse_resolve(resolve or {}), lookup)
         self._tls = tls
+
+    @property
+    def finishes_pictures(self) -> bool:
+        """Is nothing left to img2dataset?"""
+        return self._looking.kind == "image" and self._looking.finish == "all"
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(
@@ -270,11 +278,10 @@ class Downloader:
 
     async def _inspect(self, outcome: Outcome, body: Body) -> tuple[Outcome, Body | None]:
         """Let a child decode the body; what can't be decoded is not spooled."""
-        found = await self._inspectors.inspect(body.data, self._kind, self._config.max_pixels, self._config.formats)
+        found = await self._inspectors.inspect(body.data)
         if found.reason:
             return replace(outcome, reason=found.reason, message=found.message), None
-        alone = self._leaves_alone is not None and self._leaves_alone(ImageFacts(**(found.facts or {})), body.data)
-        return replace(outcome, facts=found.facts, left_alone=alone), Body(body.data, found.upright)
+        return replace(outcome, facts=found.facts, size=found.size), Body(body.data, found.made)
 
     async def _get(self, url: str) -> _Answer:
         """One attempt: follow redirects, each hop under all guards."""

@@ -26,8 +26,9 @@ from pydantic import Field, model_validator
 from owl3 import lifeline, tools
 from owl3.config import Config
 from owl3.curate.gateway import Gateway
+from owl3.curate.inspector import Finish
+from owl3.curate.resize import Interpolation, ResizeMode, Resizing
 from owl3.errors import InputError
-from owl3.media import ImageFacts
 from owl3.samples import url_id
 from owl3.secrecy import bare_environment
 from owl3.stopping import check_stop
@@ -58,16 +59,17 @@ class EngineConfig(Config):
     processes_count: int = Field(default=1, ge=1)
     thread_count: int = Field(default=64, ge=1)  # img2dataset: 256
     image_size: int = Field(default=1024, ge=1)  # img2dataset: 256
-    resize_mode: Literal["no", "keep_ratio", "center_crop", "border", "keep_ratio_largest"] = "keep_ratio_largest"
+    resize_mode: ResizeMode = "keep_ratio_largest"
     resize_only_if_bigger: bool = True  # img2dataset: False, which scales small pictures up
-    upscale_interpolation: str = "lanczos"
-    downscale_interpolation: str = "area"
+    upscale_interpolation: Interpolation = "lanczos"
+    downscale_interpolation: Interpolation = "area"
     encode_quality: int = Field(default=95, ge=0, le=100)
     encode_format: Literal["jpg", "png", "webp"] = "jpg"
     skip_reencode: bool = True  # img2dataset: False; a JPEG that needs no resizing is stored as it came
     extract_exif: bool = False  # img2dataset: True; EXIF says where and with whose camera a picture was taken
     number_sample_per_shard: int = Field(default=10_000, ge=1)
-    distributor: Literal["multiprocessing", "pyspark", "ray"] = "multiprocessing"
+    distributor: Literal["multiprocessing", "pyspark", "ray", "none"] = "multiprocessing"
+    """Which of img2dataset's; `none` is ours: no img2dataset, children of this process resize, to the same bytes."""
     subjob_size: int = Field(default=1_000, ge=1)
     gateway_host: str = "127.0.0.1"
     """Ours. Address of this machine at which workers of a ray or spark cluster reach it; all fetching stays here."""
@@ -82,6 +84,8 @@ class EngineConfig(Config):
                 f"encode_quality {self.encode_quality} is for jpg and webp; with encode_format: png it says how hard "
                 f"to compress, 0 to {_MAX_PNG_LEVEL}"
             )
+        if self.distributor == "none" and self.extract_exif:
+            raise ValueError("extract_exif is img2dataset's; with distributor: none it has no effect, take it out")
         if self.encode_format != "jpg" and self.skip_reencode:
             raise ValueError(
                 f"skip_reencode stores a {self.encode_format} as it came, camera and place included, which are taken "
@@ -94,17 +98,17 @@ class EngineConfig(Config):
         """Of pictures that we change ourselves; they become JPEGs, whatever the others are."""
         return _BLURRED_QUALITY if self.encode_format == "png" else self.encode_quality
 
-    def leaves_alone(self, facts: ImageFacts, data: bytes) -> bool:
-        """Would img2dataset decode this picture only to store the bytes that came?
+    @property
+    def resizing(self) -> Resizing:
+        """The flags that shape a picture."""
+        return Resizing(**self.model_dump(include={*Resizing.__slots__}))
 
-        True is its `skip_reencode`: of a JPEG (as its `imghdr` tells one) that needs no resizing under these flags.
-        """
-        if not self.skip_reencode or self.extract_exif or not facts.plain or not _is_jpeg(data):
-            return False
-        if self.resize_mode == "no":
-            return True
-        side = min if self.resize_mode in ("keep_ratio", "center_crop") else max
-        return self.resize_only_if_bigger and side(facts.width, facts.height) <= self.image_size
+    @property
+    def finish(self) -> Finish:
+        """Which pictures are not left to img2dataset."""
+        if self.distributor == "none":
+            return "all"
+        return "unusual" if self.extract_exif else "untouched"
 
     def recipe(self) -> dict[str, Any]:
         """The flags that shape the output; how many processes and threads work on it is not among them."""
@@ -123,11 +127,6 @@ class EngineConfig(Config):
             "disallowed_header_directives": [],  # the gateway has read the real server's headers
             "max_shard_retry": 1,
         }
-
-
-def _is_jpeg(data: bytes) -> bool:
-    """What `imghdr` calls a JPEG: others (Adobe's marker first) img2dataset encodes again."""
-    return data[6:10] in (b"JFIF", b"Exif") or data[:4] == b"\xff\xd8\xff\xdb"
 
 
 def fetch_shards(
@@ -234,7 +233,7 @@ class _Acceptor:
         spool = self._gateway.spool(shard)
         outcomes = [spool.get(url_id(url)) for url in urls]
         lost = sum(
-            outcome is None or (outcome.reason is None and status.get(row) not in ("success", "failed_to_resize"))
+            outcome is None or (outcome.is_for_engine and status.get(row) not in ("success", "failed_to_resize"))
             for row, outcome in enumerate(outcomes)
         )
         if lost and not self._last_try:

@@ -2,9 +2,9 @@
 
 img2dataset is given `http://127.0.0.1:PORT/TOKEN/SHARD/ROW` instead of a stranger's URL. The gateway looks the real URL
 up, fetches it with every guard of `download.py`, spools what came, and answers with bytes that have proved to be a
-decodable, upright picture, or with 4xx and the drop reason. A picture that img2dataset would only decode to store it
-as it came stays in the spool; the answer is a stand-in of one pixel. It serves rows of the table only, under a token
-that changes with each run, so no other program can fetch through it.
+decodable, upright picture, or with 4xx and the drop reason. What is finished already (a picture that is stored as it
+came, or that had to be turned) stays in the spool; the answer is a stand-in of one pixel. It serves rows of the table
+only, under a token that changes with each run, so no other program can fetch through it.
 """
 
 import asyncio
@@ -92,7 +92,11 @@ class Gateway:
 
     def release(self, shard: str) -> None:
         """Close a shard's spool: nobody will ask for its rows again."""
-        asyncio.run_coroutine_threadsafe(self._release(shard), self._loop).result(_START_S)
+
+        async def close() -> None:
+            self.close_shard(shard)
+
+        asyncio.run_coroutine_threadsafe(close(), self._loop).result(_START_S)
 
     def run(self, work: Callable[[Downloader], Awaitable[None]]) -> None:
         """Run a coroutine with the downloader inside the gateway's loop and wait for it (videos, which go past
@@ -136,9 +140,10 @@ class Gateway:
         await self._runner.cleanup()
         await self._downloader.__aexit__()
         for shard in list(self._open):
-            await self._release(shard)
+            self.close_shard(shard)
 
-    async def _release(self, shard: str) -> None:
+    def close_shard(self, shard: str) -> None:
+        """As `release`; called inside the loop."""
         self._urls.pop(shard, None)
         spool = self._open.pop(shard, None)
         if spool is not None:
@@ -165,5 +170,5 @@ class Gateway:
     def _respond(self, outcome: Outcome, spool: Spool) -> web.Response:
         if outcome.reason is not None:
             return web.Response(status=404, reason=outcome.reason)
-        body = self._stand_in if outcome.left_alone else spool.body(outcome, upright=True)
+        body = spool.body(outcome) if outcome.size is None else self._stand_in
         return web.Response(body=body, content_type="application/octet-stream")

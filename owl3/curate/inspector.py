@@ -5,7 +5,7 @@ one that overruns its deadline is killed and replaced, one that dies is replaced
 
     python -m owl3.curate.inspector        # the child: requests on stdin, replies on stdout
     <- {"kind": "image", "bytes": 5123, "max_pixels": 64000000, …}\n  + 5123 bytes
-    -> {"facts": {…}, "bytes": 0}\n                                   or {"reason": "truncated_image", "message": "…"}
+    -> {"facts": {…}, "size": [640, 480], "bytes": 0, …}\n            or {"reason": "truncated_image", "message": "…"}
 """
 
 import asyncio
@@ -18,12 +18,13 @@ import resource
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, BinaryIO, Literal
 
 from owl3 import lifeline
+from owl3.curate.resize import Resizing
 from owl3.malloc import keep_freed_pages
-from owl3.media import IMAGE_FORMATS, MediaError, probe_image, upright_png
+from owl3.media import IMAGE_FORMATS, MAX_PIXELS, MediaError, probe_image
 from owl3.secrecy import bare_environment
 from owl3.video import probe_video
 
@@ -35,26 +36,55 @@ _PIPE_BYTES = 1 << 20
 _CHILD = (sys.executable, "-m", "owl3.curate.inspector")
 
 
+Finish = Literal["unusual", "untouched", "all"]
+
+
+@dataclass(frozen=True, slots=True)
+class Looking:
+    """What children look for, and what they make of a picture meanwhile.
+
+    Attributes:
+        resizing: How pictures are stored; None makes nothing of them.
+        finish: Which pictures are made what is stored, and not left to img2dataset: those that it would get wrong
+            (rotated ones …), also those that it would store as they came, or all.
+    """
+
+    kind: Literal["image", "video"] = "image"
+    max_pixels: int = MAX_PIXELS
+    formats: tuple[str, ...] = IMAGE_FORMATS
+    resizing: Resizing | None = None
+    finish: Finish = "untouched"
+
+
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What a child found: facts, or a reason; and an upright PNG where the picture needs one."""
+    """What a child found: facts, or a reason.
+
+    Attributes:
+        size: Width and height of what is to be stored; zeros when the picture can't be resized, None when that is left
+            to img2dataset.
+        made: What is to be stored; empty when that is what came.
+    """
 
     facts: dict[str, Any] | None
     reason: str | None = None
     message: str = ""
-    upright: bytes = b""
+    size: list[int] | None = None
+    made: bytes = b""
 
 
 class Inspectors:
     """A few children behind one awaitable call.
 
     Args:
+        looking: What they look for.
         count: Children at most; each is started when it is first needed.
         deadline_s: For one picture or clip.
         command: What a child runs; a seam for tests.
     """
 
-    def __init__(self, count: int, deadline_s: float, command: Sequence[str] = _CHILD) -> None:
+    def __init__(self, looking: Looking, count: int, deadline_s: float, command: Sequence[str] = _CHILD) -> None:
+        self._request = asdict(looking)
         self._deadline_s = deadline_s
         self._command = command
         self._free: asyncio.Queue[asyncio.subprocess.Process | None] = asyncio.Queue()
@@ -62,20 +92,14 @@ class Inspectors:
         for _ in range(count):
             self._free.put_nowait(None)  # children are started when first needed
 
-    async def inspect(
-        self,
-        data: bytes,
-        kind: Literal["image", "video"],
-        max_pixels: int,
-        formats: tuple[str, ...] = IMAGE_FORMATS,
-    ) -> Inspection:
+    async def inspect(self, data: bytes) -> Inspection:
         """Decode `data` in a child; never raises for anything the data does."""
         child = await self._free.get()
         try:
             if child is None:
                 child = await self._start()
             async with asyncio.timeout(self._deadline_s):
-                return await _ask(child, data, {"kind": kind, "max_pixels": max_pixels, "formats": list(formats)})
+                return await _ask(child, data, self._request)
         except TimeoutError:
             await self._kill(child)
             child = None
@@ -125,8 +149,8 @@ async def _ask(child: asyncio.subprocess.Process, data: bytes, request: dict[str
     line = await child.stdout.readuntil(b"\n")
     try:
         reply = json.loads(line)
-        found = Inspection(reply["facts"], reply["reason"], reply["message"])
-        return replace(found, upright=await child.stdout.readexactly(reply["bytes"]))
+        found = Inspection(reply["facts"], reply["reason"], reply["message"], reply["size"])
+        return replace(found, made=await child.stdout.readexactly(reply["bytes"]))
     except (ValueError, KeyError, TypeError) as error:
         raise _Nonsense(f"{type(error).__name__}: {error}") from error
 
@@ -140,11 +164,25 @@ def inspect_bytes(data: bytes, request: dict[str, Any]) -> Inspection:
     try:
         if request["kind"] == "video":
             return Inspection(probe_video(io.BytesIO(data)).to_json())
-        facts = probe_image(data, request["max_pixels"], request["formats"])
-        upright = b"" if facts.plain else upright_png(data, request["max_pixels"])
-        return Inspection(facts.to_json(), upright=upright)
+        return _inspect_picture(data, request)
     except MediaError as error:
         return Inspection(None, error.reason, str(error))
+
+
+def _inspect_picture(data: bytes, request: dict[str, Any]) -> Inspection:
+    """Take a picture's facts, and finish it where that is asked for or img2dataset would get it wrong."""
+    facts = probe_image(data, request["max_pixels"], request["formats"])
+    found = Inspection(facts.to_json())
+    if request["resizing"] is None:
+        return found
+    resizing = Resizing(**request["resizing"])
+    finish: Finish = request["finish"]
+    if finish != "unusual" and resizing.leaves_alone(facts, data):
+        return replace(found, size=[facts.width, facts.height])
+    if facts.plain and finish != "all":
+        return found
+    made = resizing.apply(data, facts, request["max_pixels"])
+    return replace(found, size=[made.width, made.height], made=made.data) if made else replace(found, size=[0, 0])
 
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:
@@ -152,8 +190,8 @@ def serve(requests: BinaryIO, replies: BinaryIO) -> None:
     while line := requests.readline():
         request = json.loads(line)
         found = inspect_bytes(requests.read(request["bytes"]), request)
-        reply = {"facts": found.facts, "reason": found.reason, "message": found.message, "bytes": len(found.upright)}
-        replies.write(json.dumps(reply).encode() + b"\n" + found.upright)
+        reply = {"facts": found.facts, "reason": found.reason, "message": found.message, "size": found.size}
+        replies.write(json.dumps(reply | {"bytes": len(found.made)}).encode() + b"\n" + found.made)
         replies.flush()
 
 

@@ -16,8 +16,8 @@ from typing import Literal
 
 import pyarrow.parquet as pq
 
-from owl3.config import Config, digest_of
-from owl3.curate.run import EVERY, CurateConfig, CurateRun, num_shards, ranges_path, shards_folder
+from owl3.config import Config
+from owl3.curate.run import EVERY, CurateConfig, CurateRun, made_for, num_shards, ranges_path, shards_folder
 from owl3.curate.sources.prepare import source_folder
 from owl3.curate.spool import bodies_path
 from owl3.errors import ConfigError, StaleError
@@ -93,7 +93,7 @@ def state(config: CurateConfig, workspace: Path, partition: Partition) -> State:
         return "stale"
     work = folder / "_work"
     mark = work / "made_for"
-    if mark.is_file() and mark.read_text(encoding="ascii") != digest_of([recipe, source.digest]):
+    if mark.is_file() and mark.read_text(encoding="ascii") != made_for(recipe, source):
         return "stale"
     there = sum((work / "ratings" / f"{n:05d}.parquet").is_file() for n in range(partition.first, partition.last))
     if there == partition.last - partition.first:

@@ -135,7 +135,7 @@ def judge(files: ShardFiles, how: Judge) -> None:
     with Spool(files.spool) as spool:
         for index, row in enumerate(rows):
             outcome = None if row["reason"] else spool.get(canonical_id(row["canonical_url"]))
-            reason = row["reason"] or how.reason(row, outcome, engine.get(index))
+            reason = row["reason"] or how.reason(row, outcome, _made(outcome, engine.get(index)))
             part = f" {row['start_s']} {row['end_s']}" if is_cut(row) else ""
             found.append(
                 {
@@ -151,6 +151,14 @@ def judge(files: ShardFiles, how: Judge) -> None:
                 }
             )
     write_index(files.rating, found, RATING_COLUMNS)
+
+
+def _made(outcome: Outcome | None, engine: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """What became of a picture: of one that was finished as it came we know, of others img2dataset says."""
+    if outcome is None or outcome.size is None:
+        return engine
+    width, height = outcome.size
+    return {"status": "success" if width else "failed_to_resize", "width": width, "height": height}
 
 
 def _engine_rows(files: ShardFiles) -> dict[int, Mapping[str, Any]]:
@@ -193,7 +201,7 @@ def publish(files: ShardFiles, folder: Path, label: Label, verdicts: Mapping[str
             outcome = None if row["reason"] else spool.get(canonical_id(row["canonical_url"]))
             verdict = verdicts.get(row["sample_id"])
             reason = own_reason if verdict is None else verdict.reason
-            known = _row(row, outcome, engine.get(index), label.media)
+            known = _row(row, outcome, _made(outcome, engine.get(index)), label.media)
             known |= {"source": label.source, "shard": files.shard, "user_agent": label.user_agent if outcome else None}
             known |= {"clip_similarity": label.scores.get(row["sample_id"])}
             if verdict is not None:
@@ -240,8 +248,8 @@ class _Stored:
         if self._label.media == "video":
             data = self._spool.body(outcome)
             return cut_clip(data, row["start_s"] or 0.0, _end(row)) if is_cut(row) else data
-        if outcome.left_alone:
-            data = self._spool.body(outcome)
+        if outcome.size is not None:
+            data = self._spool.body(outcome, made=True)
         else:
             data = read_member(self._tar, *self._places[self._engine[index]["key"]])
         if row["boxes"]:
@@ -287,9 +295,7 @@ def _row(
         known |= {"duration_s": part.duration_s, "frames": part.frames, "fps": part.fps, "format": part.codec}
         known |= {"width": part.width, "height": part.height}
         known |= {"extension": "mp4" if is_cut(row) else _EXTENSIONS.get(part.container, "mp4")}
-    if outcome.left_alone:
-        known |= {"width": facts["width"], "height": facts["height"]}
-    elif engine is not None and engine["status"] == "success":
+    if engine is not None and engine["status"] == "success":
         known |= {"width": engine["width"], "height": engine["height"], "exif": engine.get("exif")}
     elif engine is not None and outcome.reason is None:
         known |= {"status": engine["status"]}

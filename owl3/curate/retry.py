@@ -22,7 +22,7 @@ from owl3.manifest import MANIFEST_NAME, Manifest
 from owl3.samples import url_id
 from owl3.shards import write_table
 
-_PLACELESS = {"offset": 0, "num_bytes": 0, "upright_offset": 0, "upright_bytes": 0}
+_PLACELESS = {"offset": 0, "num_bytes": 0, "made_offset": 0, "made_bytes": 0}
 """Bodies of the old version are in its tars, if they were kept at all."""
 
 
@@ -59,7 +59,8 @@ def start_from(state: Path, files: ShardFiles, media: str) -> None:
     for place, row in enumerate(table.to_pylist()):
         key = url_id(row["url"])
         reason = entries[key]["reason"] if key in entries else "engine_error"
-        lost = media == "image" and engine.get(row["index"]) not in ("success", "failed_to_resize")
+        unfinished = media == "image" and entries.get(key, {}).get("size") is None
+        lost = unfinished and engine.get(row["index"]) not in ("success", "failed_to_resize")
         if reason in TRANSIENT or (reason is None and lost):
             wanted.append(place)
             again.add(key)

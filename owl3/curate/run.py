@@ -54,6 +54,8 @@ from owl3.storage import range_lock, sha256_of, write_atomic
 logger = logging.getLogger(__name__)
 
 _WORK = "_work"
+_WORK_FORMAT = 2
+"""Of what lies in there. Work of another version of owl3 is not gone on with."""
 _STATE = "_state"
 _VOLATILE = ("*_evidence.parquet", "*_stats.json")
 
@@ -173,6 +175,11 @@ def ranges_path(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.shards")
 
 
+def made_for(recipe: dict[str, Any], source: Manifest) -> str:
+    """What unfinished work says that it is for: whoever wants something else must not go on with it."""
+    return digest_of([_WORK_FORMAT, recipe, source.digest])
+
+
 class CurateRun:
     """The steps of one run, in order; each does only what is missing."""
 
@@ -203,16 +210,16 @@ class CurateRun:
             StaleError: it was begun for something else.
         """
         self.folder, self.work, self.previous = folder, folder / _WORK, previous
-        made_for, mark = digest_of([self.recipe, self.source.digest]), self.work / "made_for"
+        mine, mark = made_for(self.recipe, self.source), self.work / "made_for"
         with range_lock(ranges_path(shards_folder(self.workspace, self.config.name)), *_BEGINNING):
-            if mark.is_file() and mark.read_text(encoding="ascii") != made_for:
+            if mark.is_file() and mark.read_text(encoding="ascii") != mine:
                 if not renew:
                     raise StaleError(
-                        f"{self.work}: was begun with another recipe or source; choose another name, remove the "
-                        "folder, or curate with --backfill to begin anew"
+                        f"{self.work}: was begun with another recipe, source or version of owl3; choose another name, "
+                        "remove the folder, or curate with --backfill to begin anew"
                     )
                 shutil.rmtree(self.work)
-            write_atomic(mark, made_for.encode("ascii"))
+            write_atomic(mark, mine.encode("ascii"))
 
     def fetch(self, wanted: range) -> list[str]:
         """Fetch and judge the shards with these numbers; returns their names. The rest of the corpus is not needed."""
@@ -240,7 +247,9 @@ class CurateRun:
         counts = self._publish(shards, verdicts, scores)
         list_overlaps(folder, [self.files(shard).rating for shard in shards], verdicts, benchmarks)
         self._check_drops(counts)
-        tools = tool_versions("aiohttp", "protego", "pillow", "numpy", "pyarrow", "av")
+        tools = tool_versions("aiohttp", "protego", "pillow", "numpy", "pyarrow", "av", "opencv-python-headless")
+        if self.media == "image" and config.engine.distributor != "none":
+            tools |= {"img2dataset": "1.47.0"}
         manifest = write_manifest(
             folder,
             kind="shards",
@@ -254,7 +263,7 @@ class CurateRun:
                 "shards": len(shards),
                 "decontaminated_against": {prints.config.name: prints.describe() for prints in benchmarks},
             },
-            tools=tools | ({"img2dataset": "1.47.0"} if self.media == "image" else {}),
+            tools=tools,
             volatile=_VOLATILE,
             exclude=[f"{_WORK}/*", f"{_STATE}/*"],
             started=started,

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,15 +31,20 @@ class Outcome:
     sha256: str | None = None  # of the body as fetched
     offset: int = 0
     num_bytes: int = 0
-    upright_offset: int = 0
-    upright_bytes: int = 0  # an upright PNG of a rotated or unusual picture; 0 when the body serves as it is
+    made_offset: int = 0
+    made_bytes: int = 0  # what is stored in place of the body; 0 when that is the body itself
     facts: dict[str, Any] | None = None  # ImageFacts or VideoFacts
-    left_alone: bool = False  # img2dataset has nothing to do for it: the body is what is stored
+    size: list[int] | None = None  # of the picture to store; zeros: can't be resized; None: left to img2dataset
     # what follows is evidence: it differs from run to run
     started: str = ""
     seconds: float = 0.0
     attempts: int = 0
     address: str = ""
+
+    @property
+    def is_for_engine(self) -> bool:
+        """Is there a picture that img2dataset still has to resize?"""
+        return self.reason is None and self.size is None
 
     def to_line(self) -> bytes:
         """Its line in the journal."""
@@ -52,7 +57,7 @@ class Body:
     """Bytes to be spooled with an outcome."""
 
     data: bytes
-    upright: bytes = field(default=b"")
+    made: bytes = b""
 
 
 def bodies_path(folder: Path) -> Path:
@@ -122,22 +127,23 @@ class Spool:
                 sha256=hashlib.sha256(body.data).hexdigest(),
                 offset=self._bodies_end,
                 num_bytes=len(body.data),
-                upright_offset=self._bodies_end + len(body.data),
-                upright_bytes=len(body.upright),
+                made_offset=self._bodies_end + len(body.data),
+                made_bytes=len(body.made),
             )
-            self._bodies.write(body.data + body.upright)
+            self._bodies.write(body.data)
+            self._bodies.write(body.made)
             self._bodies.flush()
-            self._bodies_end += len(body.data) + len(body.upright)
+            self._bodies_end += len(body.data) + len(body.made)
         self._journal.write(outcome.to_line())
         self._journal.flush()
         self._outcomes[outcome.url_id] = outcome
         return outcome
 
-    def body(self, outcome: Outcome, upright: bool = False) -> bytes:
-        """Read a body back; with `upright`, the version that every decoder shows the same way."""
+    def body(self, outcome: Outcome, made: bool = False) -> bytes:
+        """Read a body back; with `made`, what was made of it to be stored."""
         offset, num_bytes = outcome.offset, outcome.num_bytes
-        if upright and outcome.upright_bytes:
-            offset, num_bytes = outcome.upright_offset, outcome.upright_bytes
+        if made and outcome.made_bytes:
+            offset, num_bytes = outcome.made_offset, outcome.made_bytes
         with self.bodies_path.open("rb") as handle:
             data = os.pread(handle.fileno(), num_bytes, offset)
         assert len(data) == num_bytes, f"{self.bodies_path}: ends inside the body of {outcome.url_id}"
@@ -159,7 +165,8 @@ def _parse(line: bytes) -> Outcome | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        return Outcome(**json.loads(line))
+        known = json.loads(line)
+        return Outcome(**{name: known[name] for name in Outcome.__slots__ if name in known})
     except (ValueError, TypeError):
         return None
 
@@ -167,4 +174,4 @@ def _parse(line: bytes) -> Outcome | None:
 def _end(outcome: Outcome) -> int:
     if not outcome.num_bytes:
         return 0
-    return max(outcome.offset + outcome.num_bytes, outcome.upright_offset + outcome.upright_bytes)
+    return max(outcome.offset + outcome.num_bytes, outcome.made_offset + outcome.made_bytes)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,11 +23,12 @@ from test_media import clip
 from curate.corpus import EXPECTED, HOST, KEPT, set_up
 from curate.hostile import Hostile, hostile_server, picture
 from owl3.curate.fetch import EngineConfig, check_distributor
-from owl3.curate.run import CurateConfig, curate
+from owl3.curate.run import CurateConfig, CurateRun, curate
 from owl3.curate.sources.prepare import SourceConfig, prepare
 from owl3.errors import CheckFailed, ConfigError, InputError
-from owl3.manifest import Manifest, verify_files
+from owl3.manifest import Manifest, read_manifest, verify_files
 from owl3.media import open_image
+from owl3.progress import SILENT
 from owl3.shards import iter_samples, read_member
 
 pytestmark = pytest.mark.processes
@@ -169,7 +171,7 @@ def test_webdataset_and_datasets_load_the_shards(done: Done) -> None:
 _KILLED = """
 import sys
 from pathlib import Path
-from owl3.curate.run import CurateConfig, curate
+from owl3.curate.run import CurateConfig, CurateRun, curate
 workspace, port = Path(sys.argv[1]), sys.argv[2]
 config = CurateConfig.model_validate_json((workspace / "curate.json").read_text())
 curate(config, workspace, resolve={"*.owl3.test": "127.0.0.1:" + port})
@@ -196,8 +198,52 @@ def test_a_killed_run_ends_with_the_same_bytes_at_any_parallelism(done: Done, tm
         fetched_twice = sum(web.asked[f"{HOST}/good-{number}.jpg"] > 1 for number in range(40))
     assert manifest.digest == done.manifest.digest
     assert fetched_twice <= 3  # the rows in flight
+    assert_same_bytes(done, tmp_path)
+
+
+def without_img2dataset(config: CurateConfig) -> CurateConfig:
+    return config.model_copy(update={"engine": config.engine.model_copy(update={"distributor": "none"})})
+
+
+def assert_same_bytes(done: Done, workspace: Path) -> None:
     for path in done.folder.glob("[0-9]" * 5 + ".*"):
-        assert (tmp_path / "shards" / "web" / path.name).read_bytes() == path.read_bytes()
+        assert (workspace / "shards" / "web" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_without_img2dataset_the_bytes_are_the_same(
+    done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OWL3_TOOLS_DIR", str(tmp_path / "nothing installed"))
+    with hostile_server() as web:
+        source, config = set_up(web, tmp_path)
+        prepare(source, tmp_path)
+        manifest = curate(without_img2dataset(config), tmp_path, resolve=where(web))
+    assert manifest.counts == done.manifest.counts
+    assert "img2dataset" in done.manifest.tools and "img2dataset" not in manifest.tools
+    assert_same_bytes(done, tmp_path)
+
+
+def test_what_img2dataset_began_can_be_ended_without_it(done: Done, tmp_path: Path) -> None:
+    """Rows that were left to it are fetched again; all others are not."""
+    with hostile_server() as web:
+        source, config = set_up(web, tmp_path)
+        prepare(source, tmp_path)
+        run = CurateRun(
+            config,
+            tmp_path,
+            source=read_manifest(tmp_path / "sources" / "web"),
+            recipe=config.recipe(tmp_path),
+            resolve=where(web),
+            progress=SILENT,
+        )
+        run.begin(tmp_path / "shards" / "web", None)
+        run.fetch(range(3))
+        for kind in ("engine", "ratings"):
+            shutil.rmtree(tmp_path / "shards" / "web" / "_work" / kind)
+        curate(without_img2dataset(config), tmp_path, resolve=where(web))
+        again = [path for path, times in web.asked.items() if times > 1 and ("good" in path or "big" in path)]
+    assert_same_bytes(done, tmp_path)
+    assert again == [f"{HOST}/big.jpg"]
 
 
 def test_too_many_drops_are_a_failed_check(workspace: Path) -> None:
@@ -223,7 +269,7 @@ def test_a_distributor_that_is_not_there_is_told_before_anything_is_fetched() ->
         check_distributor(EngineConfig(distributor="pyspark"))
 
 
-@pytest.mark.parametrize("distributor", ["multiprocessing", "ray", "pyspark"])
+@pytest.mark.parametrize("distributor", ["multiprocessing", "ray", "pyspark", "none"])
 def test_a_distributor_is_passed_on_by_its_name_and_changes_no_digest(distributor: str) -> None:
     config = CurateConfig.model_validate({"name": "s", "source": "s", "engine": {"distributor": distributor}})
     assert config.engine.flags()["distributor"] == distributor
@@ -235,6 +281,8 @@ def test_a_distributor_is_passed_on_by_its_name_and_changes_no_digest(distributo
     [
         ({"encode_format": "png", "skip_reencode": False}, "encode_quality 95 is for jpg and webp"),
         ({"encode_format": "webp"}, "set engine.skip_reencode to false"),
+        ({"distributor": "none", "extract_exif": True}, "extract_exif is img2dataset's"),
+        ({"downscale_interpolation": "best"}, "downscale_interpolation"),
     ],
 )
 def test_formats_that_would_fail_or_keep_metadata_are_refused(engine: dict[str, Any], why: str) -> None:

@@ -27,6 +27,7 @@ from curate.hostile import (
     stall,
 )
 from owl3.curate.download import DownloadConfig, Downloader
+from owl3.curate.fetch import EngineConfig
 from owl3.curate.spool import Outcome, Spool
 
 HOST = "photos.owl3.test"
@@ -50,7 +51,7 @@ def web() -> Iterator[Hostile]:
 
 def fetch(web: Hostile, folder: Path, *urls: str, **settings: Any) -> list[Outcome]:
     """Fetch all URLs at once; paths stand for URLs of HOST."""
-    options = {name: settings.pop(name) for name in ("kind", "lookup", "tls") if name in settings}
+    options = {name: settings.pop(name) for name in ("kind", "lookup", "tls", "resizing") if name in settings}
     config = DownloadConfig(**(FAST | settings))
 
     async def run() -> list[Outcome]:
@@ -243,14 +244,15 @@ def test_a_gzip_bomb_stops_at_the_cap(web: Hostile, tmp_path: Path) -> None:
     assert reason(web, tmp_path, "/b.jpg") is None
 
 
-def test_a_rotated_picture_gets_an_upright_version(web: Hostile, tmp_path: Path) -> None:
+def test_a_rotated_picture_is_made_upright_as_it_comes(web: Hostile, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     web.page("/a.jpg", picture(1, (96, 64), exif=exif))
-    (outcome,) = fetch(web, tmp_path, "/a.jpg")
+    (outcome,) = fetch(web, tmp_path, "/a.jpg", resizing=EngineConfig().resizing)
     with Spool(tmp_path) as spool:
-        upright = Image.open(io.BytesIO(spool.body(outcome, upright=True)))
-    assert upright.size == (64, 96) and upright.format == "PNG"
+        upright = Image.open(io.BytesIO(spool.body(outcome, made=True)))
+    assert upright.size == (64, 96) and upright.format == "JPEG"
+    assert outcome.size == [64, 96]
 
 
 def test_robots_txt_is_asked_once_and_obeyed(web: Hostile, tmp_path: Path) -> None:

@@ -68,10 +68,10 @@ def test_what_breaks_inside_is_raised_once_and_no_answer_looks_like_one(
     assert not caplog.records
 
 
-def test_a_picture_that_is_stored_as_it_came_stays_here(tmp_path: Path) -> None:
+def test_a_picture_that_is_finished_stays_here(tmp_path: Path) -> None:
     urls = ["http://a.example/1.jpg", "http://a.example/2.jpg"]
     write_table(tmp_path / "fetch" / "00000.parquet", pa.table({"url": urls}))
-    known = _Known(Outcome(url_id(urls[0]), None, left_alone=True), Outcome(url_id(urls[1]), None))
+    known = _Known(Outcome(url_id(urls[0]), None, size=[96, 64]), Outcome(url_id(urls[1]), None))
     with Gateway(lambda: known, tmp_path / "fetch", tmp_path / "spools") as gateway:  # type: ignore[arg-type, return-value]
         answers = [urllib.request.urlopen(gateway.url("00000", row), timeout=10).read() for row in (0, 1)]
         kept = gateway.spool("00000").get(url_id(urls[0]))

@@ -25,9 +25,9 @@ def test_bodies_come_back_after_a_restart(tmp_path: Path) -> None:
         assert len(spool) == 3
         third = spool.get(url_id("HTTP://A.example:80/3#x"))  # one URL, however it is spelt
         assert third is not None and third.facts == {"width": 3}
-        assert spool.body(third) == b"three" and spool.body(third, upright=True) == b"THREE UPRIGHT"
+        assert spool.body(third) == b"three" and spool.body(third, made=True) == b"THREE UPRIGHT"
         first = spool.get(url_id("http://a.example/1"))
-        assert first is not None and spool.body(first, upright=True) == b"one"
+        assert first is not None and spool.body(first, made=True) == b"one"
 
 
 @pytest.mark.parametrize("lost_bytes", [1, 20, 200, 5000])
