@@ -1,8 +1,8 @@
 """What curation costs, against img2dataset alone and against the naive way of looking at pictures.
 
-    fetch       a local server of web-sized JPEGs: bare img2dataset (its defaults, and with our resize flags) and
-                `owl3 curate` with every guard on; images per second, and CPU milliseconds per stored image: all of
-                them, and without those that a run of a few pictures takes (programs that start and end)
+    fetch       a local server of web-sized JPEGs: img2dataset alone and inside `owl3 curate` with every guard on
+                (`curate_contest.py` says how); images per second, and CPU milliseconds per stored image: all of them,
+                and without those that a run of a few pictures takes (programs that start and end)
     stalling    the same with one host in ten that accepts and never answers
     inspect     header, hashes, blur and entropy from one reduced decode, against one full decode each (the naive
                 chain) and against decoding alone; images per CPU second
@@ -12,29 +12,24 @@
 Everything that is compared runs in turns, so that a busy machine slows both sides; ratios are medians over the turns.
 """
 
-import ctypes
 import hashlib
 import json
-import os
 import resource
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import imagehash
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import ImageFilter, ImageStat
 
-from owl3 import lifeline, tools
-from owl3.bench.curate_world import HOSTS, Server, write_pictures
+from owl3.bench.curate_contest import KINDS, Contest, adopt_orphans
+from owl3.bench.curate_world import Server, write_pictures
 from owl3.bench.tables import Figure, write_figures
 from owl3.curate.dedup import group_near
 from owl3.curate.run import CurateConfig, curate
@@ -43,11 +38,6 @@ from owl3.errors import ConfigError
 from owl3.media import open_image, probe_image
 
 PARTS = ("inspect", "fetch", "stalling", "dedup", "rows")
-_BARE = """
-import json, sys
-from img2dataset import download
-download(**json.loads(sys.argv[1]))
-"""
 
 
 def run(
@@ -75,7 +65,7 @@ def run(
     unknown = [part for part in wanted if part not in PARTS]
     if unknown:
         raise ConfigError(f"parts {parts!r}: no part {unknown[0]!r}; there are: {' '.join(PARTS)}")
-    _adopt_orphans()
+    adopt_orphans()
     world = out_dir / "curate-bench"
     shutil.rmtree(world, ignore_errors=True)
     result: dict[str, Any] = {"images": images, "image_size": image_size}
@@ -88,7 +78,7 @@ def run(
     for part in ("fetch", "stalling"):
         if part in wanted:
             with Server(world / "www", stalls=part == "stalling") as port:
-                contest = _Contest(world, port, images, image_size, stalls=part == "stalling")
+                contest = Contest(world, port, images, image_size, stalls=part == "stalling")
                 result[part] = contest.run(rounds) if part == "fetch" else contest.run(1, without_start=False)
     if "dedup" in wanted:
         result["dedup"] = {str(n): _in_child(_dedup, n) for n in (hashes // 100, hashes // 10, hashes)}
@@ -106,19 +96,21 @@ def figures(result: dict[str, Any]) -> list[Figure]:
     if "fetch" in result:
         fetch = result["fetch"]
         corpus = f"{result['corpus']} of {result['mean_bytes'] / 1000:.0f} kB to {result['image_size']} px"
-        found += [
-            Figure(f"images/s over img2dataset's, {corpus}", fetch["speed_ratio"], 0.9),
-            Figure(f"CPU per stored image over img2dataset's default, {corpus}", fetch["cpu_ratio"], 0.5, "lower"),
-            Figure("the same without start and end of the programs", fetch["steady_cpu_ratio"]),
-        ]
-        for kind in _KINDS:
+        for kind, name in (("owl3", ""), ("owl3_alone", ", without its engine (distributor: none)")):
+            found.append(Figure(f"images/s over img2dataset's, {corpus}{name}", fetch[kind]["speed_ratio"], 0.9))
+            what = f"CPU per stored image over img2dataset's default, {corpus}{name}"
+            found.append(Figure(what, fetch[kind]["cpu_ratio"], 0.5, "lower"))
+            found.append(Figure("the same without start and end of the programs", fetch[kind]["steady_cpu_ratio"]))
+        what = "the pictures' own part of it: a plain GET, one look, resizing what is too big, hashes, a tar"
+        found.append(Figure(what, fetch["floor"]["steady_cpu_ratio"]))
+        for kind in KINDS:
             found.append(Figure(f"CPU per stored image, {kind}", fetch[kind]["cpu_ms_per_image"], unit="ms"))
             found.append(Figure("the same without start and end", fetch[kind]["steady_cpu_ms_per_image"], unit="ms"))
-        found += [Figure(f"images/s, {kind}", fetch[kind]["images_per_s"]) for kind in _KINDS]
+        found += [Figure(f"images/s, {kind}", fetch[kind]["images_per_s"]) for kind in KINDS[:-1]]
     if "stalling" in result:
-        found.append(
-            Figure("images/s over img2dataset's, one stalling host in ten", result["stalling"]["speed_ratio"], 3)
-        )
+        for kind, name in (("owl3", ""), ("owl3_alone", ", without its engine")):
+            what = f"images/s over img2dataset's, one stalling host in ten{name}"
+            found.append(Figure(what, result["stalling"][kind]["speed_ratio"], 3))
     if "inspect" in result:
         inspect = result["inspect"]
         found += [
@@ -137,152 +129,6 @@ def figures(result: dict[str, Any]) -> list[Figure]:
             for part in ("prepare", "curate")
         ]
     return found
-
-
-_KINDS = ("img2dataset", "img2dataset_our_flags", "owl3")
-_FEW = 20
-"""Pictures of a run that is nearly all start and end."""
-
-
-@dataclass(frozen=True)
-class _Taken:
-    """What one run took."""
-
-    images: int
-    wall_s: float
-    cpu_s: float
-    few: "_Taken | None" = None
-
-    def without(self, few: "_Taken") -> "_Taken":
-        """This run, beside one over a few pictures."""
-        return replace(self, few=few)
-
-    @property
-    def images_per_s(self) -> float:
-        """Start and end included."""
-        return self.images / self.wall_s
-
-    @property
-    def cpu_ms(self) -> float:
-        """Per stored picture, start and end included."""
-        return 1000 * self.cpu_s / self.images
-
-    @property
-    def steady_cpu_ms(self) -> float:
-        """Per stored picture beyond the few."""
-        assert self.few is not None
-        return 1000 * (self.cpu_s - self.few.cpu_s) / (self.images - self.few.images)
-
-
-def _summary(runs: Sequence[_Taken]) -> dict[str, float]:
-    return {
-        "images_per_s": round(median(run.images_per_s for run in runs), 1),
-        "cpu_ms_per_image": round(median(run.cpu_ms for run in runs), 2),
-        "steady_cpu_ms_per_image": round(median(run.steady_cpu_ms for run in runs), 2),
-    }
-
-
-class _Contest:
-    """img2dataset alone and inside curation, in turns."""
-
-    def __init__(self, world: Path, port: int, images: int, image_size: int, stalls: bool) -> None:
-        self._world, self._port, self._all, self._stalls = world, port, images, stalls
-        self._images = images
-        self._engine = {
-            "processes_count": 2,
-            "thread_count": 32,
-            "image_size": image_size,
-            "resize_mode": "keep_ratio",
-            "number_sample_per_shard": 1000,
-        }
-
-    def run(self, rounds: int, without_start: bool = True) -> dict[str, Any]:
-        """Rates of each kind, and ratios of ours over img2dataset as it comes.
-
-        Args:
-            without_start: Also run each kind over a few pictures, for the CPU time of the others alone.
-        """
-        kinds: dict[str, Callable[[Path], int]] = {"img2dataset": self._bare, "owl3": self._ours}
-        if not self._stalls:
-            kinds["img2dataset_our_flags"] = self._with_our_flags
-        taken: dict[str, list[_Taken]] = {kind: [] for kind in kinds}
-        for _ in range(rounds):
-            for kind, work in kinds.items():
-                few = self._take(kind, work, _FEW) if without_start else _Taken(0, 0.0, 0.0)
-                taken[kind].append(self._take(kind, work, self._all).without(few))
-        found: dict[str, Any] = {kind: _summary(runs) for kind, runs in taken.items()}
-        pairs = list(zip(taken["img2dataset"], taken["owl3"], strict=True))
-        found["speed_ratio"] = round(median(ours.images_per_s / bare.images_per_s for bare, ours in pairs), 2)
-        found["cpu_ratio"] = round(median(ours.cpu_ms / bare.cpu_ms for bare, ours in pairs), 2)
-        found["steady_cpu_ratio"] = round(median(ours.steady_cpu_ms / bare.steady_cpu_ms for bare, ours in pairs), 2)
-        return found
-
-    def _take(self, kind: str, work: Callable[[Path], int], images: int) -> "_Taken":
-        out = self._world / kind
-        self._images = images
-        cpu, wall = _cpu_s(), time.monotonic()
-        done = work(out)
-        taken = _Taken(done, time.monotonic() - wall, _cpu_s() - cpu)
-        shutil.rmtree(out)
-        return taken
-
-    def _with_our_flags(self, out: Path) -> int:
-        return self._bare(out, {"resize_only_if_bigger": True, "skip_reencode": True})
-
-    def _bare(self, out: Path, flags: dict[str, Any] | None = None) -> int:
-        """img2dataset as it comes; returns how many pictures it stored."""
-        table = self._world / "urls.parquet"
-        self._write_table(table, lambda number: f"127.0.0.1:{self._port}")
-        options = self._engine | (flags or {}) | {"url_list": str(table), "input_format": "parquet"}
-        options |= {"caption_col": "caption", "output_folder": str(out), "output_format": "webdataset", "timeout": 10}
-        command = [str(tools.python("img2dataset")), "-c", _BARE, json.dumps(options)]
-        environment = os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1", "WANDB_MODE": "disabled"}
-        subprocess.run(lifeline.wrap(command), check=True, capture_output=True, env=environment)
-        return sum(json.loads(path.read_text())["successes"] for path in out.glob("*_stats.json"))
-
-    def _ours(self, workspace: Path) -> int:
-        """`owl3 curate` with all guards; pictures are spread over hosts as on the web, none is dropped as alike."""
-        workspace.mkdir(parents=True)
-        self._write_table(workspace / "t.parquet", lambda number: f"h{number % HOSTS}.bench.test")
-        prepare(SourceConfig(name="b", files=("t.parquet",)), workspace)
-        config = CurateConfig.model_validate(
-            {
-                "name": "b",
-                "source": "b",
-                "fetch": {"allow_private_hosts": ["*.bench.test"], "hosts": {"connections_per_host": 16}},
-                "engine": self._engine,
-                "dedup": {"exact": "media_and_caption", "near_caption": "same", "placeholder_urls": None},
-            }
-        )
-        return curate(config, workspace, resolve={"*.bench.test": f"127.0.0.1:{self._port}"}).counts.kept
-
-    def _write_table(self, path: Path, host: Callable[[int], str]) -> None:
-        numbers = range(self._images)
-        urls = [f"http://{host(number)}/{number:06d}.jpg" for number in numbers]
-        pq.write_table(pa.table({"url": urls, "caption": [f"picture {number}" for number in numbers]}), path)
-
-
-_PR_SET_CHILD_SUBREAPER = 36
-_LAST_BREATH_S = 2.0
-
-
-def _adopt_orphans() -> None:
-    """Become the parent of workers whose own parent was ended before them: else their time would be nobody's."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
-
-
-def _cpu_s() -> float:
-    """CPU seconds of this process and of all below it that have ended; waits a moment for those that are ending."""
-    until = time.monotonic() + _LAST_BREATH_S
-    while time.monotonic() < until:
-        try:
-            if os.waitpid(-1, os.WNOHANG)[0] == 0:
-                time.sleep(0.05)
-        except ChildProcessError:
-            break
-    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def _inspect(files: list[Path], rounds: int) -> dict[str, Any]:

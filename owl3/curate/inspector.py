@@ -149,8 +149,8 @@ async def _ask(child: asyncio.subprocess.Process, data: bytes, request: dict[str
     line = await child.stdout.readuntil(b"\n")
     try:
         reply = json.loads(line)
-        found = Inspection(reply["facts"], reply["reason"], reply["message"], reply["size"])
-        return replace(found, made=await child.stdout.readexactly(reply["bytes"]))
+        facts, reason, message, size = (reply[name] for name in ("facts", "reason", "message", "size"))
+        return Inspection(facts, reason, message, size, made=await child.stdout.readexactly(reply["bytes"]))
     except (ValueError, KeyError, TypeError) as error:
         raise _Nonsense(f"{type(error).__name__}: {error}") from error
 

@@ -45,6 +45,8 @@ def saved(image: Image.Image, fmt: str, **options: Any) -> bytes:
 def pictures() -> dict[str, bytes]:
     """Of all kinds, about the size to which they are resized."""
     found = {f"{w}x{h}": picture(1, (w, h)) for w, h in [(64, 64), (63, 90), (64, 65), (65, 64), (90, 121), (200, 3)]}
+    noise = np.random.default_rng(0).integers(0, 256, (384, 384, 3), dtype=np.uint8)
+    found |= {f"noise {side}": saved(Image.fromarray(noise[:side, :side]), "PNG") for side in (128, 192, 384, 381)}
     image = open_image(picture(2, (91, 47)))
     turned = Image.Exif()
     turned[0x0112] = 6
