@@ -11,7 +11,7 @@ import typer
 
 from owl3.cli import complete
 from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, Overrides, Recipe, TerminalProgress, Workspace, emit, table
-from owl3.errors import ConfigError
+from owl3.errors import ConfigError, Owl3Error
 
 if TYPE_CHECKING:
     from owl3.curate.run import CurateConfig
@@ -83,6 +83,8 @@ def curate(  # noqa: PLR0917 - options of a command line
     if dry_run:
         states = {config.name: _states(config, workspace, numbers) for config in chosen}
         emit(as_json, states, *(f"{name}: {_describe(found)}" for name, found in states.items()))
+        for config in chosen:
+            _tell_what_would_stop(config, workspace, states[config.name])
         return
     progress = TerminalProgress()
     wanted = {config.source for config in chosen}
@@ -157,7 +159,21 @@ def _states(config: "CurateConfig", workspace: Path, numbers: tuple[int, int] | 
     if not (source_folder(workspace, config.source) / "manifest.json").is_file():
         return {"unknown": 0}
     parts = partitions.cut(config, workspace, most=1 << 30, only=numbers)
-    return dict(sorted(Counter(partitions.state(config, workspace, part) for part in parts).items()))
+    return dict(sorted(Counter(partitions.states(config, workspace, parts)).items()))
+
+
+def _tell_what_would_stop(config: "CurateConfig", workspace: Path, states: dict[str, int]) -> None:
+    """Say on stderr what would end the run at once; a dry run itself is no failure."""
+    from owl3.curate.run import check_ready
+
+    if set(states) == {"done"}:
+        return
+    if "stale" in states:
+        typer.echo(f"{config.name}: what lies there is of another recipe or source; --backfill makes it anew", err=True)
+    try:
+        check_ready(config, workspace)
+    except Owl3Error as error:
+        typer.echo(f"{config.name}: would stop at once: {error}", err=True)
 
 
 def _describe(states: dict[str, int]) -> str:

@@ -130,12 +130,12 @@ class EngineConfig(Config):
 
 
 def fetch_shards(
-    work: Path, shards: Sequence[str], config: EngineConfig, gateway: Gateway, accepted: Callable[[str], None]
+    work: Path, shards: Sequence[str], config: EngineConfig, gateway: Gateway, answered: Callable[[int], None]
 ) -> None:
     """Run img2dataset until every shard of `shards` lies in `work/engine`.
 
     Args:
-        accepted: Called with each shard's name when it is complete.
+        answered: Told how many rows more were answered; those of a shard that is done again count again.
 
     Raises:
         InputError: img2dataset failed or hung more than `max_shard_retry` times; the message ends with its last line.
@@ -153,8 +153,8 @@ def fetch_shards(
         if not pending:
             return
         folder = attempts / str(attempt)
-        take = _Acceptor(work, gateway, accepted, last_try=attempt == config.max_shard_retry)
-        _attempt(folder, pending, config, gateway, take)
+        take = _Acceptor(work, gateway, last_try=attempt == config.max_shard_retry)
+        _attempt(folder, pending, config, gateway, accept=take, answered=answered)
         shutil.rmtree(folder)
     missing = [shard for shard in shards if not (engine / f"{shard}.parquet").is_file()]
     if missing:
@@ -162,14 +162,14 @@ def fetch_shards(
 
 
 def check_distributor(config: EngineConfig) -> None:
-    """Make sure that ray or pyspark is there where it is asked for; without it img2dataset silently does nothing.
+    """Make sure that img2dataset is there, and ray or pyspark where it is asked for; it would silently do nothing.
 
     Raises:
         InputError: it is not; the message says how to install it.
     """
+    python = tools.python("img2dataset")
     if config.distributor == "multiprocessing":
         return
-    python = tools.python("img2dataset")
     code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({config.distributor!r}) is None)"
     if subprocess.run([python, "-c", code], check=False).returncode:
         raise InputError(
@@ -182,7 +182,9 @@ def _attempt(
     pending: Sequence[str],
     config: EngineConfig,
     gateway: Gateway,
+    *,
     accept: Callable[[str, Path], None],
+    answered: Callable[[int], None],
 ) -> None:
     """Start img2dataset once over the pending shards and collect what it completes."""
     work, urls, out = folder.parents[2], folder / "urls", folder / "out"
@@ -195,7 +197,7 @@ def _attempt(
     log_path = folder / "img2dataset.log"
     open_shards = dict(enumerate(pending))
     with log_path.open("wb") as log, _Engine(options, log.fileno()) as engine:
-        last_sign, seen = time.monotonic(), -1
+        last_sign, seen = time.monotonic(), gateway.answered
         while True:
             running = engine.is_running()  # asked before looking, so that nothing finished is missed
             for index in [i for i in open_shards if (out / f"{i:05d}_stats.json").is_file()]:
@@ -203,10 +205,11 @@ def _attempt(
                 last_sign = time.monotonic()
             gateway.check()
             check_stop()
+            if gateway.answered != seen:
+                answered(gateway.answered - seen)
+                last_sign, seen = time.monotonic(), gateway.answered
             if not running or not open_shards:
                 break
-            if gateway.answered != seen:
-                last_sign, seen = time.monotonic(), gateway.answered
             if time.monotonic() - last_sign > config.stall_s:
                 logger.warning("img2dataset gave no sign of life for %.0f s; ending it", config.stall_s)
                 break
@@ -219,10 +222,9 @@ def _attempt(
 class _Acceptor:
     """Takes a shard over if nothing that was fetched is missing from it, else leaves it for the next attempt."""
 
-    def __init__(self, work: Path, gateway: Gateway, accepted: Callable[[str], None], last_try: bool) -> None:
+    def __init__(self, work: Path, gateway: Gateway, last_try: bool) -> None:
         self._work = work
         self._gateway = gateway
-        self._accepted = accepted
         self._last_try = last_try
 
     def __call__(self, shard: str, made: Path) -> None:
@@ -243,7 +245,6 @@ class _Acceptor:
         made.with_suffix(".tar").replace(engine / f"{shard}.tar")
         made.with_suffix(".parquet").replace(engine / f"{shard}.parquet")  # last: its presence means accepted
         self._gateway.release(shard)
-        self._accepted(shard)
 
 
 def engine_places(tar: Path) -> dict[str, tuple[int, int]]:

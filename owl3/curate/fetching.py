@@ -62,7 +62,7 @@ def fetch_all(
             gateway.run(partial(_fetch_shards, gateway, pending, at_once, progress))
         else:
             names = [files.shard for files in pending]
-            fetch_shards(work, names, engine, gateway, lambda shard: progress.advance(sizes[shard]))
+            fetch_shards(work, names, engine, gateway, progress.advance)
     progress.finish()
 
 

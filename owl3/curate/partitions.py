@@ -9,7 +9,7 @@ Whoever works on shards holds them (`range_lock`), so a second start of a partit
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Literal
@@ -83,6 +83,18 @@ def state(config: CurateConfig, workspace: Path, partition: Partition) -> State:
 
     `stale` is what another recipe or another source made: it has to be made anew (`--backfill`).
     """
+    return states(config, workspace, [partition])[0]
+
+
+def states(config: CurateConfig, workspace: Path, parts: Sequence[Partition]) -> list[State]:
+    """`state` of many partitions of one set; what they have in common is looked at once."""
+    whole = _state_of_set(config, workspace)
+    work = shards_folder(workspace, config.name) / "_work"
+    return [whole or _state_of_part(work, part) for part in parts]
+
+
+def _state_of_set(config: CurateConfig, workspace: Path) -> Literal["done", "stale"] | None:
+    """None while its partitions may differ."""
     folder = shards_folder(workspace, config.name)
     source = read_manifest(source_folder(workspace, config.source))
     recipe = config.recipe(workspace)
@@ -91,10 +103,12 @@ def state(config: CurateConfig, workspace: Path, partition: Partition) -> State:
             return "done"
     except StaleError:
         return "stale"
-    work = folder / "_work"
-    mark = work / "made_for"
-    if mark.is_file() and mark.read_text(encoding="ascii") != made_for(recipe, source):
-        return "stale"
+    mark = folder / "_work" / "made_for"
+    is_other = mark.is_file() and mark.read_text(encoding="ascii") != made_for(recipe, source)
+    return "stale" if is_other else None
+
+
+def _state_of_part(work: Path, partition: Partition) -> State:
     there = sum((work / "ratings" / f"{n:05d}.parquet").is_file() for n in range(partition.first, partition.last))
     if there == partition.last - partition.first:
         return "fetched"

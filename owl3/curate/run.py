@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 from pydantic import Field, model_validator
 
+from owl3 import tools
 from owl3.config import Config, digest_of
 from owl3.curate.blocklist import Blocked, Blocklist, load_blocklists
 from owl3.curate.captions import redact_captions, tell_languages
@@ -37,7 +38,7 @@ from owl3.curate.dedup import DedupConfig
 from owl3.curate.download import DownloadConfig
 from owl3.curate.embed import ClipConfig, check_model, embed, index_distinct, index_folder, similarities
 from owl3.curate.faces import FaceConfig, open_detector
-from owl3.curate.fetch import EngineConfig
+from owl3.curate.fetch import EngineConfig, check_distributor
 from owl3.curate.fetching import fetch_all
 from owl3.curate.overview import Looks, Verdict, list_overlaps, look
 from owl3.curate.publish import Judge, Label, ShardFiles, judge, keep_engine_rows, publish
@@ -46,7 +47,17 @@ from owl3.curate.sources.corpus import find_corpus, merged
 from owl3.curate.sources.prepare import count_rows, iter_rows, source_folder
 from owl3.errors import CheckFailed, ConfigError, StaleError
 from owl3.ledger import read_retracted
-from owl3.manifest import Counts, Manifest, find_current, lock_path, now, read_manifest, tool_versions, write_manifest
+from owl3.manifest import (
+    MANIFEST_NAME,
+    Counts,
+    Manifest,
+    find_current,
+    lock_path,
+    now,
+    read_manifest,
+    tool_versions,
+    write_manifest,
+)
 from owl3.progress import SILENT, Progress
 from owl3.shards import write_table
 from owl3.storage import range_lock, sha256_of, write_atomic
@@ -148,9 +159,11 @@ def curate(
         next_version = previous_version(folder)
         try:
             current, is_stale = find_current(folder, recipe, [source]), False
-        except StaleError:
+        except StaleError as error:
             if not renew:
-                raise
+                raise StaleError(
+                    f"{error}; or curate with --backfill, which keeps it until the new one is whole"
+                ) from None
             current, is_stale = None, True
         if current is not None:
             shutil.rmtree(folder / _WORK, ignore_errors=True)
@@ -162,6 +175,33 @@ def curate(
         manifest = run.run(next_version, None if is_stale else folder, renew)
         take_place(next_version, folder)
         return manifest
+
+
+def check_contact(config: CurateConfig) -> None:
+    """Make sure that whoever is asked can see who asks.
+
+    Raises:
+        ConfigError: the recipe names nobody.
+    """
+    if not config.fetch.contact and not config.fetch.allow_private_hosts:
+        raise ConfigError(f"curate {config.name}: fetch.contact must say how site owners reach you (mail or page)")
+
+
+def check_ready(config: CurateConfig, workspace: Path) -> None:
+    """Look for what would end a run of this set at once, before anything is fetched.
+
+    Raises:
+        ConfigError: the recipe names no contact, or a model of its own is missing.
+        InputError: a program that it needs is not installed, or a list or benchmark that it names is missing.
+    """
+    check_contact(config)
+    config.recipe(workspace)
+    folder = source_folder(workspace, config.source)
+    is_prepared = (folder / MANIFEST_NAME).is_file()
+    if is_prepared and read_manifest(folder).stats["media"] == "image" and config.engine.distributor != "none":
+        check_distributor(config.engine)
+    if config.clip is not None:
+        tools.python("clip")
 
 
 EVERY = (0, 1 << 62)
@@ -193,8 +233,7 @@ class CurateRun:
         resolve: Mapping[str, str],
         progress: Progress,
     ) -> None:
-        if not config.fetch.contact and not config.fetch.allow_private_hosts:
-            raise ConfigError(f"curate {config.name}: fetch.contact must say how site owners reach you (mail or page)")
+        check_contact(config)
         self.config = config
         self.workspace = workspace
         self.source = source
@@ -247,9 +286,9 @@ class CurateRun:
         counts = self._publish(shards, verdicts, scores)
         list_overlaps(folder, [self.files(shard).rating for shard in shards], verdicts, benchmarks)
         self._check_drops(counts)
-        tools = tool_versions("aiohttp", "protego", "pillow", "numpy", "pyarrow", "av", "opencv-python-headless")
+        versions = tool_versions("aiohttp", "protego", "pillow", "numpy", "pyarrow", "av", "opencv-python-headless")
         if self.media == "image" and config.engine.distributor != "none":
-            tools |= {"img2dataset": "1.47.0"}
+            versions |= {"img2dataset": "1.47.0"}
         manifest = write_manifest(
             folder,
             kind="shards",
@@ -263,7 +302,7 @@ class CurateRun:
                 "shards": len(shards),
                 "decontaminated_against": {prints.config.name: prints.describe() for prints in benchmarks},
             },
-            tools=tools,
+            tools=versions,
             volatile=_VOLATILE,
             exclude=[f"{_WORK}/*", f"{_STATE}/*"],
             started=started,

@@ -99,6 +99,18 @@ def test_a_recipe_is_curated_by_name_or_number(workspace: Path, capsys: pytest.C
     assert "no set 'photos'; it has: web" in capsys.readouterr().err
 
 
+def test_a_dry_run_tells_what_would_end_the_run_at_once(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (workspace / "in.csv").write_text("url,caption\nhttp://gone.owl3.test/a.mp4,one\n")
+    (workspace / "recipe.yaml").write_text(RECIPE)
+    base = ["curate", str(workspace / "recipe.yaml"), "-w", str(workspace), "--dry-run", "--json"]
+    assert main(base) == 0
+    assert capsys.readouterr().err == ""
+    assert main([*base, "curate.web.fetch.allow_private_hosts=[]"]) == 0
+    assert "web: would stop at once: curate web: fetch.contact must say" in capsys.readouterr().err
+    assert main([*base, "curate.web.blocklists=[{kind: url, file: gone.txt}]"]) == 0
+    assert "web: would stop at once: blocklist url: no file" in capsys.readouterr().err
+
+
 def test_a_wrong_place_of_a_host_is_told_wherever_one_is_given(
     workspace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,7 +157,11 @@ def test_a_range_of_shards_is_fetched_and_a_stale_set_is_made_anew_when_asked(
     assert last_json(capsys) == {"web-2026-11-22": {"fetched": 1}}
     assert main(dated) == 0
     changed = "curate.web.dedup.near_radius=1"
+    capsys.readouterr()
+    assert main([*dated, changed, "--dry-run"]) == 0
+    assert "--backfill makes it anew" in capsys.readouterr().err
     assert main([*dated, changed]) == 2
+    assert "curate with --backfill" in capsys.readouterr().err
     assert main([*dated, changed, "--backfill"]) == 0
     assert (workspace / "shards" / "web-2026-11-22" / "manifest.json").is_file()
     assert main([*base, "--shards", "3"]) == 2

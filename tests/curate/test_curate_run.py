@@ -42,6 +42,7 @@ class Done(NamedTuple):
     web: Hostile
     configs: tuple[SourceConfig, CurateConfig]
     seconds: float
+    told: "Told"
 
     @property
     def folder(self) -> Path:
@@ -50,6 +51,23 @@ class Done(NamedTuple):
     def rows(self) -> list[dict[str, Any]]:
         tables = sorted(self.folder.glob("[0-9]" * 5 + ".parquet"))
         return [row for table in tables for row in pq.read_table(table).to_pylist()]
+
+
+class Told:
+    """Progress as somebody sees it."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, list[int]] = {}
+
+    def start(self, label: str, total: int | None = None) -> None:
+        self._label = label
+        self.steps[label] = []
+
+    def advance(self, units: int = 1) -> None:
+        self.steps[self._label].append(units)
+
+    def finish(self, note: str = "") -> None:
+        pass
 
 
 def where(web: Hostile) -> dict[str, str]:
@@ -62,9 +80,9 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
     with hostile_server() as web:
         configs = set_up(web, workspace)
         prepare(configs[0], workspace)
-        started = time.monotonic()
-        manifest = curate(configs[1], workspace, resolve=where(web))
-        yield Done(manifest, workspace, web, configs, time.monotonic() - started)
+        started, told = time.monotonic(), Told()
+        manifest = curate(configs[1], workspace, resolve=where(web), progress=told)
+        yield Done(manifest, workspace, web, configs, time.monotonic() - started, told)
 
 
 def test_every_fault_is_counted_under_its_own_reason(done: Done) -> None:
@@ -74,6 +92,12 @@ def test_every_fault_is_counted_under_its_own_reason(done: Done) -> None:
 
 def test_the_run_ends_within_its_deadlines(done: Done) -> None:
     assert done.seconds < 40
+
+
+def test_fetching_tells_of_rows_as_they_are_answered(done: Done) -> None:
+    fetched = done.told.steps["fetch"]
+    assert sum(fetched) == done.manifest.counts.seen - 2  # licence and similarity are decided before the fetch
+    assert len(fetched) > len(done.told.steps["write web"])
 
 
 def test_every_row_of_the_source_stands_in_the_table_once_and_in_order(done: Done) -> None:

@@ -5,17 +5,19 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from curate.corpus import set_up
 from curate.hostile import hostile_server
-from owl3.curate.partitions import Partition, cut, fetch_partition, is_stale, snapshot, state
+from owl3.curate import partitions
+from owl3.curate.partitions import Partition, cut, fetch_partition, is_stale, snapshot, state, states
 from owl3.curate.run import CurateConfig, curate, ranges_path, shards_folder
 from owl3.curate.sources.prepare import SourceConfig, prepare
 from owl3.errors import ConfigError, InputError, StaleError
-from owl3.manifest import read_manifest
+from owl3.manifest import find_current, read_manifest
 from owl3.storage import range_lock
 
 
@@ -87,6 +89,21 @@ def test_fetching_in_partitions_at_once_changes_no_byte(tmp_path: Path) -> None:
     ]
     as_they_came = [row["bytes"] for row in rows if row["decision"] == "kept" and row["sha256"] == row["media_sha256"]]
     assert said >= sum(as_they_came) > 100_000
+
+
+def test_what_partitions_have_in_common_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finished set of thousands of shards has a manifest of megabytes."""
+    config = prepared(tmp_path)
+    curate(config, tmp_path)
+    looked: list[Path] = []
+
+    def find(folder: Path, *rest: Any) -> Any:
+        looked.append(folder)
+        return find_current(folder, *rest)
+
+    monkeypatch.setattr(partitions, "find_current", find)
+    assert set(states(config, tmp_path, cut(config, tmp_path, most=10))) == {"done"}
+    assert len(looked) == 1
 
 
 def test_a_second_start_of_a_partition_is_refused_and_another_is_not(tmp_path: Path) -> None:
