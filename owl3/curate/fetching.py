@@ -100,8 +100,9 @@ async def _fetch_rows(
 ) -> None:
     """Fetch a shard's rows, and again those that an earlier run left to img2dataset."""
     urls, spool = gateway.open_shard(files.shard)
-    if downloader.finishes_pictures:
-        spool.forget({outcome.url_id for outcome in spool.outcomes() if outcome.is_for_engine})
+    left = {outcome.url_id for outcome in spool.outcomes() if outcome.is_for_engine}
+    if left and downloader.finishes_pictures:
+        spool.forget(left)
 
     async def one(url: str) -> None:
         async with slots:

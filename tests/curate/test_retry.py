@@ -153,7 +153,8 @@ def test_a_corpus_is_curated_again_after_a_takedown(workspace: Path, tmp_path: P
 
 
 @pytest.mark.processes
-def test_hashes_faces_lists_tombstones_and_a_retry(workspace: Path) -> None:
+@pytest.mark.parametrize("distributor", ["multiprocessing", "none"])
+def test_hashes_faces_lists_tombstones_and_a_retry(workspace: Path, distributor: str) -> None:
     (workspace / "list.txt").write_text(f"# asked for by mail\nHTTP://{HOST}/listed\n")
     with hostile_server() as web:
         rows = pictures(web)
@@ -162,27 +163,29 @@ def test_hashes_faces_lists_tombstones_and_a_retry(workspace: Path) -> None:
         retracted = {"sample_id": ids[5], "matched_by": "url", "matched_value": "x", "reason": "asked", "time": "x"}
         pq.write_table(pa.Table.from_pylist([retracted], schema=TOMBSTONES), workspace / "tombstones.parquet")
         lists = [{"kind": "url", "file": "list.txt"}]
-        first = run(web, workspace, blocklists=lists)
+        engine = {"distributor": distributor, "image_size": 180}
+        first = run(web, workspace, blocklists=lists, engine=engine)
         assert first.counts.dropped == {"blocklisted": 1, "hash_mismatch": 1, "server_error": 1, "tombstoned": 1}
         before = table(workspace)
-        second = run(web, workspace, blocklists=lists, retry=True)
+        second = run(web, workspace, blocklists=lists, engine=engine, retry=True)
         assert second.counts.dropped == {"blocklisted": 1, "hash_mismatch": 1, "tombstoned": 1}
         assert web.asked[f"{HOST}/listed"] == web.asked[f"{HOST}/retracted"] == 0
         assert web.asked[f"{HOST}/plain"] == 1
 
         (workspace / "list.txt").write_text(f"http://{HOST}/listed\nhttp://{HOST}/plain\n")
         with pytest.raises(StaleError, match="blocklist_files"):
-            run(web, workspace, blocklists=lists)
+            run(web, workspace, blocklists=lists, engine=engine)
     after = table(workspace)
     assert after["plain"]["caption"] == "write to [email]" and after["plain"]["sample_id"] == ids[0]
-    assert after["plain"]["sha256"] == before["plain"]["sha256"] == after["plain"]["media_sha256"]
+    assert after["plain"]["sha256"] == before["plain"]["sha256"] != after["plain"]["media_sha256"]
+    assert (after["plain"]["width"], after["plain"]["original_width"]) == (180, 200)
     assert after["late"]["decision"] == "kept" and after["recorded"]["decision"] == "kept"
     face = after["face"]
     stored = read_member(workspace / "shards" / "s" / "00000.tar", face["media_offset"], face["media_bytes"])
-    blurred, sharp = open_image(stored), open_image(picture(3, (200, 150)))
-    inside, outside = (blurred.getpixel(at) for at in ((75, 56), (180, 140)))
+    blurred, sharp = open_image(stored), open_image(picture(3, (200, 150))).resize((180, 135))
+    inside, outside = (blurred.getpixel(at) for at in ((68, 50), (162, 126)))
     assert face["sha256"] != face["media_sha256"] and outside != inside
-    assert _difference(blurred, sharp, (60, 45, 90, 70)) > 2 * _difference(blurred, sharp, (150, 100, 200, 150))
+    assert _difference(blurred, sharp, (54, 41, 81, 63)) > 2 * _difference(blurred, sharp, (135, 90, 180, 135))
 
 
 def _difference(left: Any, right: Any, box: tuple[int, int, int, int]) -> float:
