@@ -17,7 +17,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from owl3.config import canonical_json, validate
-from owl3.curate.download import DownloadConfig, Downloader
+from owl3.curate.download import Downloader
+from owl3.curate.limits import DownloadConfig
 from owl3.curate.spool import Outcome, Spool
 from owl3.curate.table import STAGE_OF_REASON
 from owl3.errors import InputError

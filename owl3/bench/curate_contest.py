@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 
 from owl3 import lifeline, tools
 from owl3.bench.curate_world import HOSTS
-from owl3.curate.fetch import EngineConfig
+from owl3.curate.engine import EngineConfig
 from owl3.curate.run import CurateConfig, curate
 from owl3.curate.sources.prepare import SourceConfig, prepare
 from owl3.media import MAX_PIXELS, probe_image

@@ -10,31 +10,25 @@ for what a server does.
 import asyncio
 import logging
 import ssl
-import string
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from importlib import metadata
 from typing import Literal, Self
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import urlsplit
 
-import aiohttp
-from pydantic import Field, field_validator
-from yarl import URL
-
-from owl3.config import Config
-from owl3.curate.address import GuardedResolver, Lookup, PrivateAddress, host_matches, parse_resolve
+from owl3.curate.address import GuardedResolver, Lookup, host_matches, parse_resolve
 from owl3.curate.hostfiles import HostFiles
-from owl3.curate.hosts import HostConfig, Hosts, is_answer
+from owl3.curate.hosts import Hosts, is_answer
 from owl3.curate.inspector import Finish, Inspectors, Looking
+from owl3.curate.limits import DownloadConfig
 from owl3.curate.pages import find_clip
+from owl3.curate.request import Answer, Requests
 from owl3.curate.resize import Resizing
-from owl3.curate.response import BodyDecoder, Failed, check_status, network_failure
-from owl3.curate.rights import RightsConfig, Verdict, check_headers
+from owl3.curate.response import Failed
+from owl3.curate.rights import Verdict
 from owl3.curate.sources.columns import encodable
 from owl3.curate.spool import Body, Outcome, Spool
-from owl3.media import IMAGE_FORMATS, MAX_PIXELS
 from owl3.samples import canonical_id, canonical_url
 from owl3.secrecy import hide, hide_in_urls
 
@@ -58,63 +52,6 @@ TRANSIENT = frozenset(
 """Reasons that another day may cure; `--retry` takes these rows again and no others."""
 
 _RETRIED = TRANSIENT - {"dead_host", "robots_unavailable", "too_slow", "engine_error"}
-_REDIRECTS = (301, 302, 303, 307, 308)
-_CHUNK_BYTES = 1 << 16
-
-
-class DownloadConfig(Config):
-    """Limits of one fetch. `timeout` and `retries` are img2dataset's flags, and mean what they mean there."""
-
-    contact: str = ""
-    """Mail address or page where a site's owner reaches whoever runs this; part of the user agent."""
-    agent: str = Field(default="owl3", pattern=r"^[A-Za-z0-9_-]+$")
-    """Product token: what robots.txt and X-Robots-Tag would name."""
-    timeout: float = Field(default=10.0, gt=0)
-    """Seconds for connecting, and between two reads."""
-    deadline_s: float = Field(default=60.0, gt=0)
-    """Seconds for a URL altogether: redirects, retries and pauses included; waiting for its host's turn is not."""
-    retries: int = Field(default=2, ge=0)
-    backoff_s: float = Field(default=1.0, ge=0)
-    """Pause before the first retry; doubles each time."""
-    max_bytes: int = Field(default=32_000_000, gt=0)
-    min_bytes_per_s: float = Field(default=1_000.0, ge=0)
-    min_rate_after_s: float = Field(default=5.0, ge=0)
-    """The minimum rate counts from here on."""
-    max_redirects: int = Field(default=5, ge=0)
-    max_pixels: int = Field(default=MAX_PIXELS, gt=0)
-    formats: tuple[str, ...] = IMAGE_FORMATS
-    decode_deadline_s: float = Field(default=20.0, gt=0)
-    allow_private_hosts: tuple[str, ...] = ()
-    """Host names or patterns that may have addresses which are not public."""
-    block_domains: tuple[str, ...] = ()
-    """Domains never asked, with all their subdomains."""
-    page_hosts: tuple[str, ...] = ()
-    """Hosts (or patterns) whose URLs are pages with a clip: yt-dlp says where it is. For clips; needs `owl3[pages]`."""
-    hosts: HostConfig = HostConfig()
-    rights: RightsConfig = RightsConfig()
-
-    @field_validator("formats")
-    @classmethod
-    def _are_known(cls, formats: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = set(formats) - set(IMAGE_FORMATS)
-        if unknown:
-            raise ValueError(f"unknown formats {', '.join(sorted(unknown))}; known: {', '.join(IMAGE_FORMATS)}")
-        return formats
-
-    @property
-    def user_agent(self) -> str:
-        """Who fetches, and whom to write to."""
-        version = metadata.version("owl3")
-        return f"{self.agent}/{version} (+{self.contact})" if self.contact else f"{self.agent}/{version}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    url: str
-    body: bytes
-    verdict: Verdict
-    address: str
 
 
 class Downloader:
@@ -145,12 +82,12 @@ class Downloader:
         self._kind: Literal["image", "video"] = kind
         self._hosts = Hosts(config.hosts)
         self._asks_host_files = config.rights.robots or config.rights.tdm_reservation
-        self._files = HostFiles(config.rights, config.agent, config.deadline_s, self._read_file)
         self._in_flight: dict[tuple[int, str], asyncio.Future[Outcome]] = {}
         self._looking = Looking(kind, config.max_pixels, config.formats, resizing, finish)
         self._inspectors = Inspectors(self._looking, processes, config.decode_deadline_s)
         self._resolver = GuardedResolver(config.allow_private_hosts, parse_resolve(resolve or {}), lookup)
-        self._tls = tls
+        self._requests = Requests(config, self._resolver, tls)
+        self._files = HostFiles(config.rights, config.agent, config.deadline_s, self._requests.read_file)
 
     @property
     def finishes_pictures(self) -> bool:
@@ -158,21 +95,7 @@ class Downloader:
         return self._looking.kind == "image" and self._looking.finish == "all"
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(
-            resolver=self._resolver,
-            use_dns_cache=False,  # the guard has its own, of checked addresses
-            limit=0,  # img2dataset's threads and the hosts' slots are the limit
-            ssl=self._tls or True,
-        )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            headers={"User-Agent": self._config.user_agent, "Accept-Encoding": "identity"},
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=self._config.timeout, sock_read=self._config.timeout
-            ),
-        )
+        self._requests.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -181,7 +104,7 @@ class Downloader:
         for fetch in flying:
             fetch.cancel()
         await asyncio.gather(*flying, return_exceptions=True)
-        await self._session.close()
+        await self._requests.close()
         await self._inspectors.close()
 
     async def fetch(self, url: str, spool: Spool) -> Outcome:
@@ -213,7 +136,7 @@ class Downloader:
     async def _wait_for_turn(self, url: str, host: str) -> None:
         """Wait until the host may be asked, as often as its robots.txt wants it; so that is asked before all else."""
         try:
-            self._check_url(url)
+            self._requests.check_url(url)
         except Failed:
             return  # it will not be asked
         if self._asks_host_files and not self._hosts.is_dead(host):
@@ -264,7 +187,7 @@ class Downloader:
             attempts=attempts,
         ), None
 
-    def _fetched(self, key: str, answer: _Answer, attempts: int) -> Outcome:
+    def _fetched(self, key: str, answer: Answer, attempts: int) -> Outcome:
         return Outcome(
             url_id=key,
             reason=None,
@@ -283,7 +206,7 @@ class Downloader:
             return replace(outcome, reason=found.reason, message=found.message), None
         return replace(outcome, facts=found.facts, size=found.size), Body(body.data, found.made)
 
-    async def _get(self, url: str) -> _Answer:
+    async def _get(self, url: str) -> Answer:
         """One attempt: follow redirects, each hop under all guards."""
         hops: list[str] = []
         try:
@@ -292,45 +215,29 @@ class Downloader:
             error.redirected = bool(hops)
             raise
 
-    async def _follow(self, url: str, hops: list[str]) -> _Answer:
+    async def _follow(self, url: str, hops: list[str]) -> Answer:
         last = Verdict("none", "")
         is_page = self._kind == "video" and host_matches(urlsplit(url).hostname or "", self._config.page_hosts)
         for _ in range(self._config.max_redirects + 1):
-            self._check_url(url)
+            self._requests.check_url(url)
             if self._asks_host_files:
                 last = await self._check_host_files(url)
             if is_page:
                 url, is_page = await find_clip(url, self._resolver, self._config.user_agent), False
                 continue
             try:
-                answer = await self._request(url, self._config.max_bytes, check_rights=True)
+                answer = await self._requests.get(url, self._config.max_bytes)
             except Failed as error:
                 error.verdict = error.verdict or last
                 raise
-            if answer.status not in _REDIRECTS:
+            if answer.target is None:
                 break
             self._hosts.record(urlsplit(url).hostname or "", None)
             hops.append(url)
-            url = _target(url, answer)
+            url = answer.target
         else:
             raise Failed("too_many_redirects", f"more than {self._config.max_redirects} redirects")
         return replace(answer, verdict=answer.verdict if answer.verdict.signal != "none" else last)
-
-    def _check_url(self, url: str) -> None:
-        try:
-            parts = urlsplit(url)
-            host, _ = parts.hostname or "", parts.port
-        except ValueError as error:
-            raise Failed("bad_url", str(error)) from error
-        if parts.scheme not in ("http", "https") or not host:
-            raise Failed("bad_url", f"not an http(s) URL: {url[:200]}")
-        if host_matches(host, [p for d in self._config.block_domains for p in (d, f"*.{d}")]):
-            raise Failed("blocklisted", f"{host} is on the recipe's list of blocked domains")
-        if ":" in host or host.replace(".", "").isdecimal():  # aiohttp asks no resolver for literal addresses
-            try:
-                self._resolver.check(host, host)
-            except PrivateAddress as error:
-                raise Failed("private_address", str(error)) from error
 
     async def _check_host_files(self, url: str) -> Verdict:
         """Ask what the host's robots.txt and tdmrep.json say about a URL."""
@@ -338,75 +245,3 @@ class Downloader:
         if verdict.reason:
             raise Failed(verdict.reason, f"{verdict.signal}: {verdict.value}", verdict=verdict)
         return verdict
-
-    async def _read_file(self, url: str, max_bytes: int) -> bytes:
-        """A file of a host's own or its first `max_bytes`, redirects followed; nobody's rights are asked for it."""
-        for _ in range(self._config.max_redirects + 1):
-            self._check_url(url)
-            answer = await self._request(url, max_bytes, check_rights=False, cut=True)
-            if answer.status not in _REDIRECTS:
-                return answer.body
-            url = _target(url, answer)
-        raise Failed("too_many_redirects", f"more than {self._config.max_redirects} redirects")
-
-    async def _request(self, url: str, max_bytes: int, check_rights: bool, cut: bool = False) -> _Answer:
-        """One request, no redirect followed: a redirect's target comes back as the body.
-
-        Args:
-            cut: Take the beginning of a body that is too large, instead of refusing it.
-        """
-        try:
-            async with self._session.get(URL(url, encoded=True), allow_redirects=False) as response:
-                if response.status in _REDIRECTS and "Location" in response.headers:
-                    place = response.headers["Location"].encode("utf-8", "surrogateescape")
-                    return _Answer(response.status, url, place, _NONE, "")
-                check_status(response)
-                verdict = _NONE
-                if check_rights:
-                    verdict = check_headers(response.headers.items(), self._config.agent, self._config.rights)
-                    if verdict.reason:
-                        raise Failed(verdict.reason, f"{verdict.signal}: {verdict.value}", verdict=verdict)
-                body = await self._read(response, max_bytes, cut)
-                return _Answer(response.status, url, body, verdict, self._resolver.known_address(response.url.host))
-        except PrivateAddress as error:
-            raise Failed("private_address", str(error)) from error
-        except aiohttp.ClientError as error:
-            raise network_failure(error) from error
-        except TimeoutError as error:
-            raise Failed("timeout", f"no byte in {self._config.timeout} s") from error
-        except (OSError, ValueError) as error:
-            raise Failed("connection_error", f"{type(error).__name__}: {error}"[:200]) from error
-
-    async def _read(self, response: aiohttp.ClientResponse, max_bytes: int, cut: bool) -> bytes:
-        """Read a body under the byte cap and over the minimum rate."""
-        announced = response.content_length or 0
-        if announced > max_bytes and not cut:
-            raise Failed("too_large", f"announces {announced} bytes, cap is {max_bytes}", status=response.status)
-        config, clock, received = self._config, time.monotonic(), 0
-        decoder = BodyDecoder(response.headers.get("Content-Encoding", ""), max_bytes, cut)
-        async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-            received += len(chunk)
-            if decoder.feed(chunk):
-                break
-            elapsed = time.monotonic() - clock
-            if elapsed > config.min_rate_after_s and received < config.min_bytes_per_s * elapsed:
-                raise Failed("too_slow", f"{received} bytes in {elapsed:.1f} s", status=response.status)
-        body = decoder.finish()
-        if not body:
-            raise Failed("empty_body", "success without content", status=response.status)
-        return body
-
-
-_NONE = Verdict("none", "")
-
-
-def _target(url: str, redirect: _Answer) -> str:
-    """Where a redirect leads, spelt so that it can be asked: servers write any bytes there."""
-    try:
-        place = redirect.body.decode("utf-8")
-    except UnicodeDecodeError:
-        place = quote(redirect.body, safe=string.printable)
-    try:
-        return canonical_url(urljoin(url, place.strip()))
-    except ValueError as error:
-        raise Failed("bad_url", f"redirected to what is no URL: {error}") from error

@@ -12,9 +12,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from owl3.curate.download import DownloadConfig, Downloader
-from owl3.curate.fetch import EngineConfig, fetch_shards
+from owl3.curate.download import Downloader
+from owl3.curate.engine import EngineConfig
+from owl3.curate.fetch import fetch_shards
 from owl3.curate.gateway import Gateway
+from owl3.curate.limits import DownloadConfig
 from owl3.curate.pages import check_installed
 from owl3.curate.publish import ShardFiles
 from owl3.progress import Progress

@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 
 from owl3.config import plain_json
 from owl3.curate.decide import ClipCheck, MediaCheck, first_reason
+from owl3.curate.engine import ROW_COLUMN
 from owl3.curate.faces import Detector
-from owl3.curate.fetch import ROW_COLUMN, engine_places
+from owl3.curate.fetch import engine_places
 from owl3.curate.hosts import is_answer
 from owl3.curate.overview import RATING_COLUMNS, Verdict
 from owl3.curate.spool import Outcome, Spool

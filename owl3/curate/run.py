@@ -35,11 +35,12 @@ from owl3.curate.decide import (
     row_checks,
 )
 from owl3.curate.dedup import DedupConfig
-from owl3.curate.download import DownloadConfig
 from owl3.curate.embed import ClipConfig, check_model, embed, index_distinct, index_folder, similarities
+from owl3.curate.engine import EngineConfig
 from owl3.curate.faces import FaceConfig, open_detector
-from owl3.curate.fetch import EngineConfig, check_distributor
+from owl3.curate.fetch import check_distributor
 from owl3.curate.fetching import fetch_all
+from owl3.curate.limits import DownloadConfig
 from owl3.curate.overview import Looks, Verdict, list_overlaps, look
 from owl3.curate.publish import Judge, Label, ShardFiles, judge, keep_engine_rows, publish
 from owl3.curate.retry import has_transient_drops, previous_version, start_from, stay_dropped, take_place

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from owl3.config import Config
-from owl3.curate.download import DownloadConfig
+from owl3.curate.limits import DownloadConfig
 from owl3.data.needs import mixture_needs
 from owl3.estimate.assumptions import Assumptions, Samples
 from owl3.estimate.cluster import Cluster, Figure

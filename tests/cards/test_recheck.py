@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from owl3.cards.retract import assess, read_list
-from owl3.curate.download import DownloadConfig
+from owl3.curate.limits import DownloadConfig
 from owl3.recheck import RECHECKS, recheck, record, write_proposal
 
 from .conftest import HOSTS, picture

@@ -22,7 +22,8 @@ from test_media import clip
 
 from curate.corpus import EXPECTED, HOST, KEPT, set_up
 from curate.hostile import Hostile, hostile_server, picture
-from owl3.curate.fetch import EngineConfig, check_distributor
+from owl3.curate.engine import EngineConfig
+from owl3.curate.fetch import check_distributor
 from owl3.curate.run import CurateConfig, CurateRun, curate
 from owl3.curate.sources.prepare import SourceConfig, prepare
 from owl3.errors import CheckFailed, ConfigError, InputError

@@ -26,8 +26,9 @@ from curate.hostile import (
     short_body,
     stall,
 )
-from owl3.curate.download import DownloadConfig, Downloader
-from owl3.curate.fetch import EngineConfig
+from owl3.curate.download import Downloader
+from owl3.curate.engine import EngineConfig
+from owl3.curate.limits import DownloadConfig
 from owl3.curate.spool import Outcome, Spool
 
 HOST = "photos.owl3.test"

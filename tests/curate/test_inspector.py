@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from curate.hostile import picture
-from owl3.curate.fetch import EngineConfig
+from owl3.curate.engine import EngineConfig
 from owl3.curate.inspector import Inspection, Inspectors, Looking, inspect_bytes, serve
 from owl3.media import MAX_PIXELS
 

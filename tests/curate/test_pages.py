@@ -9,7 +9,8 @@ from test_media import clip
 
 from curate.hostile import Hostile, hostile_server, redirect_to
 from owl3.curate.address import GuardedResolver, parse_resolve
-from owl3.curate.download import DownloadConfig, Downloader
+from owl3.curate.download import Downloader
+from owl3.curate.limits import DownloadConfig
 from owl3.curate.pages import _single_file, check_installed, find_clip
 from owl3.curate.response import Failed
 from owl3.curate.spool import Outcome, Spool

@@ -15,7 +15,7 @@ from PIL import Image
 
 from curate.hostile import picture
 from owl3 import tools
-from owl3.curate.fetch import EngineConfig
+from owl3.curate.engine import EngineConfig
 from owl3.media import MAX_PIXELS, open_image, probe_image, upright_png
 
 _RESIZE = """
