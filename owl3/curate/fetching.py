@@ -61,7 +61,7 @@ def fetch_all(
     with Gateway(opened, work / "fetch", work / "spools", engine.gateway_host) as gateway:
         if by_us:
             at_once = engine.thread_count * (engine.processes_count if media == "image" else 1)
-            gateway.run(partial(_fetch_shards, gateway, pending, at_once, progress))
+            gateway.run(lambda downloader: OwnFetch(gateway, downloader, at_once, progress).run(pending))
         else:
             names = [files.shard for files in pending]
             fetch_shards(work, names, engine, gateway, progress.advance)
@@ -78,39 +78,51 @@ def _mark(files: ShardFiles) -> Path:
     return files.work / "fetched" / f"{files.shard}.parquet"
 
 
-async def _fetch_shards(
-    gateway: Gateway, pending: Sequence[ShardFiles], at_once: int, progress: Progress, downloader: Downloader
-) -> None:
-    """Fetch shards one after the other; the next one begins while the last rows of one are waited for."""
-    slots, open_shards = asyncio.Semaphore(at_once), asyncio.Semaphore(_SHARDS_AT_ONCE)
+class OwnFetch:
+    """Fetches shards without img2dataset: in their order, and of their rows only those in flight are held.
 
-    async def fetch(files: ShardFiles) -> None:
-        async with open_shards:
-            await _fetch_rows(gateway, files, slots, progress, downloader)
+    The next shard begins while the last rows of one are waited for.
+    """
 
-    tasks = [asyncio.ensure_future(fetch(files)) for files in pending]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    def __init__(self, gateway: Gateway, downloader: Downloader, at_once: int, progress: Progress) -> None:
+        self._gateway = gateway
+        self._downloader = downloader
+        self._progress = progress
+        self._slots = asyncio.Semaphore(at_once)
+        self._shards = asyncio.Semaphore(_SHARDS_AT_ONCE)
 
+    async def run(self, pending: Sequence[ShardFiles]) -> None:
+        """Fetch all; what goes wrong in one row ends the others and is raised."""
+        try:
+            async with asyncio.TaskGroup() as flights:
+                for files in pending:
+                    await self._shards.acquire()
+                    await self._begin(files, flights)
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from failed
 
-async def _fetch_rows(
-    gateway: Gateway, files: ShardFiles, slots: asyncio.Semaphore, progress: Progress, downloader: Downloader
-) -> None:
-    """Fetch a shard's rows, and again those that an earlier run left to img2dataset."""
-    urls, spool = gateway.open_shard(files.shard)
-    left = {outcome.url_id for outcome in spool.outcomes() if outcome.is_for_engine}
-    if left and downloader.finishes_pictures:
-        spool.forget(left)
+    async def _begin(self, files: ShardFiles, flights: asyncio.TaskGroup) -> None:
+        """Send off a shard's rows, and again those that an earlier run left to img2dataset."""
+        urls, spool = self._gateway.open_shard(files.shard)
+        left = {outcome.url_id for outcome in spool.outcomes() if outcome.is_for_engine}
+        if left and self._downloader.finishes_pictures:
+            spool.forget(left)
+        missing = len(urls)
 
-    async def one(url: str) -> None:
-        async with slots:
-            await downloader.fetch(url, spool)
-        progress.advance()
+        async def fetch(url: str) -> None:
+            nonlocal missing
+            await self._downloader.fetch(url, spool)
+            self._progress.advance()
+            self._slots.release()
+            missing -= 1
+            if not missing:
+                self._end(files, len(urls))
 
-    await asyncio.gather(*(one(url) for url in urls))
-    gateway.close_shard(files.shard)
-    write_table(_mark(files), pa.table({"rows": [len(urls)]}))
+        for url in urls:
+            await self._slots.acquire()
+            flights.create_task(fetch(url))
+
+    def _end(self, files: ShardFiles, num_rows: int) -> None:
+        self._gateway.close_shard(files.shard)
+        write_table(_mark(files), pa.table({"rows": [num_rows]}))
+        self._shards.release()
