@@ -7,6 +7,7 @@ medium-sized: the top 5 % or 1,000, whichever is less). They are computed from t
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -16,6 +17,7 @@ from owl3.cards.figure import Value
 
 if TYPE_CHECKING:
     from owl3.cards.render import Content
+    from owl3.manifest import Manifest
 
 
 def domain_amounts(db: duckdb.DuckDBPyConnection) -> list[tuple[str, int]]:
@@ -47,9 +49,14 @@ def summary(content: Content) -> dict[str, Any]:
         "kept": kept,
         "rule": "the top 5 %, at most 1,000 (small provider)" if size == "small" else "the top 10 %",
         "signals": content.values.get("rights.signals", []),
-        "collector": "owl3 with img2dataset, obeying robots.txt and the reservations named in part 3",
+        "collector": f"{collector(content.parents)}, obeying robots.txt and the reservations named in part 3",
         "share": charts.share,
     }
+
+
+def collector(parents: Sequence[Manifest]) -> str:
+    """Which programs collected, as the artifacts' manifests say: clips and some recipes do without img2dataset."""
+    return "owl3 with img2dataset" if any("img2dataset" in parent.tools for parent in parents) else "owl3"
 
 
 def _modalities(values: dict[str, Value]) -> list[str]:

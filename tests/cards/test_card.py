@@ -23,6 +23,7 @@ from owl3.cards.figures import FIGURES
 from owl3.cards.render import card, size_category
 from owl3.errors import ConfigError, InputError, StaleError
 from owl3.ledger import open_duckdb
+from owl3.manifest import read_manifest
 
 from .conftest import DATACARDS, make_card
 from .forge import edit_rows, reseal
@@ -132,6 +133,13 @@ def test_conservation_holds_on_the_card(datacards: Path) -> None:
                                                              (100_000, "small", 1000), (3, "small", 1)])  # fmt: skip
 def test_the_summary_lists_as_many_domains_as_the_template_asks(num_domains: int, size: str, listed: int) -> None:
     assert eu.num_listed(num_domains, size) == listed
+
+
+def test_the_summary_names_the_fetch_engine_that_was_used(workspace: Path) -> None:
+    shards = read_manifest(workspace / "shards" / "tiny")
+    assert eu.collector([shards]) == "owl3"
+    fetched = shards.model_copy(update={"tools": shards.tools | {"img2dataset": "1.47.0"}})
+    assert eu.collector([shards, fetched]) == "owl3 with img2dataset"
 
 
 def test_a_missing_fact_is_an_error_that_names_it(datacards: Path) -> None:
