@@ -62,6 +62,9 @@ def curate(  # noqa: PLR0917 - options of a command line
 
     What is done already stays; a killed run goes on where it was. Several machines share a corpus by taking a range of
     shards each (`--shards 0:64`, `--shards 64:128`, …) on a common workspace; the same command without it writes them.
+
+    Pictures go through img2dataset. `engine.distributor: none` in a set of the recipe, or
+    `curate.NAME.engine.distributor=none` behind it, does without, to the same bytes.
     """
     from owl3.curate import partitions
     from owl3.curate.run import curate as curate_shards
