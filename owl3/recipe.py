@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from owl3.build.config import BuildConfig, TokenizerConfig
 from owl3.cards.config import CardConfig
 from owl3.config import Config, load_yaml
-from owl3.curate.run import CurateConfig
+from owl3.curate.config import CurateConfig
 from owl3.curate.sources.prepare import SourceConfig
 from owl3.errors import ConfigError
 from owl3.eval.settings import AblationConfig, EvalConfig

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from planted import SIGNED_QUERY, VARIABLES, WORDS, holding
 
 from owl3.config import Config, load_yaml
-from owl3.curate.run import CurateConfig, curate
+from owl3.curate.config import CurateConfig
+from owl3.curate.run import curate
 from owl3.curate.sources.prepare import SourceConfig, prepare
 from owl3.doctor import examine
 from owl3.errors import ConfigError, InputError

@@ -31,8 +31,9 @@ from PIL import ImageFilter, ImageStat
 from owl3.bench.curate_contest import KINDS, Contest, adopt_orphans
 from owl3.bench.curate_world import Server, write_pictures
 from owl3.bench.tables import Figure, write_figures
+from owl3.curate.config import CurateConfig
 from owl3.curate.dedup import group_near
-from owl3.curate.run import CurateConfig, curate
+from owl3.curate.run import curate
 from owl3.curate.sources.prepare import SourceConfig, prepare
 from owl3.errors import ConfigError
 from owl3.media import open_image, probe_image

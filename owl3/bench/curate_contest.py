@@ -31,8 +31,9 @@ import pyarrow.parquet as pq
 
 from owl3 import lifeline, tools
 from owl3.bench.curate_world import HOSTS
+from owl3.curate.config import CurateConfig
 from owl3.curate.engine import EngineConfig
-from owl3.curate.run import CurateConfig, curate
+from owl3.curate.run import curate
 from owl3.curate.sources.prepare import SourceConfig, prepare
 from owl3.media import MAX_PIXELS, probe_image
 from owl3.shards import ShardWriter

@@ -14,7 +14,7 @@ from owl3.cli.common import DEFAULT_WORKSPACE, DryRun, Json, Overrides, Recipe, 
 from owl3.errors import ConfigError, Owl3Error
 
 if TYPE_CHECKING:
-    from owl3.curate.run import CurateConfig
+    from owl3.curate.config import CurateConfig
     from owl3.curate.sources.prepare import SourceConfig
 
 
@@ -143,7 +143,7 @@ def _check_sources(
     sources: Sequence["SourceConfig"], chosen: Sequence["CurateConfig"], workspace: Path, recipe: Path
 ) -> None:
     """Refuse a set whose source neither the recipe has nor anybody prepared: most often it is misspelt."""
-    from owl3.curate.sources.prepare import source_folder
+    from owl3.curate.sources.urltables import source_folder
 
     known = [source.name for source in sources]
     for config in chosen:
@@ -157,7 +157,7 @@ def _check_sources(
 def _states(config: "CurateConfig", workspace: Path, numbers: tuple[int, int] | None) -> dict[str, int]:
     """How far a set is: the number of its shards in each state, `unknown` while its source is not prepared."""
     from owl3.curate import partitions
-    from owl3.curate.sources.prepare import source_folder
+    from owl3.curate.sources.urltables import source_folder
 
     if not (source_folder(workspace, config.source) / "manifest.json").is_file():
         return {"unknown": 0}
@@ -167,7 +167,7 @@ def _states(config: "CurateConfig", workspace: Path, numbers: tuple[int, int] | 
 
 def _tell_what_would_stop(config: "CurateConfig", workspace: Path, states: dict[str, int]) -> None:
     """Say on stderr what would end the run at once; a dry run itself is no failure."""
-    from owl3.curate.run import check_ready
+    from owl3.curate.config import check_ready
 
     if set(states) == {"done"}:
         return

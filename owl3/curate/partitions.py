@@ -17,8 +17,9 @@ from typing import Literal
 import pyarrow.parquet as pq
 
 from owl3.config import Config
-from owl3.curate.run import EVERY, CurateConfig, CurateRun, made_for, num_shards, ranges_path, shards_folder
-from owl3.curate.sources.prepare import source_folder
+from owl3.curate.config import CurateConfig, num_shards, shards_folder
+from owl3.curate.run import EVERY, CurateRun, made_for, ranges_path
+from owl3.curate.sources.urltables import source_folder
 from owl3.curate.spool import bodies_path
 from owl3.errors import ConfigError, StaleError
 from owl3.manifest import MANIFEST_NAME, Counts, find_current, read_manifest

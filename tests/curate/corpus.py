@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from curate.hostile import Hostile, drip, endless, flaky, picture, redirect_to, short_body, stall
-from owl3.curate.run import CurateConfig
+from owl3.curate.config import CurateConfig
 from owl3.curate.sources.prepare import SourceConfig
 
 HOST = "photos.owl3.test"

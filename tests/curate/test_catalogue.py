@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from curate.corpora import DATACOMP, LAION, TABLES, Item, write
-from owl3.curate.run import CurateConfig
+from owl3.curate.config import CurateConfig
 from owl3.curate.sources.corpus import corpus_names, find_corpus
-from owl3.curate.sources.prepare import SourceConfig, iter_rows, prepare
+from owl3.curate.sources.prepare import SourceConfig, prepare
+from owl3.curate.sources.urltables import iter_rows
 from owl3.errors import ConfigError, InputError
 from owl3.ledger import REASONS
 from owl3.manifest import Manifest

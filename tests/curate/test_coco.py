@@ -14,7 +14,8 @@ from PIL import Image
 from curate.hostile import hostile_server, picture
 from owl3.curate.run import curate
 from owl3.curate.sources.coco import read_coco
-from owl3.curate.sources.prepare import SourceConfig, iter_rows, prepare
+from owl3.curate.sources.prepare import SourceConfig, prepare
+from owl3.curate.sources.urltables import iter_rows
 from owl3.errors import InputError
 from owl3.recipe import RECIPES, load_recipe
 from owl3.shards import read_member

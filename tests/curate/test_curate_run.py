@@ -22,9 +22,10 @@ from test_media import clip
 
 from curate.corpus import EXPECTED, HOST, KEPT, set_up
 from curate.hostile import Hostile, hostile_server, picture
+from owl3.curate.config import CurateConfig
 from owl3.curate.engine import EngineConfig
 from owl3.curate.fetch import check_distributor
-from owl3.curate.run import CurateConfig, CurateRun, curate
+from owl3.curate.run import CurateRun, curate
 from owl3.curate.sources.prepare import SourceConfig, prepare
 from owl3.errors import CheckFailed, ConfigError, InputError
 from owl3.manifest import Manifest, read_manifest, verify_files
@@ -196,7 +197,8 @@ def test_webdataset_and_datasets_load_the_shards(done: Done) -> None:
 _KILLED = """
 import sys
 from pathlib import Path
-from owl3.curate.run import CurateConfig, curate
+from owl3.curate.config import CurateConfig
+from owl3.curate.run import curate
 workspace, port = Path(sys.argv[1]), sys.argv[2]
 config = CurateConfig.model_validate_json((workspace / "curate.json").read_text())
 curate(config, workspace, resolve={"*.owl3.test": "127.0.0.1:" + port})

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from owl3.curate.config import CurateConfig
 from owl3.curate.faces import FaceConfig, open_detector
-from owl3.curate.run import CurateConfig
 from owl3.errors import ConfigError
 from owl3.media import blur_boxes
 

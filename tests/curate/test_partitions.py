@@ -13,8 +13,9 @@ import pytest
 from curate.corpus import set_up
 from curate.hostile import hostile_server
 from owl3.curate import partitions
+from owl3.curate.config import CurateConfig, shards_folder
 from owl3.curate.partitions import Partition, cut, fetch_partition, is_stale, snapshot, state, states
-from owl3.curate.run import CurateConfig, curate, ranges_path, shards_folder
+from owl3.curate.run import curate, ranges_path
 from owl3.curate.sources.prepare import SourceConfig, prepare
 from owl3.errors import ConfigError, InputError, StaleError
 from owl3.manifest import find_current, read_manifest

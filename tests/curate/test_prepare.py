@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from owl3.config import plain_json
-from owl3.curate.run import CurateConfig
+from owl3.curate.config import CurateConfig
 from owl3.curate.sources.columns import column_of
-from owl3.curate.sources.prepare import SourceConfig, clean_row, iter_rows, prepare
+from owl3.curate.sources.prepare import SourceConfig, clean_row, prepare
+from owl3.curate.sources.urltables import iter_rows
 from owl3.curate.table import member_json
 from owl3.errors import InputError
 from owl3.ledger import TOMBSTONES

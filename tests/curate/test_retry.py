@@ -13,7 +13,8 @@ from test_media import clip
 from curate.hostile import Hostile, flaky, hostile_server, picture
 from owl3.cards.retract import assess, bury
 from owl3.cards.subjects import understand
-from owl3.curate.run import CurateConfig, curate
+from owl3.curate.config import CurateConfig
+from owl3.curate.run import curate
 from owl3.curate.sources.prepare import SourceConfig, prepare
 from owl3.errors import InputError, StaleError
 from owl3.ledger import TOMBSTONES

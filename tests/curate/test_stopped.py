@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from curate.hostile import hostile_server, picture
-from owl3.curate.run import CurateConfig, curate
+from owl3.curate.config import CurateConfig
+from owl3.curate.run import curate
 from owl3.curate.sources.prepare import SourceConfig, prepare
 from owl3.errors import Stopped
 from owl3.stopping import stopped_together

@@ -7,7 +7,8 @@ import pytest
 from curate.hostile import hostile_server, picture
 
 from owl3 import tools
-from owl3.curate.run import CurateConfig, curate
+from owl3.curate.config import CurateConfig
+from owl3.curate.run import curate
 from owl3.curate.sources.prepare import SourceConfig, prepare
 
 
