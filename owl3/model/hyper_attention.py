@@ -174,7 +174,7 @@ class TwoSoftmaxAttention(HyperAttention):
         """(1 - g) h_text + g h_image; g is 0 where no image is seen."""
         assert layout.sees_image is not None  # there are images
         text, image = layout.attend_text(q, k, v), layout.attend_images(q, visual)
-        return torch.lerp(text, image, self.gate_of(text) * layout.sees_image)
+        return torch.lerp(text, image, (self.gate_of(text) * layout.sees_image).to(text.dtype))  # under autocast: fp32
 
     def anchor(self, text: Tensor, visual: VisualKV) -> Tensor:
         """As above; the gate too is in the graph."""

@@ -55,6 +55,17 @@ def test_bf16_is_near_fp32_and_packs_as_exactly(fusion: Fusion) -> None:
             assert spread < 0.1 * exact.std()
 
 
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_weights_in_fp32_learn_under_bf16_autocast(fusion: Fusion) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        found = gradients(fresh(fusion).train())
+    exact = gradients(fresh(fusion).train())
+    assert all(gradient.dtype == torch.float32 for gradient in found.values())
+    off = sum(float((found[name] - gradient).square().sum()) for name, gradient in exact.items())
+    # 8 bits of mantissa through three layers, forward and back
+    assert off < 0.1**2 * sum(float(gradient.square().sum()) for gradient in exact.values())
+
+
 @pytest.mark.shared
 @pytest.mark.parametrize("release", RELEASES)
 def test_image_angles_stay_fp32_in_half_precision(golden: Callable[[str], Golden], release: str) -> None:
