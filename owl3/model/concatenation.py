@@ -118,7 +118,7 @@ def concatenate(  # noqa: PLR0917 - what `forward` was given
         sequence = sequence.index_put(image_place, features)
         owners = torch.from_numpy(on_host[inputs.image_rows, inputs.image_starts]).to(device)
         new_segments = new_segments.index_put(image_place, owners[:, None].expand(features.shape[:2]))
-    elif model.training and torch.is_grad_enabled():
+    elif model.wants_anchor:
         sequence = sequence + 0 * model.anchor_images().unit.mean()
     if labels is not None:
         labels = labels.new_full(longer, IGNORED).index_put(

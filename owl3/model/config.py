@@ -44,8 +44,8 @@ class Owl3Config(PreTrainedConfig):  # type: ignore[misc]
         hyper_layers: The layers that look at images, **counted from 1**, as in the released config.json. (The paper
             counts from 0 in one place and from 1 in another; the released weights stand at these numbers less 1.)
         vision_feature_layer: Which hidden state of the vision model is used; -2 leaves its last layer out.
-        vision_batch_size: Pictures that go through the vision model at once; 0 = all. The number of such chunks
-            differs between ranks, so with parameters sharded over ranks (ZeRO-3) it must be 0.
+        vision_batch_size: Pictures that go through the vision model at once; 0 = all. Training with parameters sharded
+            over ranks (ZeRO-3) takes all at once whatever it says: see `Owl3ForConditionalGeneration.lockstep`.
         initializer_range: Standard deviation of fresh weights of the language model, projector and visual parts.
         vision_position_init_std: Of the vision model's fresh position embedding; None = SigLIP's own, width^-0.5.
             A small model trained from scratch learns *where* things are only if positions are not drowned at first.

@@ -28,6 +28,7 @@ from owl3.model.hyper_attention import (
     images_at_once,
 )
 from owl3.model.layout import Layout
+from owl3.model.loss import Owl3Head
 from owl3.model.mlp import Owl3MLP
 from owl3.model.norm import Owl3RMSNorm, unit_rms
 
@@ -183,4 +184,4 @@ class Owl3LanguageModel(nn.Module):
     def __init__(self, config: Owl3Config) -> None:
         super().__init__()
         self.model = Owl3TextModel(config)
-        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.lm_head = Owl3Head(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)

@@ -50,12 +50,14 @@ class Images:
     """The images that arrive with a forward pass.
 
     `unit` (I, L, D) are the image tokens, over their root mean square; `rotation` (I, d) each, fp32. With `anchor`
-    nobody sees them: they only keep the visual parameters in the graph.
+    nobody sees them: they only keep the visual parameters in the graph. `at_once`: project all of them in one go,
+    whatever memory that takes.
     """
 
     unit: Tensor
     rotation: Rotation
     anchor: bool = False
+    at_once: bool = False
 
 
 class SelfAttention(Qwen2Attention):  # type: ignore[misc]
@@ -130,7 +132,7 @@ class HyperAttention(SelfAttention, ABC):
         unit, (cos, sin) = images.unit, (x[:, None, None] for x in images.rotation)
         norm = norm if self.image_norm is None else self.image_norm
         at_once = images_at_once(unit.shape[1])
-        if torch.is_grad_enabled() or len(unit) <= at_once:
+        if images.at_once or torch.is_grad_enabled() or len(unit) <= at_once:
             k, v = self._project(norm(unit, is_unit=True))
             return rotate(k, cos, sin), v
         both = None

@@ -10,9 +10,31 @@ from owl3.model.layout import StreamLayout
 IGNORED = -100
 
 
+class Owl3Head(nn.Linear):
+    """The language model's head, which can also sum up a loss.
+
+    The loss is computed inside of it, however many chunks there are: what gathers a module's weights before it runs and
+    lets go of them afterwards (ZeRO-3) then does so once, and equally often on every rank.
+    """
+
+    def forward(self, hidden: Tensor, target: Tensor | None = None, chunk_size: int = 0, z_loss: float = 0.0) -> Tensor:
+        """Logits (…, V) of (…, D); with a `target` (T,) for (T, D), their summed loss, 0-d: see `next_token_loss`."""
+        if target is None:
+            return super().forward(hidden)
+        if not chunk_size or len(target) <= chunk_size:
+            return self._summed_loss(hidden, target, z_loss)
+        parts = zip(hidden.split(chunk_size), target.split(chunk_size), strict=True)
+        return torch.stack([checkpoint(self._summed_loss, h, t, z_loss, use_reentrant=False) for h, t in parts]).sum()
+
+    def _summed_loss(self, hidden: Tensor, target: Tensor, z_loss: float) -> Tensor:
+        logits = super().forward(hidden).float()
+        loss = F.cross_entropy(logits, target, reduction="sum")
+        return loss + z_loss * logits.logsumexp(-1).square().sum() if z_loss else loss
+
+
 def next_token_loss(
     hidden: Tensor,
-    lm_head: nn.Module,
+    lm_head: Owl3Head,
     labels: Tensor,
     layout: StreamLayout,
     *,
@@ -42,16 +64,5 @@ def next_token_loss(
     if not len(trained):  # the head too must be in the graph: every rank reduces the same gradients
         return lm_head(hidden[:, :1]).float().mean() * 0
     hidden, target = hidden.squeeze(0)[trained], target[trained]
-    if chunk_size and len(trained) > chunk_size:
-        parts = zip(hidden.split(chunk_size), target.split(chunk_size), strict=True)
-        sums = [checkpoint(_summed_loss, h, t, lm_head, z_loss, use_reentrant=False) for h, t in parts]
-        total = torch.stack(sums).sum()
-    else:
-        total = _summed_loss(hidden, target, lm_head, z_loss)
+    total: Tensor = lm_head(hidden, target, chunk_size, z_loss)
     return total / (len(trained) if num_items is None else num_items)
-
-
-def _summed_loss(hidden: Tensor, target: Tensor, lm_head: nn.Module, z_loss: float) -> Tensor:
-    logits = lm_head(hidden).float()
-    loss = F.cross_entropy(logits, target, reduction="sum")
-    return loss + z_loss * logits.logsumexp(-1).square().sum() if z_loss else loss

@@ -46,7 +46,7 @@ from owl3.model.generation import Owl3GenerationMixin
 from owl3.model.hyper_attention import Images, Rotation
 from owl3.model.inputs import Inputs, check_cache, check_inputs, check_positions
 from owl3.model.layout import StreamLayout
-from owl3.model.loss import next_token_loss
+from owl3.model.loss import Owl3Head, next_token_loss
 from owl3.model.norm import unit_rms
 from owl3.model.planning import plan_cached, plan_slots, plan_stream
 from owl3.model.rope import image_rotation
@@ -95,6 +95,9 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, Owl3GenerationMixin):
             if config.projector == "linear"
             else nn.Sequential(linear, nn.GELU(), nn.Linear(text.hidden_size, text.hidden_size))
         )
+        self.lockstep = False
+        """Run the same modules equally often whatever a batch holds: under ZeRO-3 ranks gather a module's weights
+        together, and one that skipped a module would leave the others waiting."""
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -110,8 +113,10 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, Owl3GenerationMixin):
         return self.language_model.lm_head
 
     def set_output_embeddings(self, value: nn.Linear) -> None:
-        """Replace the language model's head."""
-        self.language_model.lm_head = value
+        """Replace the language model's head: its weights, as whoever resizes it makes a plain layer."""
+        head = Owl3Head(value.in_features, value.out_features, bias=False, device="meta")
+        head.weight = value.weight
+        self.language_model.lm_head = head
 
     # ------------------------------------------------------------------------------------------------------- vision
 
@@ -121,7 +126,7 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, Owl3GenerationMixin):
         Layers after the one whose output is used do not run. Nothing is kept for a backward pass when the vision
         model is frozen.
         """
-        chunk = self.config.vision_batch_size or len(pixel_values)
+        chunk = (0 if self.lockstep else self.config.vision_batch_size) or len(pixel_values)
         pixel_values = pixel_values.to(device=self.device, dtype=self.dtype)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self._trains_vision()):
             features = [self._vision_features(part) for part in pixel_values.split(chunk)]
@@ -136,10 +141,15 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, Owl3GenerationMixin):
     def _trains_vision(self) -> bool:
         return any(parameter.requires_grad for parameter in self.vision_model.parameters())
 
+    @property
+    def wants_anchor(self) -> bool:
+        """Whether a batch without images shall have an anchor."""
+        return self.lockstep or (self.training and torch.is_grad_enabled())
+
     def anchor_images(self) -> Images:
         """An image that nobody sees: it keeps the visual parameters in the graph of a batch without images."""
         vision = self.config.vision_config
-        if self._trains_vision():
+        if self.lockstep or self._trains_vision():
             side = vision.image_size
             features = self.encode_images(torch.zeros(1, vision.num_channels, side, side))
         else:
@@ -151,8 +161,7 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, Owl3GenerationMixin):
     def _images(self, inputs: Inputs, order: Tensor | None, position_I: Tensor) -> Images | None:
         """The batch's images in `order` (None = as given), each at the position of its placeholder."""
         if inputs.pixel_values is None:
-            wanted = self.training and torch.is_grad_enabled() and self.config.hyper_layers
-            return self.anchor_images() if wanted else None
+            return self.anchor_images() if self.wants_anchor and self.config.hyper_layers else None
         return self._placed(self._image_tokens(inputs.pixel_values, inputs.image_index, order), position_I)
 
     def _image_tokens(self, pixel_values: Tensor, index: Tensor | None, order: Tensor | None) -> Tensor:
@@ -165,7 +174,7 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, Owl3GenerationMixin):
 
     def _placed(self, tokens: Tensor, position_I: Tensor, anchor: bool = False) -> Images:
         unit = unit_rms(tokens, self.config.text_config.rms_norm_eps)
-        return Images(unit, self._rotation(position_I), anchor=anchor)
+        return Images(unit, self._rotation(position_I), anchor=anchor, at_once=self.lockstep)
 
     def _rotation(self, position_I: Tensor) -> Rotation:
         """Of images whose placeholders stand there; without MI-RoPE every image stands at 0, where nothing turns."""

@@ -168,14 +168,18 @@ def make_model(
     model = _load(weights, dtype) if weights is not None else _first_weights(recipe.model, tokenizer, dtype)
     for config in (model.config, model.config.text_config, model.config.vision_config):
         config.dtype = dtype  # loading notes it, building does not: config.json must not tell how often a run resumed
+    adapt(model, stage, recipe.seed)
+    return model
+
+
+def adapt(model: Owl3ForConditionalGeneration, stage: StageConfig, seed: int) -> None:
+    """Make a model one that a stage trains: with adapters, checkpointed layers, in step with its other ranks."""
     if stage.lora is not None:
-        add_adapters(model, stage.lora, recipe.seed)
+        add_adapters(model, stage.lora, seed)
     if stage.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    if stage.zero_stage == 3:
-        model.config.vision_batch_size = 0  # ranks must gather the same weights equally often
+    model.lockstep = stage.engine == "deepspeed" and stage.zero_stage == 3
     model.train()
-    return model
 
 
 def _load(source: Path | str, dtype: torch.dtype) -> Owl3ForConditionalGeneration:

@@ -1,6 +1,8 @@
-"""Gradient checkpointing, half precision, compilation, attention backends: options that must not change the model."""
+"""Gradient checkpointing, half precision, compilation, backends, lockstep: options that must not change the model."""
 
+from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +11,19 @@ from torch import Tensor
 from owl3.model.config import Fusion
 from owl3.model.layout import Regroup
 from owl3.model.modeling import Owl3ForConditionalGeneration
-from tests.model.conftest import FUSIONS, RELEASES, Golden, batch_of, fresh, make_sample, padded, tiny_model
+from tests.model.conftest import (
+    FUSIONS,
+    RELEASES,
+    VOCAB,
+    Golden,
+    Sample,
+    batch_of,
+    fresh,
+    make_sample,
+    padded,
+    tiny_config,
+    tiny_model,
+)
 
 PACK = [make_sample(9, [2]), make_sample(6, seed=1), make_sample(13, [0, 7], seed=2)]
 
@@ -64,6 +78,61 @@ def test_weights_in_fp32_learn_under_bf16_autocast(fusion: Fusion) -> None:
     off = sum(float((found[name] - gradient).square().sum()) for name, gradient in exact.items())
     # 8 bits of mantissa through three layers, forward and back
     assert off < 0.1**2 * sum(float(gradient.square().sum()) for gradient in exact.values())
+
+
+def modules_run(model: Owl3ForConditionalGeneration, samples: list[Sample], untrained: int) -> Counter[str]:
+    """How often each module that has weights runs; labels of the first so many tokens are left out."""
+    counts: Counter[str] = Counter()
+    batch = batch_of(samples)
+    labels = batch["input_ids"].clone()
+    labels[:, :untrained] = -100
+    handles = [
+        module.register_forward_hook(lambda *_, name=name: counts.update([name]))
+        for name, module in model.named_modules()
+        if next(module.parameters(recurse=False), None) is not None
+    ]
+    model(**batch, labels=labels)
+    for handle in handles:
+        handle.remove()
+    return counts
+
+
+@pytest.mark.parametrize("fusion", [*FUSIONS, "sum", "concat"])
+def test_in_lockstep_every_batch_runs_the_same_modules_equally_often(fusion: Fusion) -> None:
+    """No picture, or more than one chunk of them; nothing to learn from, or more than one chunk; also in validation."""
+    layers = {"hyper_layers": []} if fusion == "concat" else {}
+    changes: dict[str, Any] = {"vision_batch_size": 2, "loss_chunk_size": 4, **layers}
+    model = Owl3ForConditionalGeneration(tiny_config(fusion, **changes)).requires_grad_(False).train()
+    model.language_model.requires_grad_(True)
+    text, pictures = [make_sample(20)], [make_sample(9, [2]), make_sample(30, range(0, 20, 2), seed=1)]
+    assert modules_run(model, text, 0) != modules_run(model, pictures, 0)
+    model.lockstep = True
+    expected = modules_run(model, text, 0)
+    assert (
+        modules_run(model, text, 20) == modules_run(model, pictures, 0) == modules_run(model, pictures, 39) == expected
+    )
+    with torch.no_grad():
+        assert modules_run(model.eval(), text, 20) == modules_run(model, pictures, 0) == expected
+
+
+def test_lockstep_changes_no_gradient() -> None:
+    plain, in_step = fresh("gated").train(), fresh("gated").train()
+    in_step.lockstep = True
+    expected, found = gradients(plain), gradients(in_step)
+    assert expected.keys() == found.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_a_model_with_more_tokens_still_learns_from_a_chunked_loss() -> None:
+    """transformers makes a plain layer of the head that it resizes."""
+    model = fresh("joint").train()
+    model.config.loss_chunk_size = 4
+    with torch.no_grad():
+        before = model(**batch_of(PACK)).logits
+    model.resize_token_embeddings(VOCAB + 3)
+    assert torch.equal(model(**batch_of(PACK)).logits[..., :VOCAB], before)
+    assert gradients(model)["language_model.lm_head.weight"].shape[0] == VOCAB + 3
 
 
 @pytest.mark.shared

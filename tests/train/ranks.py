@@ -15,7 +15,7 @@ from torch.distributed import TCPStore
 
 # A store that the test itself holds: a port that was free a moment ago may be another's when rank 0 listens on it.
 _WITH_STORE = {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
-_PRELOADED = ["torch", "transformers", "deepspeed", "train.toy", "train.tensor_ranks", "owl3.train.run"]
+_PRELOADED = ["torch", "transformers", "deepspeed", "train.toy", "train.model_ranks", "owl3.train.run"]
 
 
 class Ranks:

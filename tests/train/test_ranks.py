@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from train.model_ranks import two_steps
 from train.ranks import Ranks, run
-from train.tensor_ranks import two_steps
 from train.toy_ranks import consolidate, take_all, take_with_trouble
 
 pytestmark = pytest.mark.processes
@@ -142,21 +142,35 @@ def test_what_is_not_finite_on_one_rank_stops_all_of_them_before_the_step(tmp_pa
             assert [path.name for path in (tmp_path / why / name / "checkpoints").iterdir()] == ["step-000002"]
 
 
-@pytest.mark.parametrize("fusion", ["gated", "static_gate", "joint"])
-def test_two_ranks_that_share_every_layer_learn_what_one_learns(fusion: str) -> None:
-    """Loss, gradient norm, and after two steps every weight and moment of TP = 2 equal those of TP = 1.
+WAYS: dict[str, tuple[int, dict[str, Any]]] = {
+    "2 x 2 ranks": (4, {"tensor_parallel": 2}),
+    "static_gate": (2, {"tensor_parallel": 2, "fusion": "static_gate"}),
+    "joint, checkpointed": (2, {"tensor_parallel": 2, "fusion": "joint", "gradient_checkpointing": True}),
+    "ZeRO-3": (2, {"zero_stage": 3}),
+    "ZeRO-3, joint, checkpointed": (2, {"zero_stage": 3, "fusion": "joint", "gradient_checkpointing": True}),
+    "ZeRO-3, concat": (2, {"zero_stage": 3, "fusion": "concat", "trainable": ["projector", "language_model"]}),
+    "ZeRO-2, adapters": (2, {"zero_stage": 2, "lora": {"rank": 2}, "gradient_checkpointing": True}),
+}
+"""Ranks, and how they share the model."""
 
-    Also where two groups of two ranks split the data: one of them then has no picture at all.
+
+@pytest.mark.parametrize("way", WAYS)
+def test_ranks_that_share_the_model_learn_what_one_learns_with_plain_torch(way: str) -> None:
+    """Loss, gradient norm, validation, and after two steps every weight and moment.
+
+    Also where a rank has no picture at all, and fewer tokens to learn from: all have to run the same modules.
     """
-    [alone] = run(two_steps, [fusion, 1], 1)
-    shared = run(two_steps, [fusion, 2], 4 if fusion == "gated" else 2)  # 4: two groups of two split the data
+    size, settings = WAYS[way]
+    plain = {"engine": "torch", "tensor_parallel": 1, "zero_stage": 1, "gradient_checkpointing": False}
+    [alone] = run(two_steps, [{**settings, **plain}], 1)
+    shared = run(two_steps, [settings], size)
     assert all(rank["losses"] == shared[0]["losses"] for rank in shared)
     assert shared[0]["losses"] == pytest.approx(alone["losses"], rel=1e-5)
     assert shared[0]["norms"] == pytest.approx(alone["norms"], rel=1e-4)
     assert shared[0]["shapes"] == alone["shapes"]
     assert shared[0]["loads_back"]
     # AdamW's first steps are ±rate whatever the gradient's size: near 0 its sign is noise, hence an absolute tolerance.
-    assert shared[0]["state"] == pytest.approx(alone["state"], rel=1e-3, abs=1e-4)
+    assert shared[0]["sums"] == pytest.approx(alone["sums"], rel=1e-3, abs=1e-4)
 
 
 def test_a_rank_that_fails_or_dies_ends_the_others_with_its_name(tmp_path: Path) -> None:
