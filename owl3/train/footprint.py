@@ -1,7 +1,7 @@
 """How much memory a stage needs on each rank, from shapes alone: no weights, no data, no accelerator.
 
     weights       2 bytes each in bf16 (4 in fp32); all of the model, frozen parts too
-    gradients     the same, of what learns
+    gradients     4 bytes per trained parameter: they are added up in fp32
     optimizer     12 bytes per trained parameter: fp32 weight and two moments
     activations   what the backward pass of one micro-batch keeps
     logits        of one chunk of trained tokens, with their gradient
@@ -38,7 +38,7 @@ class Load:
     zero_stage: int = 1
     tensor_parallel: int = 1
     data_parallel: int = 1
-    bytes_per_value: int = 2  # bf16
+    bytes_per_value: int = 2  # of weights and activations
 
     @classmethod
     def fullest(
@@ -113,7 +113,7 @@ def footprint(config: Owl3Config, load: Load) -> Footprint:
     shards = load.data_parallel
     return Footprint(
         weights=count.all * load.bytes_per_value // (shards if load.zero_stage == 3 else 1),
-        gradients=count.trained * load.bytes_per_value // (shards if load.zero_stage >= 2 else 1),
+        gradients=count.trained * 4 // (shards if load.zero_stage >= 2 else 1),
         optimizer=count.trained * 12 // shards,
         activations=activations(config, load),
         logits=_logits(config, load),

@@ -1,9 +1,10 @@
 """What a rank does in the tests of engines: two steps of a real tiny model, then its weights and state, whole."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from owl3.model.config import Owl3Config
 from owl3.model.modeling import Owl3ForConditionalGeneration
@@ -11,7 +12,7 @@ from owl3.train import distributed
 from owl3.train.assemble import adapt
 from owl3.train.engine import make_engine
 from owl3.train.export import tensor_digest
-from owl3.train.optim import freeze, parameter_groups
+from owl3.train.optim import ParameterGroup, freeze, parameter_groups
 from train.toy import toy_stage
 from train.world import TINY
 
@@ -47,6 +48,51 @@ _ALL_ARE_LARGE = {"stage3_param_persistence_threshold": 0, "stage3_model_persist
 """ZeRO-3 leaves small tensors whole on every rank: a tiny model would not be partitioned at all."""
 
 
+def errors_of_a_long_step(zero_stages: list[int]) -> list[float]:
+    """How far, under each ZeRO stage, a bf16 gradient of 16 micro-batches is from the exact sum of all of theirs."""
+    count, world = 16, distributed.start(timeout_s=60)
+    mine = range(count)[world.data_rank :: world.data_size]
+
+    def half(number: int) -> dict[str, Tensor]:
+        inputs = batch(number)
+        return {**inputs, "pixel_values": inputs["pixel_values"].bfloat16()}
+
+    errors = []
+    for zero_stage in zero_stages:
+        trainable = ["projector", "visual_kv", "language_model"]
+        settings = {"engine": "deepspeed", "precision": "bf16", "zero_stage": zero_stage, "trainable": trainable}
+        stage = toy_stage(**settings, optimizer={"clip_norm": 0})
+        torch.manual_seed(0)
+        model = Owl3ForConditionalGeneration(Owl3Config.preset("tiny", **TINY["config"]))  # type: ignore[arg-type]
+        for parameter in model.parameters():
+            parameter.data = parameter.data.bfloat16()
+        adapt(model, stage, seed=0)
+        freeze(model, stage.trainable)
+        groups = parameter_groups(model, stage)
+        exact = {name: torch.zeros(p.shape) for group in groups for name, p in _named(group)}
+        for number in range(count):
+            model(**half(number), num_items_in_batch=45 * count).loss.backward()
+            for group in groups:
+                for name, parameter in _named(group):
+                    assert parameter.grad is not None
+                    exact[name] += parameter.grad.float()
+                    parameter.grad = None
+        engine = make_engine(model, groups, stage, world, {})
+        for number in mine:
+            engine.backward(engine.forward(half(number), 45 * count, last=number == mine[-1]))
+        engine.step([0.01] * len(groups))
+        first_moment = 1 - stage.optimizer.betas[0]
+        state = dict(engine.state())
+        off = sum(float((state[f"{n}:exp_avg"] / first_moment - g).square().sum()) for n, g in exact.items())
+        errors.append((off / sum(float(g.square().sum()) for g in exact.values())) ** 0.5)
+    distributed.stop()
+    return errors
+
+
+def _named(group: ParameterGroup) -> Iterator[tuple[str, nn.Parameter]]:
+    return zip(group.names, group.parameters, strict=True)
+
+
 def two_steps(settings: dict[str, Any]) -> dict[str, Any]:
     """Losses, gradient norms, every whole tensor of weights and state summed up, and whether loading gives it back.
 
@@ -67,6 +113,8 @@ def two_steps(settings: dict[str, Any]) -> dict[str, Any]:
     shapes: dict[str, Any] = {**TINY["config"], "fusion": fusion, "loss_chunk_size": 8}  # type: ignore[dict-item]
     shapes |= {"hyper_layers": []} if fusion == "concat" else {}
     model = Owl3ForConditionalGeneration(Owl3Config.preset("tiny", **shapes))
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16 if stage.precision == "bf16" else torch.float32)
     adapt(model, stage, seed=0)
     freeze(model, stage.trainable)
     groups = parameter_groups(model, stage)
