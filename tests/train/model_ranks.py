@@ -97,10 +97,10 @@ def two_steps(settings: dict[str, Any]) -> dict[str, Any]:
     """Losses, gradient norms, every whole tensor of weights and state summed up, and whether loading gives it back.
 
     Args:
-        settings: Of the stage; `fusion` is the model's.
+        settings: Of the stage; `fusion` is the model's, `offload` the machine's.
     """
     settings = dict(settings)
-    fusion = settings.pop("fusion", "gated")
+    fusion, offload = settings.pop("fusion", "gated"), settings.pop("offload", {})
     stage = toy_stage(
         **{
             "engine": "deepspeed",
@@ -118,7 +118,7 @@ def two_steps(settings: dict[str, Any]) -> dict[str, Any]:
     adapt(model, stage, seed=0)
     freeze(model, stage.trainable)
     groups = parameter_groups(model, stage)
-    engine = make_engine(model, groups, stage, world, {"zero_optimization": _ALL_ARE_LARGE})
+    engine = make_engine(model, groups, stage, world, {"zero_optimization": {**_ALL_ARE_LARGE, **offload}})
 
     def mine(step: int) -> list[dict[str, Tensor]]:
         return [batch(step), few_labels_and_no_image(batch(step + 100))][world.data_rank :: world.data_size]

@@ -156,6 +156,7 @@ WAYS: dict[str, tuple[int, dict[str, Any]]] = {
     "ZeRO-3, joint, checkpointed": (2, {"zero_stage": 3, "fusion": "joint", "gradient_checkpointing": True}),
     "ZeRO-3, concat": (2, {"zero_stage": 3, "fusion": "concat", "trainable": ["projector", "language_model"]}),
     "ZeRO-2, adapters": (2, {"zero_stage": 2, "lora": {"rank": 2}, "gradient_checkpointing": True}),
+    "ZeRO-2, state on the CPU": (2, {"zero_stage": 2, "offload": {"offload_optimizer": {"device": "cpu"}}}),
 }
 """Ranks, and how they share the model."""
 
