@@ -24,6 +24,7 @@ from owl3.model.config import Owl3Config
 from owl3.model.modeling import Owl3ForConditionalGeneration
 from owl3.recipe import RECIPES, load_recipe
 from owl3.train.distributed import World
+from owl3.train.engine import DTYPES
 from owl3.train.flops import StepFlops
 from owl3.train.footprint import Load, footprint
 from owl3.train.optim import freeze
@@ -74,7 +75,7 @@ def run(out: Path, recipe: str = "", rounds: int = 5) -> dict[str, Any]:
 
 def measure(config: Owl3Config, stage: StageConfig, device: torch.device, rounds: int) -> Pass:
     """Time the stage's fullest pass on a device."""
-    dtype = torch.bfloat16 if stage.precision == "bf16" else torch.float32
+    dtype = DTYPES[stage.precision]
     with device:
         model = Owl3ForConditionalGeneration._from_config(config, dtype=dtype).train()
     freeze(model, stage.trainable)

@@ -24,6 +24,7 @@ from owl3.template import Release, Style
 from owl3.tokens import END_OF_TEXT, TURN_END, TextTokenizer
 from owl3.train.ahead import one_ahead
 from owl3.train.distributed import World
+from owl3.train.engine import DTYPES
 from owl3.train.export import Savable
 from owl3.train.loop import Fingerprint
 from owl3.train.lora import add_adapters
@@ -164,7 +165,7 @@ def make_model(
     Its weights have the precision that a checkpoint keeps, on every engine: what is frozen is then the same in a run
     that was resumed.
     """
-    dtype = torch.bfloat16 if stage.precision == "bf16" else torch.float32
+    dtype = DTYPES[stage.precision]
     model = _load(weights, dtype) if weights is not None else _first_weights(recipe.model, tokenizer, dtype)
     for config in (model.config, model.config.text_config, model.config.vision_config):
         config.dtype = dtype  # loading notes it, building does not: config.json must not tell how often a run resumed

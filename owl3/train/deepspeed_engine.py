@@ -22,7 +22,15 @@ from owl3.model.modeling import Owl3ForConditionalGeneration
 from owl3.storage import range_lock
 from owl3.tools import tools_dir
 from owl3.train.distributed import World
-from owl3.train.engine import AVERAGE_KEY, STATE_KEYS, StepResult, saved_tensors, state_key, z_loss_arguments
+from owl3.train.engine import (
+    AVERAGE_KEY,
+    DTYPES,
+    STATE_KEYS,
+    StepResult,
+    saved_tensors,
+    state_key,
+    z_loss_arguments,
+)
 from owl3.train.optim import ParameterGroup, adamw_arguments, full_shape
 from owl3.train.stages import StageConfig
 from owl3.train.tensor_parallel import Partition, make_topology
@@ -31,6 +39,10 @@ logger = logging.getLogger(__name__)
 
 _MASTERS = ("fp32_partitioned_groups_flat", "fp32_groups_flat_partition", "single_partition_of_fp32_groups")
 """What DeepSpeed's optimizers call their partitions of fp32 weights: ZeRO-3, ZeRO-1 in bf16, ZeRO-1 and 2."""
+
+_SCALER = ("cur_scale", "cur_iter", "last_overflow_iter")
+_SCALER_KEY = "loss_scaler"
+"""What fp16's dynamic loss scale depends on: a tensor of three numbers in a checkpoint's state."""
 
 
 def prepare_compilation() -> None:
@@ -84,11 +96,11 @@ class DeepSpeedEngine:
         deepspeed = _import_deepspeed(world.device)
         topology = make_topology(world) if world.tensor_parallel > 1 else None
         self._partition = Partition(model, topology) if topology is not None else None
-        self.dtype = torch.bfloat16 if stage.precision == "bf16" else torch.float32
+        self.dtype = DTYPES[stage.precision]
         self._groups = groups
         self._stage = stage
         self._world = world
-        # Casting the module to bf16 would round rotary frequencies, and with them every angle: they stay as they are.
+        # Casting the module to half would round rotary frequencies, and with them every angle: they stay as they are.
         exact_buffers = {n: b.clone() for n, b in model.named_buffers() if b.is_floating_point()}
         optimizer = torch.optim.AdamW(adamw_arguments(groups, stage.optimizer), fused=world.device.type == "cuda")
         with redirect_stdout(StringIO()):  # it tells there of its memory, group by group
@@ -104,6 +116,9 @@ class DeepSpeedEngine:
             parent, _, leaf = name.rpartition(".")
             self.model.get_submodule(parent)._buffers[leaf] = buffer.to(world.device)
         self._prepare_state()
+        self._scaler = self._zero.loss_scaler if stage.precision == "fp16" else None
+        if self._scaler is not None:
+            self._scaler.raise_error_at_min_scale = False  # the loop ends with the samples' names
         # The average lies where the master weights lie: each rank averages its own partition.
         self._averages = [flat.detach().clone() for flat in self._master_partitions()] if stage.ema_decay else []
 
@@ -131,12 +146,14 @@ class DeepSpeedEngine:
         """See `Engine`."""
         for group, rate in zip(self._zero.param_groups, rates, strict=True):
             group["lr"] = rate
+        scale = self._scaler.cur_scale if self._scaler else None
         self._engine.step()
         applied = bool(self._engine.was_step_applied())
         if applied and self._averages:
             masters = self._master_partitions()
             torch._foreach_lerp_(self._averages, masters, 1 - (self._stage.ema_decay or 0))
-        return StepResult(float(self._engine.get_global_grad_norm()), applied)
+        again = self._scaler is not None and not applied and self._scaler.cur_scale < scale
+        return StepResult(float(self._engine.get_global_grad_norm()), applied, again, scale)
 
     @torch.no_grad()
     def weights(self, *, averaged: bool = False) -> Iterator[tuple[str, Tensor]]:
@@ -165,6 +182,8 @@ class DeepSpeedEngine:
         for parameter, average in self._whole_averages():
             name = names[id(parameter)]
             yield state_key(name, AVERAGE_KEY), self._whole(name, average).cpu()
+        if self._scaler is not None:
+            yield _SCALER_KEY, torch.tensor([getattr(self._scaler, name) for name in _SCALER], dtype=torch.float64)
 
     @torch.no_grad()
     def load_state(self, read: Callable[[str], Tensor], steps_taken: int) -> None:
@@ -200,6 +219,10 @@ class DeepSpeedEngine:
                 safe_set_full_optimizer_state(parameter, moment, key)
         for state in self._zero.optimizer.state.values():
             state["step"].fill_(float(steps_taken))
+        if self._scaler is not None:
+            scale, *counts = read(_SCALER_KEY).tolist()
+            for name, value in zip(_SCALER, (scale, *map(int, counts)), strict=True):
+                setattr(self._scaler, name, value)
 
     def _master_partitions(self) -> list[Tensor]:
         """This rank's partitions of the fp32 weights, one per parameter group."""
@@ -294,5 +317,7 @@ def _config(stage: StageConfig, options: Mapping[str, Any], trained_parameters: 
         # check_grad_overflow: without it DeepSpeed steps on non-finite bf16 gradients.
         # immediate_grad_update: else every gradient is held twice, in bf16 and in fp32.
         "bf16": {"enabled": stage.precision == "bf16", "check_grad_overflow": True, "immediate_grad_update": True},
+        # The step's loss is a sum of small shares, so its scale begins high: a step that overflows is computed again.
+        "fp16": {"enabled": stage.precision == "fp16", "initial_scale_power": 24, "hysteresis": 1},
         "steps_per_print": None,
     }

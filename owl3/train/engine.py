@@ -7,18 +7,19 @@ of world size, ZeRO stage or engine.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from owl3.errors import ConfigError
 from owl3.model.modeling import Owl3ForConditionalGeneration
 from owl3.train.distributed import World
 from owl3.train.lora import adapter_of, is_adapter, merged, plain_name
 from owl3.train.optim import ParameterGroup, adamw_arguments
-from owl3.train.stages import StageConfig
+from owl3.train.stages import Precision, StageConfig
 
 STATE_KEYS = ("master", "exp_avg", "exp_avg_sq")
 """What is kept per trained parameter, all in fp32: the weight itself and AdamW's two moments."""
@@ -27,12 +28,24 @@ AVERAGE_KEY = "average"
 """Kept too where a stage has `ema_decay`: the weight's exponential moving average, in fp32."""
 
 
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""What a precision is called in torch."""
+
+
 @dataclass(frozen=True)
 class StepResult:
-    """What became of an optimizer step."""
+    """What became of an optimizer step.
+
+    In fp16 the loss is multiplied by a scale, so that small gradients do not vanish. Where they overflow, no weight
+    changes, the scale is halved, and the same step is to be computed `again`: so every sample of the plan is learned
+    from, and the scale, which is part of an engine's state, costs no step.
+    """
 
     grad_norm: float  # over all ranks, before clipping
     applied: bool  # False when the norm was not finite: no rank changed a weight
+    again: bool = False
+    loss_scale: float | None = None  # that it was taken with; None: not scaled
+    redone: int = 0  # how often it was computed again
 
 
 class Engine(Protocol):
@@ -57,7 +70,7 @@ class Engine(Protocol):
         """As `forward`, without dropout, z-loss or anything to go backward through."""
 
     def step(self, rates: Sequence[float]) -> StepResult:
-        """Clip, update and clear gradients, with one learning rate per parameter group."""
+        """Clip, update and clear gradients, with one learning rate per parameter group; see `take_step`."""
 
     def weights(self, *, averaged: bool = False) -> Iterator[tuple[str, Tensor]]:
         """Yield the whole model, frozen parts too, tensor by tensor on the CPU. Collective: all ranks must iterate.
@@ -165,7 +178,7 @@ class TorchEngine:
     @torch.no_grad()
     def weights(self, *, averaged: bool = False) -> Iterator[tuple[str, Tensor]]:
         """See `Engine`."""
-        dtype = torch.bfloat16 if self._stage.precision == "bf16" else torch.float32
+        dtype = DTYPES[self._stage.precision]
         for name, saved in saved_tensors(self.model).items():
             whole = saved.whole(lambda tensor: self._averages.get(id(tensor), tensor) if averaged else tensor)
             yield name, whole.detach().to("cpu", dtype if whole.is_floating_point() else None)
@@ -200,6 +213,35 @@ class TorchEngine:
         return [parameter for _, parameter in self._named()]
 
 
+def take_step(engine: Engine, rates: Sequence[float], recompute: Callable[[], object]) -> StepResult:
+    """Let the engine step; gradients that overflow fp16 are computed again at a smaller scale. Collective.
+
+    Args:
+        recompute: Goes forward and backward through the whole step once more.
+    """
+    result, redone = engine.step(rates), 0
+    while result.again:
+        recompute()
+        result, redone = engine.step(rates), redone + 1
+    return replace(result, redone=redone)
+
+
+def check_precision(precision: Precision, device: torch.device) -> None:
+    """Refuse what the machine can't compute, or only by emulation.
+
+    Raises:
+        ConfigError: naming what it can.
+    """
+    if device.type == "cpu" and precision == "fp16" and not _cpu_has_fp16():
+        raise ConfigError("precision fp16: this machine has no GPU, and its CPU no fp16; set precision: fp32")
+    if device.type == "cuda" and precision == "bf16" and torch.cuda.get_device_capability(device) < (8, 0):
+        raise ConfigError(f"precision bf16: {torch.cuda.get_device_name(device)} has no bf16; set precision: fp16")
+
+
+def _cpu_has_fp16() -> bool:
+    return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+
+
 def z_loss_arguments(stage: StageConfig) -> dict[str, float]:
     """What the model's forward is told of z-loss: nothing where it is off."""
     return {"z_loss": stage.z_loss} if stage.z_loss else {}
@@ -212,7 +254,12 @@ def make_engine(
     world: World,
     deepspeed_options: Mapping[str, Any],
 ) -> Engine:
-    """Build the engine that the stage names. DeepSpeed is imported only when it is asked for."""
+    """Build the engine that the stage names. DeepSpeed is imported only when it is asked for.
+
+    Raises:
+        ConfigError: this machine can't compute in the stage's precision.
+    """
+    check_precision(stage.precision, world.device)
     if stage.engine == "torch":
         return TorchEngine(model, groups, stage, world)
     from owl3.train.deepspeed_engine import DeepSpeedEngine

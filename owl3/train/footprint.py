@@ -1,6 +1,6 @@
 """How much memory a stage needs on each rank, from shapes alone: no weights, no data, no accelerator.
 
-    weights       2 bytes each in bf16 (4 in fp32); all of the model, frozen parts too
+    weights       2 bytes each in bf16 and fp16 (4 in fp32); all of the model, frozen parts too
     gradients     4 bytes per trained parameter: they are added up in fp32
     optimizer     12 bytes per trained parameter: fp32 weight and two moments
     activations   what the backward pass of one micro-batch keeps
@@ -67,7 +67,7 @@ class Load:
             zero_stage=stage.zero_stage if zero_stage is None else zero_stage,
             tensor_parallel=split,
             data_parallel=ranks // split,
-            bytes_per_value=2 if stage.precision == "bf16" else 4,
+            bytes_per_value=4 if stage.precision == "fp32" else 2,
         )
 
 

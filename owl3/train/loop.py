@@ -24,7 +24,7 @@ from owl3.storage import write_atomic
 from owl3.train.checkpoint import Checkpoints, Drop, TrainerState
 from owl3.train.clock import StepClock
 from owl3.train.distributed import World
-from owl3.train.engine import Engine
+from owl3.train.engine import Engine, StepResult, take_step
 from owl3.train.flops import StepFlops
 from owl3.train.metrics import SpikeDetector
 from owl3.train.optim import ParameterGroup, rate_at
@@ -162,18 +162,7 @@ def train(run: StageRun, state: TrainerState) -> TrainerState:
         assert step.index == state.step, f"the loader gave step {step.index} when {state.step} was due"
         rows = [row for batch in step.micro_batches for row in rows_of(batch)]
 
-        _seed(run.seed, step.index, world.data_rank)
-        losses = []
-        for number, batch in enumerate(step.micro_batches, start=1):
-            run.watch("compute", step.index, rows_of(batch))
-            clock.begin("forward")
-            loss = engine.forward(
-                batch.to(world.device, engine.dtype), step.trained_tokens, last=number == len(step.micro_batches)
-            )
-            clock.begin("backward")
-            engine.backward(loss)
-            losses.append(loss.detach())
-
+        losses = _gradients(run, step, clock)
         clock.begin("exchange")
         run.watch("exchange", step.index, rows)
         total = _exchange(run, step, losses)
@@ -183,18 +172,19 @@ def train(run: StageRun, state: TrainerState) -> TrainerState:
             raise _not_finite(run, step, losses, f"loss is {total.loss}")
         rates = [rate_at(step.index, run.total_steps, stage, group.rate) for group in run.groups]
         clock.begin("optimizer")
-        result = engine.step(rates)
+        result = take_step(engine, rates, partial(_recompute, run, step, clock))
         clock.end()
         if not result.applied:
             raise _not_finite(run, step, losses, f"gradient norm is {result.grad_norm}")
+        if result.redone and world.is_main:
+            logger.warning("step %d: its gradients overflowed fp16; %s", step.index, _told(result))
 
         state = _after(run, state, step, total)
         seconds = time.perf_counter() - began
         is_last = state.step == run.total_steps
         validated = _validate(run, state.step)
         if state.step % stage.log_steps == 0 or is_last or validated:
-            phases, grad_norm = clock.seconds(), result.grad_norm
-            record = _record(run, state, step, total, grad_norm=grad_norm, rates=rates, seconds=seconds, phases=phases)
+            record = _record(run, state, step, total, result, rates=rates, seconds=seconds, phases=clock.seconds())
             run.log({**record, **validated})
         _note_spike(run, step, losses, total.loss, result.grad_norm)
 
@@ -210,6 +200,31 @@ def train(run: StageRun, state: TrainerState) -> TrainerState:
         if total.stop_wanted and not is_last:
             raise Interrupted(f"{run.folder}: stopped after step {state.step}, saved; run again to resume")
     return state
+
+
+def _gradients(run: StageRun, step: Step, clock: StepClock) -> list[Tensor]:
+    """Forward and backward through this rank's share; returns the loss of each micro-batch."""
+    _seed(run.seed, step.index, run.world.data_rank)
+    losses = []
+    for number, batch in enumerate(step.micro_batches, start=1):
+        run.watch("compute", step.index, rows_of(batch))
+        clock.begin("forward")
+        inputs = batch.to(run.world.device, run.engine.dtype)
+        loss = run.engine.forward(inputs, step.trained_tokens, last=number == len(step.micro_batches))
+        clock.begin("backward")
+        run.engine.backward(loss)
+        losses.append(loss.detach())
+    return losses
+
+
+def _recompute(run: StageRun, step: Step, clock: StepClock) -> None:
+    _gradients(run, step, clock)
+    clock.begin("optimizer")
+
+
+def _told(result: StepResult) -> str:
+    times = "once more" if result.redone == 1 else f"{result.redone} times more"
+    return f"computed {times}, the last time with a loss scale of {result.loss_scale:g}"
 
 
 def _finish_checkpoint(run: StageRun, state: TrainerState) -> TrainerState:
@@ -297,16 +312,18 @@ def _record(
     state: TrainerState,
     step: Step,
     total: _Total,
+    result: StepResult,
     *,
-    grad_norm: float,
     rates: Sequence[float],
     seconds: float,
     phases: Mapping[str, float],
 ) -> dict[str, Any]:
+    scaled = {"loss_scale": result.loss_scale, "redone": result.redone} if result.loss_scale else {}
     return {
         "step": state.step,
         "loss": total.loss,
-        "grad_norm": grad_norm,
+        "grad_norm": result.grad_norm,
+        **scaled,
         "learning_rate": {group.group: rate for group, rate in zip(run.groups, rates, strict=True)},
         "samples": run.order.samples_per_step,
         "tokens": total.tokens,
@@ -380,9 +397,11 @@ def _not_finite(run: StageRun, step: Step, losses: Sequence[Tensor], why: str) -
     is_loss = any(has_bad for has_bad, _ in told)  # else the gradient alone: every sample of the step is suspect
     named = sorted({sample_id for has_bad, ids in told if has_bad or not is_loss for sample_id in ids})
     shown = ", ".join(named[:8]) + (f" and {len(named) - 8} more" if len(named) > 8 else "")
+    narrow = ". Where they are sound, fp16 is too narrow (it ends at 65,504): train in bf16 or fp32"
     return CheckFailed(
         f"{run.folder}: step {step.index}: {why}; no rank took the step. Samples: {shown} (all ranks': {path}). "
         "Look at them with owl3 trace, take them out with owl3 train --quarantine ID, or resume to try again"
+        + (narrow if run.stage.precision == "fp16" else "")
     )
 
 

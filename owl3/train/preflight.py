@@ -23,7 +23,7 @@ from owl3.storage import write_atomic
 from owl3.train.assemble import StepSource
 from owl3.train.checkpoint import Checkpoints, TrainerState, state_reader
 from owl3.train.distributed import World
-from owl3.train.engine import Engine
+from owl3.train.engine import Engine, take_step
 from owl3.train.loop import Step, memory_bytes
 from owl3.train.optim import ParameterGroup, full_shape
 from owl3.train.stages import StageConfig
@@ -161,17 +161,21 @@ def _late(trial: Trial, saving_s: float) -> list[str]:
 def _try_step(trial: Trial, why: str, number: int, blind_rank: int | None = None) -> TriedStep:
     source, engine, world = trial.source, trial.engine, trial.world
     step: Step = next(source.steps_from(number))
+
+    def gradients() -> float:
+        total = 0.0
+        for index, batch in enumerate(step.micro_batches, start=1):
+            inputs = dict(batch.to(world.device, engine.dtype))
+            if world.data_rank == blind_rank:
+                inputs = _without_pictures(inputs)
+            loss = engine.forward(inputs, step.trained_tokens, last=index == len(step.micro_batches))
+            engine.backward(loss)
+            total += float(loss.detach())
+        return total
+
     began = time.perf_counter()
-    losses = []
-    for index, batch in enumerate(step.micro_batches, start=1):
-        inputs = dict(batch.to(world.device, engine.dtype))
-        if world.data_rank == blind_rank:
-            inputs = _without_pictures(inputs)
-        loss = engine.forward(inputs, step.trained_tokens, last=index == len(step.micro_batches))
-        engine.backward(loss)
-        losses.append(float(loss.detach()))
-    loss_sum = sum(world.sum([sum(losses)])) / world.tensor_parallel
-    result = engine.step([0.0] * len(trial.groups))
+    loss_sum = sum(world.sum([gradients()])) / world.tensor_parallel
+    result = take_step(engine, [0.0] * len(trial.groups), gradients)
     if not result.applied:
         raise CheckFailed(f"preflight: step {number} ({why}): gradient norm is {result.grad_norm}")
     costs = source.plan.steps[number]

@@ -21,6 +21,9 @@ model without what hyper attention adds to it is `language_model`, so the paper'
 `language_model, visual_kv, gate`."""
 
 
+Precision = Literal["fp32", "bf16", "fp16"]
+"""Of weights and activations. What learns is kept in fp32 beside them, and gradients are added up in fp32."""
+
 LoraTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 """Linear layers of the text model: of its attention, and of its MLP."""
 
@@ -107,7 +110,7 @@ class StageConfig(Config):
     learning_rate: LearningRate
     optimizer: Optimizer = Optimizer()
     micro_batch_rows: int = Field(default=1, ge=1)  # packed rows in one forward pass; changes speed, not results
-    precision: Literal["fp32", "bf16"] = "bf16"
+    precision: Precision = "bf16"  # fp16: for cards without bf16 (V100, T4)
     gradient_checkpointing: bool = False
     engine: Literal["deepspeed", "torch"] = "deepspeed"
     zero_stage: Literal[1, 2, 3] = 1
@@ -135,6 +138,8 @@ class StageConfig(Config):
             raise ValueError("trainable names a group twice")
         if self.engine == "torch" and self.tensor_parallel > 1:
             raise ValueError("tensor_parallel above 1 needs engine: deepspeed")
+        if self.engine == "torch" and self.precision == "fp16":
+            raise ValueError("precision fp16 needs engine: deepspeed, which scales the loss")
         if self.tensor_parallel > 1 and self.zero_stage != 1:
             raise ValueError("tensor_parallel above 1 goes with zero_stage 1")
         if self.validation is not None and not self.data.held_out:

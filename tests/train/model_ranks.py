@@ -1,6 +1,7 @@
 """What a rank does in the tests of engines: two steps of a real tiny model, then its weights and state, whole."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,10 +11,11 @@ from owl3.model.config import Owl3Config
 from owl3.model.modeling import Owl3ForConditionalGeneration
 from owl3.train import distributed
 from owl3.train.assemble import adapt
-from owl3.train.engine import make_engine
+from owl3.train.engine import DTYPES, make_engine, take_step
 from owl3.train.export import tensor_digest
 from owl3.train.optim import ParameterGroup, freeze, parameter_groups
 from train.toy import toy_stage
+from train.toy_ranks import pretend_fp16
 from train.world import TINY
 
 
@@ -101,6 +103,8 @@ def two_steps(settings: dict[str, Any]) -> dict[str, Any]:
     """
     settings = dict(settings)
     fusion, offload = settings.pop("fusion", "gated"), settings.pop("offload", {})
+    if settings.get("precision") == "fp16":
+        pretend_fp16()
     stage = toy_stage(
         **{
             "engine": "deepspeed",
@@ -114,7 +118,7 @@ def two_steps(settings: dict[str, Any]) -> dict[str, Any]:
     shapes |= {"hyper_layers": []} if fusion == "concat" else {}
     model = Owl3ForConditionalGeneration(Owl3Config.preset("tiny", **shapes))
     for parameter in model.parameters():
-        parameter.data = parameter.data.to(torch.bfloat16 if stage.precision == "bf16" else torch.float32)
+        parameter.data = parameter.data.to(DTYPES[stage.precision])
     adapt(model, stage, seed=0)
     freeze(model, stage.trainable)
     groups = parameter_groups(model, stage)
@@ -134,7 +138,7 @@ def two_steps(settings: dict[str, Any]) -> dict[str, Any]:
     losses, norms = [], []
     for step in range(2):
         losses.append(world.sum([gradients(step)])[0] / stage.tensor_parallel)
-        norms.append(engine.step([0.01] * len(groups)).grad_norm)
+        norms.append(take_step(engine, [0.01] * len(groups), partial(gradients, step)).grad_norm)
     measured = sum(float(engine.evaluate(inputs, 90)) for inputs in mine(2))
     losses.append(world.sum([measured])[0] / stage.tensor_parallel)
     state = dict(engine.state())

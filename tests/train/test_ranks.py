@@ -11,11 +11,15 @@ from typing import Any
 
 import pytest
 
+from owl3.train.stages import Precision
 from train.model_ranks import errors_of_a_long_step, two_steps
 from train.ranks import Ranks, run
 from train.toy_ranks import consolidate, take_all, take_with_trouble
 
 pytestmark = pytest.mark.processes
+
+
+HALVES: tuple[Precision, ...] = ("bf16", "fp16")
 
 
 def take(size: int, *runs: dict[str, Any]) -> list[dict[str, Any]]:
@@ -35,8 +39,10 @@ def torch_run(folder: Path, micro_batches: int, **settings: Any) -> dict[str, An
     }
 
 
-def zero_run(folder: Path, zero_stage: int, micro_batches: int = 2, **settings: Any) -> dict[str, Any]:
-    stage = {"engine": "deepspeed", "zero_stage": zero_stage, "ema_decay": 0.5}
+def zero_run(
+    folder: Path, zero_stage: int, micro_batches: int = 2, precision: Precision = "fp32", **settings: Any
+) -> dict[str, Any]:
+    stage = {"engine": "deepspeed", "zero_stage": zero_stage, "ema_decay": 0.5, "precision": precision}
     return {"folder": str(folder), "micro_batches": micro_batches, "stage": stage, **settings}
 
 
@@ -126,26 +132,58 @@ def test_our_model_file_is_whole_where_deepspeeds_own_leaves_frozen_weights_out(
 
 def test_what_is_not_finite_on_one_rank_stops_all_of_them_before_the_step(tmp_path: Path) -> None:
     """A loss (row 3 is rank 1's), or a gradient alone. Ranks say the same; the checkpoint before stays the last."""
-    engines = ("torch", "zero-1", "zero-2", "zero-3")
+    engines = ("torch", "zero-1", "zero-2", "zero-3", "bf16", "fp16")
 
     def runs(why: str, **trouble: int) -> list[dict[str, Any]]:
         zero = [zero_run(tmp_path / why / f"zero-{stage}", stage, **trouble) for stage in (1, 2, 3)]
-        return [torch_run(tmp_path / why / "torch", 2, **trouble), *zero]
+        half = [zero_run(tmp_path / why / kind, 1, precision=kind, **trouble) for kind in HALVES]
+        return [torch_run(tmp_path / why / "torch", 2, **trouble), *zero, *half]
 
     results = take(2, *runs("loss", poison=3), *runs("gradient", bad_rank=1))
-    for name, bad_loss, bad_gradient in zip(engines, results[:4], results[4:], strict=True):
+    for name, bad_loss, bad_gradient in zip(engines, results[:6], results[6:], strict=True):
         assert "step 3: loss is" in bad_loss["error"]
         assert "no rank took the step. Samples: sample-3-3, sample-3-7 " in bad_loss["error"]
         assert "step 3: gradient norm is" in bad_gradient["error"]
         assert "no rank took the step. Samples: sample-3-0" in bad_gradient["error"]
+        assert ("fp16 is too narrow" in bad_gradient["error"]) == (name == "fp16")
         for why in ("loss", "gradient"):
             assert [path.name for path in (tmp_path / why / name / "checkpoints").iterdir()] == ["step-000002"]
 
 
+def test_half_precision_learns_the_same_and_resumes_to_the_bit(tmp_path: Path) -> None:
+    """To what 8 bits (bf16) or 11 (fp16) of mantissa allow; a resumed run to the last bit.
+
+    fp16's loss scale begins too high for the toy: steps are computed again until it fits, and none is skipped.
+    """
+    kinds: list[tuple[Precision, int]] = [("bf16", 1), ("bf16", 2), ("fp16", 1), ("fp16", 3)]
+
+    def runs(name: str, **settings: Any) -> list[dict[str, Any]]:
+        return [
+            zero_run(tmp_path / name / f"{kind}-{stage}", stage, precision=kind, **settings) for kind, stage in kinds
+        ]
+
+    exact, *found = take(2, torch_run(tmp_path / "exact", 2), *runs("whole"), *runs("resumed", stop_after=3))
+    again = take(2, *runs("resumed"))
+    whole, begun = found[: len(kinds)], found[len(kinds) :]
+    for (kind, _), one, first, second in zip(kinds, whole, begun, again, strict=True):
+        assert one["losses"] == pytest.approx(exact["losses"], rel=0.05 if kind == "bf16" else 0.01)
+        assert first["losses"] + second["losses"] == one["losses"]
+        assert second["state"] == one["state"]
+        assert first["scales"] + second["scales"] == one["scales"]
+        if kind == "fp16":
+            assert one["redone"][0] > 0
+            assert all(later == earlier / 2**n for earlier, later, n in halvings(one))
+
+
 def test_gradients_of_bf16_are_added_up_in_fp32_over_micro_batches_and_ranks() -> None:
-    """In bf16 the sum of 16 would be off by 0.4 %, that of 64 by 0.8 %."""
+    """Added up in bf16, the sum of 16 would be off by 0.4 %, that of 64 by 0.8 %."""
     for size in (1, 2):
         assert max(run(errors_of_a_long_step, [[1, 2, 3]], size)[0]) < 1e-6
+
+
+def halvings(run: dict[str, Any]) -> list[tuple[float, float, int]]:
+    """Loss scale before and after each step that followed another, and how often it was computed again."""
+    return list(zip(run["scales"], run["scales"][1:], run["redone"][1:], strict=False))
 
 
 WAYS: dict[str, tuple[int, dict[str, Any]]] = {
@@ -180,10 +218,11 @@ def test_ranks_that_share_the_model_learn_what_one_learns_with_plain_torch(way: 
     assert shared[0]["sums"] == pytest.approx(alone["sums"], rel=1e-3, abs=1e-4)
 
 
-def test_a_model_that_is_split_learns_in_bf16_too() -> None:
-    """Two groups of two ranks, to what 8 bits of mantissa allow."""
+@pytest.mark.parametrize("precision", HALVES)
+def test_a_model_that_is_split_learns_in_half_precision_too(precision: Precision) -> None:
+    """Two groups of two ranks; bf16 has 8 bits of mantissa."""
     [exact] = run(two_steps, [{"engine": "torch"}], 1)
-    shared = run(two_steps, [{"tensor_parallel": 2, "precision": "bf16"}], 4)
+    shared = run(two_steps, [{"tensor_parallel": 2, "precision": precision}], 4)
     assert all(rank["losses"] == shared[0]["losses"] for rank in shared)
     assert shared[0]["losses"] == pytest.approx(exact["losses"], rel=1e-3)
     assert shared[0]["norms"] == pytest.approx(exact["norms"], rel=0.02)

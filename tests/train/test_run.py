@@ -286,6 +286,7 @@ def stage_with(**changes: Any) -> StageConfig:
         ({"trainable": ["projector"], "learning_rate": {"max": 1, "groups": {"gate": {"max": 1}}}}, "does not hold"),
         ({"learning_rate": {"max": 1e-5, "min": 1e-3}}, "min 0.001 is above max"),
         ({"engine": "torch", "tensor_parallel": 2}, "needs engine: deepspeed"),
+        ({"engine": "torch", "precision": "fp16"}, "precision fp16 needs engine: deepspeed"),
         ({"validation": {"eval_steps": 5}}, "give data.held_out"),
         (
             {"lora": {}, "trainable": ["visual_kv"], "learning_rate": {"max": 1}},

@@ -9,13 +9,13 @@ import torch
 
 from owl3.errors import ConfigError
 from owl3.recipe import RECIPES, load_recipe
-from owl3.train import assemble
+from owl3.train import assemble, engine
 
 
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ("precision=fp16", r"demo\.yaml: stages\.0\.precision: Input should be 'fp32' or 'bf16'"),
+        ("precision=fp8", r"demo\.yaml: stages\.0\.precision: Input should be 'fp32', 'bf16' or 'fp16'"),
         ("zero_stage=4", r"demo\.yaml: stages\.0\.zero_stage: Input should be 1, 2 or 3"),
         ("decoder=cv2", r"demo\.yaml: stages\.0\.decoder: Input should be 'pillow' or 'opencv'"),
     ],
@@ -23,6 +23,21 @@ from owl3.train import assemble
 def test_a_setting_that_no_stage_has_is_refused_by_file_and_key(change: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         load_recipe(RECIPES / "demo.yaml", [f"stages.pretrain.{change}"])
+
+
+def test_what_a_machine_cannot_compute_is_refused_by_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_cpu_has_fp16", lambda: False)
+    with pytest.raises(ConfigError, match=r"precision fp16: this machine has no GPU.* set precision: fp32"):
+        engine.check_precision("fp16", torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla V100-SXM2-32GB")
+    for capability, has_bf16 in (((7, 0), False), ((7, 5), False), ((8, 0), True), ((9, 0), True)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        engine.check_precision("fp16", torch.device("cuda", 0))
+        if has_bf16:
+            engine.check_precision("bf16", torch.device("cuda", 0))
+        else:
+            with pytest.raises(ConfigError, match="Tesla V100-SXM2-32GB has no bf16; set precision: fp16"):
+                engine.check_precision("bf16", torch.device("cuda", 0))
 
 
 def test_the_decoder_of_a_stage_is_the_loaders(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from owl3.manifest import Parent
 from owl3.planfile import Proof
 from owl3.train.checkpoint import Checkpoints, TrainerState, state_reader
 from owl3.train.distributed import World
-from owl3.train.engine import Engine, make_engine
+from owl3.train.engine import DTYPES, Engine, make_engine
 from owl3.train.loop import StageRun
 from owl3.train.optim import freeze, parameter_groups
 from owl3.train.stages import StageConfig
@@ -37,6 +37,7 @@ class Toy(nn.Module):
 
     def forward(self, values: Tensor, labels: Tensor, num_items_in_batch: int) -> SimpleNamespace:
         """Squared error, summed over rows whose label is a number, over `num_items_in_batch`."""
+        values = values.to(self.vision2text_model.weight.dtype)
         predicted = self.language_model(torch.tanh(self.vision2text_model(self.vision_model["embeddings"](values))))
         error = torch.where(labels.isnan(), 0.0, (predicted - labels.nan_to_num()) ** 2)
         return SimpleNamespace(loss=error.float().sum() / num_items_in_batch)
@@ -196,7 +197,7 @@ def toy_run(
 
 def toy_engine(stage: StageConfig, world: World, weights: Path | None = None) -> tuple[Engine, Any]:
     """An engine around the toy."""
-    toy = load_toy(weights)
+    toy = load_toy(weights).to(DTYPES[stage.precision])
     freeze(toy, stage.trainable)  # type: ignore[arg-type]  # it keeps the model's names
     groups = parameter_groups(toy, stage)  # type: ignore[arg-type]
     return make_engine(toy, groups, stage, world, {}), groups

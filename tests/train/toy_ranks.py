@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from owl3.errors import InputError, Owl3Error
-from owl3.train import distributed
+from owl3.train import distributed, engine
 from owl3.train.distributed import World
+from owl3.train.export import tensor_digest
 from owl3.train.loop import train
 from owl3.train.validation import validation_losses
 from owl3.train.watch import train_watched
@@ -42,9 +43,20 @@ def take(settings: dict[str, Any], world: World) -> dict[str, Any]:
         "started_at": started_at,
         "losses": [record["loss"] for record in records],
         "norms": [record["grad_norm"] for record in records],
+        "scales": [record.get("loss_scale") for record in records],
+        "redone": [record.get("redone") for record in records],
+        "state": {name: tensor_digest(tensor) for name, tensor in run.engine.state()},
         "weights": [saved.weights for saved in state.history],
         "averages": {name: float(tensor.abs().sum()) for name, tensor in run.engine.weights(averaged=True)},
     }
+
+
+def pretend_fp16() -> None:
+    """Let this process compute in fp16 on any CPU: torch can, only slowly. Not to be undone."""
+    from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
+
+    CPU_Accelerator.is_fp16_supported = lambda self: True
+    engine._cpu_has_fp16 = lambda: True
 
 
 def take_all(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -52,6 +64,8 @@ def take_all(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     `bad_rank` is one whose gradient is not a number in step 3, though its loss is one.
     """
+    if any(settings["stage"].get("precision") == "fp16" for settings in runs):
+        pretend_fp16()
     world = distributed.start(timeout_s=60)
     results = [take(settings, world) for settings in runs]
     distributed.stop()
