@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from owl3 import errors
 from owl3.cli import main
 from owl3.manifest import read_manifest
 from owl3.planfile import Plan
@@ -84,7 +85,7 @@ def test_a_full_disk_wherever_it_is_met_can_be_resumed_and_is_told_in_one_line(
         raise OSError(errno.ENOSPC, "No space left on device", "runs/tiny/sft/metrics.jsonl")
 
     monkeypatch.setattr(entry, "_run", full)
-    monkeypatch.setattr(entry, "guard_output", lambda: None)
+    monkeypatch.setattr(errors, "guard_output", lambda: None)
     assert entry.main(["--recipe", "r.json", "--stage", "sft", "--workspace", "w"]) == 3
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("owl3 train [rank 0]: ")

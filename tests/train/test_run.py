@@ -130,7 +130,7 @@ def other_tokenizer(workspace: Path) -> None:
     ("damage", "error", "message"),
     [
         (no_plan, InputError, "stage 'multi_image' has no plan; run owl3 plan"),
-        (no_parent, InputError, "pretrain: no manifest.json, so this artifact is not finished"),
+        (no_parent, InputError, "pretrain: no such artifact; there are: sft"),
         (edited_parent, InputError, "does not match its digest.*it was edited"),
         (other_samples, StaleError, "samples/single: was made anew after"),
         (other_tokenizer, ConfigError, "was planned with the tokenizer"),
