@@ -31,11 +31,8 @@ def attend(
     if eager:
         return _attend_eager(q, k, v, mask, causal)
     groups = q.shape[2] // k.shape[2]
-    if q.shape[1] == 1 and groups > 1:  # one query: the heads that share keys are queries of one head
-        folded = q.view(q.shape[0], k.shape[2], groups, -1)
-        return F.scaled_dot_product_attention(folded, k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask).view(
-            q.shape
-        )
+    if groups > 1 and not causal and _is_same_for_all(mask) and not torch.is_grad_enabled():
+        return _attend_folded(q, k, v, mask, groups)
     if mask is not None and groups > 1 and q.device.type == "cuda":
         # CUDA's masked kernels know no groups, and PyTorch would write all scores out instead.
         k, v = (x.repeat_interleave(groups, dim=2) for x in (k, v))
@@ -44,6 +41,18 @@ def attend(
         q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, is_causal=causal, enable_gqa=grouped
     )
     return out.transpose(1, 2)
+
+
+def _is_same_for_all(mask: Tensor | None) -> bool:
+    """Whether all queries see the same keys."""
+    return mask is None or mask.shape[2] == 1
+
+
+def _attend_folded(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, groups: int) -> Tensor:
+    """The heads that share keys are queries of one head: keys are read once for all of them. It copies queries."""
+    folded = q.unflatten(2, (-1, groups)).permute(0, 2, 3, 1, 4).flatten(2, 3)  # (B, K, groups x S, d)
+    out = F.scaled_dot_product_attention(folded, k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask)
+    return out.unflatten(2, (groups, -1)).permute(0, 3, 1, 2, 4).flatten(2, 3)
 
 
 def attend_two(

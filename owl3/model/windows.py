@@ -24,9 +24,10 @@ from torch import Tensor
 from owl3.model.attention import additive, attend
 
 Ints = NDArray[np.int64]
-MAX_WINDOWS = 8
+MAX_WINDOWS = 16
 MIN_TOKENS = {"cpu": 32, "cuda": 128}
-"""Windows are not cut shorter: a call costs more than what it spares (measured on a CPU, only reckoned on a GPU)."""
+"""Windows are cut as long as this, or a little shorter: a kernel takes so many queries at a time, and a call costs more
+than shorter windows spare (measured on a CPU, only reckoned on a GPU)."""
 NEVER = 1 << 30
 """A column that no token reaches: where the missing images of a shorter row stand."""
 
@@ -81,15 +82,13 @@ def cut(earliest: Ints, latest: Ints, num_tokens: int, device_type: str = "cpu")
         (start, end, how many images are seen at most, whether all tokens see all of them) of each window; at most
         `MAX_WINDOWS` + 2.
     """
-    step = max(MIN_TOKENS.get(device_type, MIN_TOKENS["cuda"]), -(-num_tokens // MAX_WINDOWS))
+    step = max(MIN_TOKENS.get(device_type, MIN_TOKENS["cuda"]), -(-2 * num_tokens // MAX_WINDOWS))
     arrivals = np.unique(np.append(earliest, latest.max()))
     inside = arrivals[(arrivals > 0) & (arrivals < num_tokens)]
     edges = [0, *inside[:1].tolist()]
-    for arrival in inside[1:].tolist():
-        if arrival - edges[-1] >= step:
+    for arrival, following in pairwise([*inside[1:].tolist(), num_tokens]):
+        if following - edges[-1] > step:  # any two windows in a row are longer than a step
             edges.append(arrival)
-    if len(inside) and inside[-1] > edges[-1] and num_tokens - inside[-1] >= step:
-        edges.append(int(inside[-1]))
     windows = []
     for start, end in pairwise([*edges, num_tokens]):
         count = int(np.searchsorted(earliest, end))
