@@ -20,7 +20,10 @@ from owl3.model.windows import NEVER, Ints
 
 
 class HyperLayer(DynamicLayer):  # type: ignore[misc]
-    """A layer's text keys and values and, beside them, those of its images: two tensors (B, slots x L, K, d)."""
+    """A layer's text keys and values and, beside them, those of its images: two tensors (B, K, slots x L, d).
+
+    Heads come first in memory, as for text: a decoding step then reads one head after the other, in one go each.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -29,7 +32,7 @@ class HyperLayer(DynamicLayer):  # type: ignore[misc]
     def add_visual(self, visual: VisualKV) -> None:
         """Append images: new ones stand after those already there."""
         if self.visual is not None:
-            visual = torch.cat((self.visual[0], visual[0]), dim=1), torch.cat((self.visual[1], visual[1]), dim=1)
+            visual = torch.cat((self.visual[0], visual[0]), dim=2), torch.cat((self.visual[1], visual[1]), dim=2)
         self.visual = visual
 
     def _map_visual(self, function: Any) -> None:
@@ -139,13 +142,13 @@ class Owl3Cache(Cache):  # type: ignore[misc]
         return torch.device("cpu") if self.offloading else device
 
     def add_visual(self, layer: int, visual: VisualKV) -> None:
-        """Keep a layer's keys and values of images that have just arrived."""
+        """Keep a layer's keys and values, (B, K, slots x L, d), of images that have just arrived."""
         self.layers[layer].add_visual(visual)
 
     def visual(self, layer: int, device: torch.device) -> VisualKV | None:
-        """A layer's keys and values of all images so far, on the device they are needed on."""
+        """A layer's keys and values of all images so far, (B, slots x L, K, d), on the device they are needed on."""
         kept = self.layers[layer].visual
-        return None if kept is None else (kept[0].to(device), kept[1].to(device))
+        return None if kept is None else (kept[0].to(device).transpose(1, 2), kept[1].to(device).transpose(1, 2))
 
     def reset(self) -> None:
         """Forget everything."""

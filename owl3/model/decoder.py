@@ -159,22 +159,22 @@ class Owl3TextModel(Owl3PreTrainedModel):
             if isinstance(layer, Owl3DecoderLayer) and isinstance(layer.self_attn, HyperAttention)
         ]
         at_once = images_at_once(tokens.shape[1])
-        projected: list[Tensor] = []  # per layer (2, I, L, K, d)
+        projected: list[Tensor] = []  # per layer (2, K, I, L, d)
         for start in range(0, len(tokens), at_once):
             part = slice(start, start + at_once)
             unit = unit_rms(tokens[part], self.config.text_config.rms_norm_eps)
             images = Images(unit, (rotation[0][part], rotation[1][part]))
             for number, (attention, norm) in enumerate(hyper):
-                k, v = attention.project_images(images, norm)
+                new = [x.permute(2, 0, 1, 3) for x in attention.project_images(images, norm)]
                 if not start:
-                    projected.append(k.new_empty(2, len(tokens), *k.shape[1:], device=cache.home(k.device)))
-                projected[number][0, part], projected[number][1, part] = k, v
+                    heads, _, *each = new[0].shape
+                    projected.append(new[0].new_empty(2, heads, len(tokens), *each, device=cache.home(new[0].device)))
+                projected[number][0, :, part], projected[number][1, :, part] = new
         for attention, _ in reversed(hyper):
-            k, v = projected.pop()
-            if slots is None:
-                k, v = (x.view(num_rows, -1, *x.shape[2:]) for x in (k, v))
-            else:
-                k, v = (x[slots.to(x.device)].flatten(1, 2) for x in (k, v))
+            both = projected.pop()
+            if slots is not None:
+                both = both.index_select(2, slots.flatten().to(both.device))
+            k, v = both.unflatten(2, (num_rows, -1)).flatten(3, 4).transpose(1, 2)
             cache.add_visual(attention.layer_idx, (k, v))
 
 

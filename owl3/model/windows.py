@@ -184,12 +184,18 @@ def look_both(  # noqa: PLR0917 - queries, text, images, and how
 
 
 def _lay_out(images: Tensor, text: Tensor, blocks: Sequence[Block], tokens_per_image: int) -> Tensor:
-    """(n, m L, K, d) and (n, past + t, K, d) block after block, so that each window sees a prefix: no copy for each."""
+    """(n, m L, K, d) and (n, past + t, K, d) block after block, so that each window sees a prefix: no copy for each.
+
+    Heads come first in memory.
+    """
+    images, text = images.transpose(1, 2), text.transpose(1, 2)
     tokens = (slice(block.images.start * tokens_per_image, block.images.stop * tokens_per_image) for block in blocks)
     parts = [
-        part for seen, block in zip(tokens, blocks, strict=True) for part in (images[:, seen], text[:, block.text])
+        part
+        for seen, block in zip(tokens, blocks, strict=True)
+        for part in (images[:, :, seen], text[:, :, block.text])
     ]
-    return torch.cat(parts, dim=1)
+    return torch.cat(parts, dim=2).transpose(1, 2)
 
 
 def _visible_to_all(visible: Tensor) -> Tensor:
