@@ -59,12 +59,13 @@ def check_inputs(
         raise InputError("give either input_ids or inputs_embeds")
     shape = (tokens.shape[0], tokens.shape[1])
     places = {"image_rows": image_rows, "image_starts": image_starts}
+    none = np.zeros(0, dtype=np.int64)
+    without_images = Inputs(tokens, shape, None, none, none, None)
     if pixel_values is None or len(pixel_values) == 0:
         for name, value in places.items():
             if value is not None and len(value):
                 raise InputError(f"{name} places {len(value)} images, but there are no pixel_values")
-        none = np.zeros(0, dtype=np.int64)
-        return Inputs(tokens, shape, None, none, none, None)
+        return without_images
     for name, value in places.items():
         if value is None:
             raise InputError(f"pixel_values holds {len(pixel_values)} images, but {name} is missing")
@@ -78,6 +79,8 @@ def check_inputs(
     for name, value in places.items():
         if len(value) != shown:  # type: ignore[arg-type]
             raise InputError(f"{name} places {len(value)} images, pixel_values holds {shown}")  # type: ignore[arg-type]
+    if not shown:
+        return without_images
     return Inputs(tokens, shape, pixel_values, _host(image_rows), _host(image_starts), image_index)
 
 

@@ -295,7 +295,7 @@ class Owl3ForConditionalGeneration(Owl3PreTrainedModel, Owl3GenerationMixin):
             every = torch.ones(1, total, device=self.device) if attention_mask is None else attention_mask
             position_ids = (every.long().cumsum(-1) - 1).clamp_min(0)[:, past:]
         check_positions(self.config, position_ids, total)
-        if inputs.pixel_values is not None:
+        if inputs.num_images:
             self._remember(inputs, position_ids, cache, past)
         layout, last_layout = plan_cached(cache, past, num_columns, attention_mask, **self._plan_options()), None
         if 0 < kept < num_columns:

@@ -136,6 +136,15 @@ def test_rows_of_a_cache_can_be_repeated_selected_and_cropped() -> None:
 
 
 @torch.no_grad()
+def test_pictures_that_no_row_shows_are_no_images() -> None:
+    model, none = tiny_model("gated"), torch.zeros(0, dtype=torch.long)
+    batch, text = batch_of([make_sample(5, [2])]), {"input_ids": batch_of([make_sample(5)])["input_ids"]}
+    unused = {"pixel_values": batch["pixel_values"], "image_rows": none, "image_starts": none, "image_index": none}
+    for cached in (False, True):
+        assert torch.equal(model(**text, **unused, use_cache=cached).logits, model(**text, use_cache=cached).logits)
+
+
+@torch.no_grad()
 def test_cropping_an_image_away_hides_it() -> None:
     model, sample = tiny_model("joint"), make_sample(8, [1, 6])
     batch = batch_of([sample])
