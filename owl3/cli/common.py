@@ -129,10 +129,11 @@ class TerminalProgress:
         self._done = 0
         self._total: int | None = None
         self._told = 0.0
+        self._first: tuple[float, int] | None = None  # when the first units were finished, and how many
 
     def start(self, label: str, total: int | None = None) -> None:
         """Begin a piece of work."""
-        self._label, self._total, self._done = label, total, 0
+        self._label, self._total, self._done, self._first = label, total, 0, None
         self._since = self._told = time.monotonic()
         if sys.stderr.isatty():
             label_column = TextColumn("{task.description}", markup=False)
@@ -146,15 +147,23 @@ class TerminalProgress:
         self._done += units
         if self._bars:
             self._bars.advance(self._task, units)
-        elif time.monotonic() - self._told > 10:
-            self._told = time.monotonic()
-            typer.echo(self._line(self._told - self._since), err=True)
+            return
+        now = time.monotonic()
+        self._first = self._first or (now, self._done)
+        if now - self._told > 10:
+            self._told = now
+            typer.echo(self._line(now), err=True)
 
-    def _line(self, seconds: float) -> str:
+    def _line(self, now: float) -> str:
+        seconds = now - self._since
         if not self._total:
             return f"{self._label}: {self._done} after {seconds:.0f} s"
-        left = seconds / self._done * max(self._total - self._done, 0)
-        return f"{self._label}: {self._done}/{self._total} after {seconds:.0f} s, about {_span(left)} left"
+        told = f"{self._label}: {self._done}/{self._total} after {seconds:.0f} s"
+        began, units = self._first or (now, self._done)
+        if self._done == units:  # what comes before the first units says nothing of the others
+            return told
+        left = (now - began) / (self._done - units) * max(self._total - self._done, 0)
+        return f"{told}, about {_span(left)} left"
 
     def finish(self, note: str = "") -> None:
         """End the piece with one line."""

@@ -25,8 +25,8 @@ def test_long_work_says_how_long_it_still_takes(
     now[0] = 48.0
     progress.finish()
     assert capsys.readouterr().err.splitlines() == [
-        "train sft: 120/480 after 12 s, about 36 s left",
-        "train sft: 240/480 after 24 s, about 24 s left",
+        "train sft: 120/480 after 12 s, about 31 s left",
+        "train sft: 240/480 after 24 s, about 23 s left",
         "train sft: done (48.0 s)",
     ]
 
@@ -46,9 +46,22 @@ def test_what_is_left_is_told_as_a_person_says_it(
     now = _clock(monkeypatch)
     progress = TerminalProgress()
     progress.start("fetch", total=total)
+    now[0] = 5.5  # start-up is no part of the pace
+    progress.advance(5)
     now[0] = 11.0
-    progress.advance(10)
+    progress.advance(5)
     assert capsys.readouterr().err == f"{told}\n"
+
+
+def test_nothing_is_foretold_by_the_first_unit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = _clock(monkeypatch)
+    progress = TerminalProgress()
+    progress.start("train", total=2800)
+    now[0] = 14.0
+    progress.advance()
+    assert capsys.readouterr().err == "train: 1/2800 after 14 s\n"
 
 
 def test_tables_stand_apart_from_what_is_before_them(capsys: pytest.CaptureFixture[str]) -> None:
