@@ -26,9 +26,9 @@ from owl3.train.ahead import one_ahead
 from owl3.train.distributed import World
 from owl3.train.engine import DTYPES
 from owl3.train.export import Savable
-from owl3.train.loop import Fingerprint
 from owl3.train.lora import add_adapters
 from owl3.train.stages import ModelSpec, StageConfig, TrainRecipe
+from owl3.train.steps import Fingerprint
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,10 @@ from owl3.train.assemble import StepSource
 from owl3.train.checkpoint import Checkpoints, TrainerState, state_reader
 from owl3.train.distributed import World
 from owl3.train.engine import Engine, take_step
-from owl3.train.loop import Step, memory_bytes
+from owl3.train.loop import memory_bytes
 from owl3.train.optim import ParameterGroup, full_shape
 from owl3.train.stages import StageConfig
+from owl3.train.steps import Step
 
 REPORT_NAME = "preflight.json"
 

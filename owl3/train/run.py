@@ -49,12 +49,13 @@ from owl3.train.distributed import World
 from owl3.train.engine import Engine, make_engine
 from owl3.train.export import digests_on_disk, verified_model, weights_digest
 from owl3.train.flops import StepFlops
-from owl3.train.loop import Row, StageRun
+from owl3.train.loop import StageRun
 from owl3.train.metrics import METRICS_NAME, MetricsFile, SpikeDetector, StatusLine
 from owl3.train.optim import ParameterGroup, freeze, parameter_groups
 from owl3.train.preflight import REPORT_NAME, Report, Trial, preflight, sweep
 from owl3.train.signals import StopSignal
 from owl3.train.stages import StageConfig, TrainRecipe, plan_folder, stage_folder
+from owl3.train.steps import Row
 from owl3.train.trackers import Trackers, make_trackers
 from owl3.train.validation import validation_losses
 from owl3.train.watch import left_by_others, train_watched

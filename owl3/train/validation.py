@@ -6,7 +6,7 @@ from typing import Any
 
 from owl3.train.distributed import World
 from owl3.train.engine import Engine
-from owl3.train.loop import Row, Step, rows_of
+from owl3.train.steps import Row, Step, rows_of
 
 HeldOut = Mapping[str, Callable[[], Iterator[Step]]]
 """This rank's share of the held-out steps of each data set, from the first on."""

@@ -23,7 +23,8 @@ from owl3.secrecy import hide
 from owl3.storage import write_atomic
 from owl3.train.checkpoint import TrainerState
 from owl3.train.distributed import World
-from owl3.train.loop import Row, StageRun, train
+from owl3.train.loop import StageRun, train
+from owl3.train.steps import Row
 
 _EXIT_INTERRUPTED = 3
 _COLLECTIVE = ("gloo", "closed by peer", "monitoredbarrier")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from owl3.train.loop import Row
+from owl3.train.steps import Row
 from owl3.train.validation import validation_losses
 from train.toy import ToyOrder, alone, toy_engine, toy_stage
 
