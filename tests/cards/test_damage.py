@@ -107,18 +107,21 @@ def test_a_table_of_an_artifact_that_is_still_made_is_asked_as_it_is(workspace: 
     assert main(["trace", url(3), "--workspace", str(workspace)]) == 0
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_a_folder_that_may_not_be_read_is_told(workspace: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Else `glob` takes it for empty, and nothing in the workspace would hold anything."""
-    for folder in (workspace, *workspace.parents):
+    is_root = os.geteuid() == 0  # who may read everything: it becomes somebody else
+    for folder in (workspace, *workspace.parents) if is_root else ():
         if folder.stat().st_uid == 0 and folder != Path(folder.anchor):
             folder.chmod(folder.stat().st_mode | 0o055)
-    (workspace / "shards").chmod(0o700)
-    os.seteuid(65534)
+    (workspace / "shards").chmod(0o700 if is_root else 0)
+    if is_root:
+        os.seteuid(65534)
     try:
         code = main(["trace", url(3), "--workspace", str(workspace)])
     finally:
-        os.seteuid(0)
+        if is_root:
+            os.seteuid(0)
+        (workspace / "shards").chmod(0o700)
     assert code == 2
     assert capfd.readouterr().err == (
         f"owl3: {workspace / 'shards'}: Permission denied; give this user the right to it\n"
