@@ -10,7 +10,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ class DeepSpeedEngine:
         # Casting the module to half would round rotary frequencies, and with them every angle: they stay as they are.
         exact_buffers = {n: b.clone() for n, b in model.named_buffers() if b.is_floating_point()}
         optimizer = torch.optim.AdamW(adamw_arguments(groups, stage.optimizer), fused=world.device.type == "cuda")
-        with redirect_stdout(StringIO()):  # it tells there of its memory, group by group
+        with _told_only_if_it_fails():
             self._engine, self._zero, _, _ = deepspeed.initialize(
                 model=model,
                 optimizer=optimizer,
@@ -295,6 +295,18 @@ def _import_deepspeed(device: torch.device) -> Any:
             _load_communication()
     deepspeed.utils.logger.setLevel(logging.ERROR)
     return deepspeed
+
+
+@contextmanager
+def _told_only_if_it_fails() -> Iterator[None]:
+    """DeepSpeed tells on stdout, which is for results, of its memory, group by group: of use where it can't start."""
+    told = StringIO()
+    try:
+        with redirect_stdout(told):
+            yield
+    except Exception:
+        sys.stderr.write(told.getvalue())
+        raise
 
 
 def _config(stage: StageConfig, options: Mapping[str, Any], trained_parameters: int) -> dict[str, Any]:

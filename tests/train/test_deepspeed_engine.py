@@ -37,3 +37,15 @@ def test_a_folder_of_operations_that_is_not_ours_keeps_its_lock(
     monkeypatch.setattr(ShareMemCommBuilder, "load", lambda self, verbose: None)
     deepspeed_engine._load_communication()
     assert others.exists()
+
+
+def test_what_deepspeed_tells_at_its_start_is_shown_only_where_it_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    from owl3.train import deepspeed_engine
+
+    with deepspeed_engine._told_only_if_it_fails():
+        print("of its memory")
+    assert capsys.readouterr() == ("", "")
+    with pytest.raises(ValueError, match="no"), deepspeed_engine._told_only_if_it_fails():
+        print("of its memory")
+        raise ValueError("no")
+    assert capsys.readouterr() == ("", "of its memory\n")
